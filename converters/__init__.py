@@ -1,0 +1,1 @@
+"""PyTorch checkpoints to Flax variables and back, without running anything that a file contains."""

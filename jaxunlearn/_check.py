@@ -1,0 +1,57 @@
+"""Validators that say what was found, what was expected and what to do."""
+
+import math
+from collections.abc import Collection
+
+import jax
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used; the message is one sentence meant for the user."""
+
+
+def _concrete(value: object) -> bool:
+    """Whether a value can be looked at: tracers and placeholders of tree transformations cannot."""
+    return isinstance(value, int | float) and not isinstance(value, jax.core.Tracer)
+
+
+def check_in(choices: Collection[str], **named: object) -> None:
+    """Raises ValueError unless every named value is one of ``choices``."""
+    for name, value in named.items():
+        if value not in choices:
+            raise ValueError(f"{name}={value!r} is not one of {', '.join(sorted(choices))}.")
+
+
+def check_at_least(minimum: float, **named: object) -> None:
+    """Raises ValueError unless every named number is finite and at least ``minimum``.
+
+    Traced values pass: a setting that is swept by ``vmap`` has no single value to look at.
+    """
+    for name, value in named.items():
+        if _concrete(value) and not (math.isfinite(value) and value >= minimum):  # type: ignore[arg-type,operator]
+            raise ValueError(f"{name}={value!r} must be a finite number of at least {minimum}.")
+
+
+def check_positive(**named: object) -> None:
+    """Raises ValueError unless every named number is finite and greater than zero (see check_at_least)."""
+    for name, value in named.items():
+        if _concrete(value) and not (math.isfinite(value) and value > 0):  # type: ignore[arg-type,operator]
+            raise ValueError(f"{name}={value!r} must be a finite number greater than 0.")
+
+
+def check_images_and_labels(images: object, labels: object) -> None:
+    """Raises ValueError unless images are floating NHWC and labels are one integer per image."""
+    shape, dtype = getattr(images, "shape", None), getattr(images, "dtype", None)
+    if shape is None or len(shape) != 4 or not jax.numpy.issubdtype(dtype, jax.numpy.floating):
+        raise ValueError(
+            f"images has shape {shape} and dtype {dtype}; expected floating point pixels in [0, 1] of shape "
+            "(images, height, width, channels)."
+        )
+    label_shape, label_dtype = getattr(labels, "shape", None), getattr(labels, "dtype", None)
+    if label_shape != shape[:1] or not jax.numpy.issubdtype(label_dtype, jax.numpy.integer):
+        raise ValueError(
+            f"labels has shape {label_shape} and dtype {label_dtype}; expected one integer for each of the "
+            f"{shape[0]} images."
+        )
+    if shape[0] == 0:
+        raise ValueError("images holds no image; at least one is needed.")

@@ -1,0 +1,170 @@
+"""The only loops: over the batches of a pass, and over the rounds of a method."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from jaxunlearn._check import check_in
+from jaxunlearn._runtime import Compiled
+from jaxunlearn._tree import all_finite, named_leaves
+from jaxunlearn._typing import Images, Labels, PRNGKey
+
+State = TypeVar("State")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How a method runs; changes its results by rounding only.
+
+    Attributes:
+      loop: ``scan`` makes one program of a whole pass, right for GPU and TPU; ``host`` calls one compiled
+        step per batch, right for CPU, where XLA runs the gradient of a convolution inside a loop up to
+        seventy times slower than outside; ``auto`` chooses by the default backend.
+      on_batch: called in a host loop with the number of batches done and their total, for progress.
+    """
+
+    loop: str = "auto"
+    on_batch: Callable[[int, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        check_in(("auto", "host", "scan"), loop=self.loop)
+
+    @property
+    def scans(self) -> bool:
+        """Whether passes are scans."""
+        return self.loop == "scan" or (self.loop == "auto" and jax.default_backend() != "cpu")
+
+
+class Batch(NamedTuple):
+    """Some images with labels; ``mask`` is false for the padding of a last, smaller batch."""
+
+    images: Float[Array, "n h w c"]
+    labels: Int[Array, " n"]
+    mask: Bool[Array, " n"]
+
+
+class Rows(NamedTuple):
+    """Rows of a data set, batch by batch; leading axis: batches."""
+
+    index: Int[Array, "batches n"]
+    mask: Bool[Array, "batches n"]
+
+
+class Data(NamedTuple):
+    """The images to unlearn with, on the host or on a device."""
+
+    images: Images
+    labels: Labels
+
+    def gather(self, rows: Rows) -> Batch:
+        """The batch that one row of ``rows`` names."""
+        return Batch(self.images[rows.index], self.labels[rows.index], rows.mask)
+
+
+def batch_rows(count: int, batch_size: int, key: PRNGKey | None) -> Rows:
+    """Divides a data set into batches, in an order drawn with ``key`` or as it lies without one.
+
+    The last batch is filled up with masked rows; a set smaller than a batch makes one smaller batch.
+
+    Example:
+      >>> batch_rows(3, 2, None).mask.tolist()
+      [[True, True], [True, False]]
+    """
+    size = min(batch_size, count)
+    batches = -(-count // size)
+    order = jnp.arange(count) if key is None else jax.random.permutation(key, count)
+    padded = jnp.pad(order, (0, batches * size - count))
+    mask = jnp.arange(batches * size) < count
+    return Rows(padded.reshape(batches, size), mask.reshape(batches, size))
+
+
+def fold(
+    step: Compiled,
+    consts: PyTree,
+    carry: PyTree,
+    xs: PyTree,
+    gather: Callable[[PyTree], PyTree],
+    execution: Execution,
+) -> tuple[PyTree, PyTree]:
+    """Runs ``carry, out = step(consts, carry, gather(x))`` over the leading axis of ``xs``.
+
+    Args:
+      step: the compiled step.
+      consts: passed unchanged to every step.
+      carry: initial value; every step returns one of the same structure, shapes and dtypes.
+      xs: a pytree of arrays with a common leading axis.
+      gather: fetches what a step needs, outside the compiled step in a host loop.
+      execution: chooses the loop.
+
+    Returns:
+      The last carry, and the outputs stacked.
+    """
+    if execution.scans:
+        return jax.lax.scan(lambda value, x: step.fun(consts, value, gather(x)), carry, xs)
+    total = len(jax.tree.leaves(xs)[0])
+    outputs: list[PyTree] = []
+    for index in range(total):
+        carry, out = step(consts, carry, gather(jax.tree.map(lambda leaf, i=index: leaf[i], xs)))
+        outputs.append(out)
+        if execution.on_batch is not None:
+            jax.block_until_ready(out)
+            execution.on_batch(index + 1, total)
+    return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+
+
+class Method(NamedTuple):
+    """An unlearning method as pure functions.
+
+    Attributes:
+      init: ``init(variables, data, config, key)`` gives a state, a pytree of arrays.
+      step: ``step(state, data)`` runs one round and gives a state and its statistics.
+      finish: ``finish(state)`` gives the variables.
+    """
+
+    init: Callable[..., Any]
+    step: Callable[..., Any]
+    finish: Callable[..., Any]
+
+
+class NonFiniteError(ArithmeticError):
+    """A round gave NaN or infinite values.
+
+    Attributes:
+      round: the number of the failed round, from 1.
+      quantities: what was not finite.
+      last_good: the state before that round.
+    """
+
+    def __init__(self, number: int, quantities: list[str], last_good: Any) -> None:
+        """Describes the failed round."""
+        super().__init__(
+            f"Round {number} gave NaN or infinite values in {', '.join(quantities)}; the state before it is "
+            "kept. A smaller learning rate or more damping may help."
+        )
+        self.round = number
+        self.quantities = quantities
+        self.last_good = last_good
+
+
+def rounds(
+    step: Callable[[State, Data], tuple[State, PyTree]], state: State, data: Data, first: int, last: int
+) -> Iterator[tuple[int, State, PyTree]]:
+    """Runs rounds ``first`` to ``last`` (from 1), yielding the number, the state and the statistics of each.
+
+    Raises:
+      NonFiniteError: after a round whose state or statistics hold NaN or infinity, unless traced.
+    """
+    for number in range(first, last + 1):
+        new_state, stats = step(state, data)
+        report = {"state": new_state, "statistics": stats}
+        finite = all_finite(report)
+        if not isinstance(finite, jax.core.Tracer) and not bool(finite):
+            wrong = [name for name, leaf in named_leaves(report).items() if not bool(all_finite(leaf))]
+            raise NonFiniteError(number, wrong, state)
+        state = new_state
+        yield number, state, stats

@@ -1,0 +1,43 @@
+"""Optimizers that optax has in another form."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, PyTree
+
+
+class _AMSGradState(NamedTuple):
+    count: Int[Array, ""]
+    mu: PyTree
+    nu: PyTree
+    nu_max: PyTree
+
+
+def scale_by_torch_amsgrad(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
+    """The direction of AMSGrad as ``torch.optim.Adam(amsgrad=True)`` computes it.
+
+    The maximum runs over the *uncorrected* second moments and is bias-corrected afterwards;
+    ``optax.amsgrad`` corrects first (or never), which gives other steps.
+
+    Source: PyTorch's Adam; Reddi et al., "On the convergence of Adam and beyond", ICLR 2018.
+    """
+
+    def init_fn(params: PyTree) -> _AMSGradState:
+        zeros = optax.tree.zeros_like(params)
+        return _AMSGradState(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
+
+    def update_fn(
+        updates: PyTree, state: _AMSGradState, params: PyTree | None = None
+    ) -> tuple[PyTree, _AMSGradState]:
+        del params
+        count = state.count + 1
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g**2, state.nu, updates)
+        nu_max = jax.tree.map(jnp.maximum, state.nu_max, nu)
+        first, second = 1 - b1**count, 1 - b2**count
+        updates = jax.tree.map(lambda m, v: (m / first) / (jnp.sqrt(v / second) + eps), mu, nu_max)
+        return updates, _AMSGradState(count, mu, nu, nu_max)
+
+    return optax.GradientTransformation(init_fn, update_fn)

@@ -1,0 +1,65 @@
+"""How compiled functions run here: what XLA is told, and where compilations are kept.
+
+Results do not depend on anything in this module beyond rounding.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+# XLA:CPU gives convolutions to YNNPACK, which runs those of fewer than 128 output channels on a single
+# thread and their weight gradients three to six times slower than Eigen. Naming only dots leaves
+# the convolutions to Eigen: a hypergradient of the small VGG takes two thirds of its time (two cores).
+_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+
+
+@functools.cache
+def compiler_options() -> dict[str, Any] | None:
+    """Options for compiling on the default backend, where this version of XLA knows them."""
+    if jax.default_backend() != "cpu":
+        return None
+    try:
+        jax.jit(lambda: 0, compiler_options=_CPU_OPTIONS).lower().compile()
+    except Exception:  # another jaxlib may know neither the name nor the value; the defaults work
+        return None
+    return _CPU_OPTIONS
+
+
+class Compiled:
+    """A function with its jitted form, compiled with ``compiler_options`` where that is possible.
+
+    JAX accepts such options only at the outermost level, so a call that is being traced (by a surrounding
+    ``jit``, ``vmap`` or ``grad``) uses a plain ``jit``.
+
+    Attributes:
+      fun: the function itself.
+    """
+
+    def __init__(self, fun: Callable[..., Any], *, static_argnums: tuple[int, ...] = ()) -> None:
+        """Wraps ``fun``."""
+        self.fun = fun
+        self._static = static_argnums
+        self._plain = jax.jit(fun, static_argnums=static_argnums)
+
+    @functools.cached_property
+    def _tuned(self) -> Callable[..., Any]:
+        # Made on first use: asking for the backend any earlier would initialise it on import.
+        return jax.jit(self.fun, static_argnums=self._static, compiler_options=compiler_options())
+
+    def __call__(self, *args: Any) -> Any:
+        """Calls the compiled function."""
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args))
+        return (self._plain if traced else self._tuned)(*args)
+
+
+def keep_compilations() -> None:
+    """Keeps compiled programs between runs, in ``JAX_COMPILATION_CACHE_DIR`` or the user's cache folder."""
+    if not jax.config.jax_compilation_cache_dir:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(base / "jaxunlearn" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

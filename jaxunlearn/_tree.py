@@ -1,0 +1,61 @@
+"""The few tree helpers that optax and jax.tree lack."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from jaxunlearn._typing import Variables
+
+
+def trainable_mask(variables: Variables) -> PyTree:
+    """Marks the leaves that unlearning may change.
+
+    A mapping with a ``"params"`` entry (Flax's convention) has only that entry trained, which freezes
+    running statistics; of any other tree, every floating-point leaf is trained.
+
+    Example:
+      >>> trainable_mask({"params": {"w": jnp.ones(2)}, "batch_stats": {"mean": jnp.zeros(2)}})
+      {'batch_stats': {'mean': False}, 'params': {'w': True}}
+    """
+    if isinstance(variables, Mapping) and "params" in variables:
+        return {
+            name: jax.tree.map(lambda leaf, name=name: name == "params" and _floating(leaf), entry)
+            for name, entry in sorted(variables.items())
+        }
+    return jax.tree.map(_floating, variables)
+
+
+def _floating(leaf: object) -> bool:
+    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
+
+
+def partition(tree: PyTree, mask: PyTree) -> tuple[PyTree, PyTree]:
+    """Splits a tree in two of the same shape, with None where the other half holds the leaf."""
+    return (
+        jax.tree.map(lambda keep, leaf: leaf if keep else None, mask, tree),
+        jax.tree.map(lambda keep, leaf: None if keep else leaf, mask, tree),
+    )
+
+
+def combine(first: PyTree, second: PyTree) -> PyTree:
+    """Undoes ``partition``."""
+    return jax.tree.map(lambda a, b: b if a is None else a, first, second, is_leaf=lambda leaf: leaf is None)
+
+
+def all_finite(tree: PyTree) -> jax.Array:
+    """Whether every floating leaf is free of NaN and infinity, as a boolean scalar."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if _floating(leaf)]
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])) if leaves else jnp.array(True)
+
+
+def named_leaves(tree: PyTree) -> dict[str, jax.Array]:
+    """The leaves by their path, joined by slashes, in tree order.
+
+    Example:
+      >>> list(named_leaves({"a": {"b": jnp.ones(1)}, "c": jnp.ones(1)}))
+      ['a/b', 'c']
+    """
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}

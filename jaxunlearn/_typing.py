@@ -1,0 +1,39 @@
+"""Names for the arrays and functions that pass between the modules."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeAlias
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+Variables: TypeAlias = PyTree
+"""Everything a network needs to run: trained parameters and, where it has them, running statistics."""
+
+Images: TypeAlias = Float[Array | np.ndarray, "n h w c"]
+"""Pixels, NHWC, in [0, 1]."""
+
+Labels: TypeAlias = Int[Array | np.ndarray, " n"]
+Logits: TypeAlias = Float[Array, "n classes"]
+Mask: TypeAlias = Bool[Array, " n"] | Float[Array, " n"]
+Perturbation: TypeAlias = Float[Array, "h w c"]
+Scalar: TypeAlias = Float[Array, ""]
+PRNGKey: TypeAlias = Key[Array, ""]
+
+MatVec: TypeAlias = Callable[[PyTree], PyTree]
+LinearSolve: TypeAlias = Callable[[MatVec, PyTree], PyTree]
+"""``solve(matvec, b)`` returns (an approximation of) x with ``matvec(x) = b``."""
+
+
+class ApplyFn(Protocol):
+    """A network as a pure function of its variables and of pixels.
+
+    Returns the logits and a mapping that may hold ``features`` (penultimate activations) and, when
+    ``train`` is true, ``batch_stats`` (the new running statistics).
+    """
+
+    def __call__(
+        self, variables: Variables, images: jax.Array, *, train: bool
+    ) -> tuple[jax.Array, Mapping[str, Any]]:
+        """Applies the network to a batch of images."""
+        ...

@@ -1,0 +1,52 @@
+"""What the rest of the program needs to know about a network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Float
+
+from jaxunlearn._typing import PRNGKey, Variables
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A network and the facts about it that its variables do not carry.
+
+    Attributes:
+      name: of the architecture, as shown to users.
+      module: the Flax Linen module; called with pixels and ``train``, it returns logits and features.
+      image_shape: (height, width, channels) of its inputs.
+      classes: the number of logits.
+      head: path of the last linear layer inside ``variables["params"]``, joined by slashes.
+    """
+
+    name: str
+    module: nn.Module
+    image_shape: tuple[int, int, int]
+    classes: int
+    head: str
+
+    def apply(
+        self,
+        variables: Variables,
+        images: Float[Array, "n h w c"],
+        *,
+        train: bool,
+        rngs: Mapping[str, PRNGKey] | None = None,
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        """The network as an ApplyFn: logits, and ``features`` with, when training, ``batch_stats``."""
+        if not train:
+            logits, features = self.module.apply(variables, images, train=False)  # type: ignore[misc]
+            return logits, {"features": features}
+        (logits, features), updated = self.module.apply(
+            variables, images, train=True, rngs=dict(rngs) if rngs else None, mutable=["batch_stats"]
+        )
+        return logits, {"features": features, **updated}
+
+    def init(self, key: PRNGKey) -> Variables:
+        """Fresh variables."""
+        example = jax.numpy.zeros((1, *self.image_shape))
+        return dict(self.module.init({"params": key}, example, train=False))
