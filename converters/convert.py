@@ -111,8 +111,12 @@ def recognise(shapes: Shapes) -> tuple[Architecture, ModelSpec]:
 
 
 def _difference(found: Shapes, expected: Shapes) -> str:
-    lines = [f"  + {key} {shape or ''}".rstrip() for key, shape in found.items() if expected.get(key) != shape]
-    lines += [f"  - {key} {shape or ''}".rstrip() for key, shape in expected.items() if found.get(key) != shape]
+    lines = [
+        f"  + {key} {shape or ''}".rstrip() for key, shape in found.items() if expected.get(key) != shape
+    ]
+    lines += [
+        f"  - {key} {shape or ''}".rstrip() for key, shape in expected.items() if found.get(key) != shape
+    ]
     more = len(lines) - _DIFF_LINES
     return "\n".join(lines[:_DIFF_LINES] + ([f"  ... and {more} more"] if more > 0 else []))
 

@@ -212,7 +212,9 @@ def _state_dict_in(content: Any, path: Path) -> tuple[Mapping[str, Any], str | N
     if len(found) == 1:
         return content[found[0]], found[0]
     if found:
-        raise InputError(f"{path} holds several state dicts ({', '.join(found)}); save the one to clean alone.")
+        raise InputError(
+            f"{path} holds several state dicts ({', '.join(found)}); save the one to clean alone."
+        )
     keys = ", ".join(repr(key) for key in list(content)[:8]) or "nothing"
     raise InputError(
         f"{path} holds no state dict: its entries are {keys}; expected tensors by name, bare or under one of "
@@ -241,7 +243,9 @@ def _to_numpy(key: str, tensor: torch.Tensor, path: Path) -> np.ndarray:
     if size > _LARGEST_TENSOR_BYTES:
         raise InputError(f"{path}: {key} would take {size} bytes, which no supported network needs.")
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        raise InputError(f"{path}: {key} holds NaN or infinite values; the file is damaged, get an intact copy.")
+        raise InputError(
+            f"{path}: {key} holds NaN or infinite values; the file is damaged, get an intact copy."
+        )
     tensor = tensor.detach().contiguous()
     if tensor.dtype == torch.bfloat16:  # NumPy knows it only through ml_dtypes
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
@@ -259,7 +263,9 @@ def _with_tensors(checkpoint: Checkpoint, arrays: Mapping[str, np.ndarray]) -> A
     state_dict = checkpoint.content
     if checkpoint.container_key is not None:
         state_dict = state_dict[checkpoint.container_key]
-    replaced = type(state_dict)((key, _to_torch(arrays[key.removeprefix(checkpoint.prefix)])) for key in state_dict)
+    replaced = type(state_dict)(
+        (key, _to_torch(arrays[key.removeprefix(checkpoint.prefix)])) for key in state_dict
+    )
     metadata = getattr(state_dict, "_metadata", None)
     if metadata is not None:
         replaced._metadata = metadata  # type: ignore[attr-defined]  # PyTorch keeps module versions here

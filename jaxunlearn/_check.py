@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection
+from typing import Any
 
 import jax
 
@@ -32,22 +33,27 @@ def check_at_least(minimum: float, **named: object) -> None:
             raise ValueError(f"{name}={value!r} must be a finite number of at least {minimum}.")
 
 
-def check_positive(**named: object) -> None:
-    """Raises ValueError unless every named number is finite and greater than zero (see check_at_least)."""
+def check_positive(*, finite: bool = True, **named: object) -> None:
+    """Raises ValueError unless every named number is greater than zero and, as asked, finite."""
     for name, value in named.items():
-        if _concrete(value) and not (math.isfinite(value) and value > 0):  # type: ignore[arg-type,operator]
-            raise ValueError(f"{name}={value!r} must be a finite number greater than 0.")
+        if _concrete(value) and not (value > 0 and (math.isfinite(value) or not finite)):  # type: ignore[operator,arg-type]
+            kind = "finite number" if finite else "number"
+            raise ValueError(f"{name}={value!r} must be a {kind} greater than 0.")
+
+
+def _shape_and_dtype(value: object) -> tuple[tuple[int, ...], Any]:
+    return tuple(getattr(value, "shape", ())), getattr(value, "dtype", object)
 
 
 def check_images_and_labels(images: object, labels: object) -> None:
     """Raises ValueError unless images are floating NHWC and labels are one integer per image."""
-    shape, dtype = getattr(images, "shape", None), getattr(images, "dtype", None)
-    if shape is None or len(shape) != 4 or not jax.numpy.issubdtype(dtype, jax.numpy.floating):
+    shape, dtype = _shape_and_dtype(images)
+    if len(shape) != 4 or not jax.numpy.issubdtype(dtype, jax.numpy.floating):
         raise ValueError(
             f"images has shape {shape} and dtype {dtype}; expected floating point pixels in [0, 1] of shape "
             "(images, height, width, channels)."
         )
-    label_shape, label_dtype = getattr(labels, "shape", None), getattr(labels, "dtype", None)
+    label_shape, label_dtype = _shape_and_dtype(labels)
     if label_shape != shape[:1] or not jax.numpy.issubdtype(label_dtype, jax.numpy.integer):
         raise ValueError(
             f"labels has shape {label_shape} and dtype {label_dtype}; expected one integer for each of the "

@@ -60,7 +60,7 @@ def hypergradient(
     fixed_point_fun: Callable[[PyTree, PyTree], PyTree],
     inner: PyTree,
     params: PyTree,
-    solve: LinearSolve,
+    solve: LinearSolve | None,
 ) -> Hypergradient:
     """The total derivative of ``outer_fun(inner(params), params)`` by implicit differentiation.
 
@@ -69,7 +69,7 @@ def hypergradient(
       fixed_point_fun: Phi(delta, theta), of delta's structure; ``inner`` should satisfy Phi(inner) = inner.
       inner: delta, a pytree of floating arrays; a constant, nothing differentiates how it was found.
       params: theta, a pytree of floating arrays.
-      solve: ``solve(matvec, b)`` for the linear system; see ``solver``.
+      solve: ``solve(matvec, b)`` for the linear system; see ``solver``. None leaves the implicit part away.
 
     Returns:
       The loss, the total derivative, and its direct part.
@@ -86,6 +86,9 @@ def hypergradient(
       >>> round(float(h.gradient), 5)
       1.0
     """
+    if solve is None:
+        value, direct = jax.value_and_grad(outer_fun, argnums=1)(inner, params)
+        return Hypergradient(value, direct, direct)
     value, (inner_gradient, direct) = jax.value_and_grad(outer_fun, argnums=(0, 1))(inner, params)
 
     def optimality_fun(delta: PyTree, theta: PyTree) -> PyTree:
@@ -95,7 +98,9 @@ def hypergradient(
     return Hypergradient(value, optax.tree.add(direct, implicit), direct)
 
 
-def solver(name: str, steps: int, *, damping: float | jax.Array = 0.0, tolerance: float = 1e-10) -> LinearSolve:
+def solver(
+    name: str, steps: int, *, damping: float | jax.Array = 0.0, tolerance: float = 1e-10
+) -> LinearSolve:
     """A solver of (I - dPhi/d delta + damping I)^T v = grad_delta L, in jaxopt's calling convention.
 
     Args:

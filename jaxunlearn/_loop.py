@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,6 @@ from jaxunlearn._check import check_in
 from jaxunlearn._runtime import Compiled
 from jaxunlearn._tree import all_finite, named_leaves
 from jaxunlearn._typing import Images, Labels, PRNGKey
-
-State = TypeVar("State")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +49,7 @@ class Batch(NamedTuple):
 class Rows(NamedTuple):
     """Rows of a data set, batch by batch; leading axis: batches."""
 
-    index: Int[Array, "batches n"]
+    members: Int[Array, "batches n"]
     mask: Bool[Array, "batches n"]
 
 
@@ -63,13 +61,14 @@ class Data(NamedTuple):
 
     def gather(self, rows: Rows) -> Batch:
         """The batch that one row of ``rows`` names."""
-        return Batch(self.images[rows.index], self.labels[rows.index], rows.mask)
+        return Batch(self.images[rows.members], self.labels[rows.members], rows.mask)
 
 
-def batch_rows(count: int, batch_size: int, key: PRNGKey | None) -> Rows:
+def batch_rows(count: int, batch_size: int, key: PRNGKey | None, least: int = 1) -> Rows:
     """Divides a data set into batches, in an order drawn with ``key`` or as it lies without one.
 
-    The last batch is filled up with masked rows; a set smaller than a batch makes one smaller batch.
+    The last batch is filled up with masked rows; a set smaller than a batch makes one smaller batch. The
+    set is passed through again, in a new order, until there are at least ``least`` batches.
 
     Example:
       >>> batch_rows(3, 2, None).mask.tolist()
@@ -77,10 +76,15 @@ def batch_rows(count: int, batch_size: int, key: PRNGKey | None) -> Rows:
     """
     size = min(batch_size, count)
     batches = -(-count // size)
-    order = jnp.arange(count) if key is None else jax.random.permutation(key, count)
-    padded = jnp.pad(order, (0, batches * size - count))
-    mask = jnp.arange(batches * size) < count
-    return Rows(padded.reshape(batches, size), mask.reshape(batches, size))
+    passes = max(1, -(-least // batches))
+    if key is None:
+        order = jnp.broadcast_to(jnp.arange(count), (passes, count))
+    else:
+        keys = jax.random.split(key, passes)
+        order = jax.vmap(lambda one: jax.random.permutation(one, count))(keys)
+    padded = jnp.pad(order, ((0, 0), (0, batches * size - count)))
+    mask = jnp.broadcast_to(jnp.arange(batches * size) < count, padded.shape)
+    return Rows(padded.reshape(-1, size), mask.reshape(-1, size))
 
 
 def fold(
@@ -152,19 +156,19 @@ class NonFiniteError(ArithmeticError):
 
 
 def rounds(
-    step: Callable[[State, Data], tuple[State, PyTree]], state: State, data: Data, first: int, last: int
-) -> Iterator[tuple[int, State, PyTree]]:
+    method: Method, state: Any, data: Data, first: int, last: int
+) -> Iterator[tuple[int, Any, PyTree]]:
     """Runs rounds ``first`` to ``last`` (from 1), yielding the number, the state and the statistics of each.
 
     Raises:
-      NonFiniteError: after a round whose state or statistics hold NaN or infinity, unless traced.
+      NonFiniteError: after a round whose variables or statistics hold NaN or infinity, unless traced.
     """
     for number in range(first, last + 1):
-        new_state, stats = step(state, data)
-        report = {"state": new_state, "statistics": stats}
-        finite = all_finite(report)
+        new_state, stats = method.step(state, data)
+        result = {"variables": method.finish(new_state), "statistics": stats}
+        finite = all_finite(result)
         if not isinstance(finite, jax.core.Tracer) and not bool(finite):
-            wrong = [name for name, leaf in named_leaves(report).items() if not bool(all_finite(leaf))]
+            wrong = [name for name, leaf in named_leaves(result).items() if not bool(all_finite(leaf))]
             raise NonFiniteError(number, wrong, state)
         state = new_state
         yield number, state, stats

@@ -9,13 +9,15 @@ from jaxtyping import Array, Int, PyTree
 
 
 class _AMSGradState(NamedTuple):
-    count: Int[Array, ""]
+    step: Int[Array, ""]
     mu: PyTree
     nu: PyTree
     nu_max: PyTree
 
 
-def scale_by_torch_amsgrad(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
+def scale_by_torch_amsgrad(
+    b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> optax.GradientTransformation:
     """The direction of AMSGrad as ``torch.optim.Adam(amsgrad=True)`` computes it.
 
     The maximum runs over the *uncorrected* second moments and is bias-corrected afterwards;
@@ -32,12 +34,12 @@ def scale_by_torch_amsgrad(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
         updates: PyTree, state: _AMSGradState, params: PyTree | None = None
     ) -> tuple[PyTree, _AMSGradState]:
         del params
-        count = state.count + 1
+        step = state.step + 1
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g**2, state.nu, updates)
         nu_max = jax.tree.map(jnp.maximum, state.nu_max, nu)
-        first, second = 1 - b1**count, 1 - b2**count
+        first, second = 1 - b1**step, 1 - b2**step
         updates = jax.tree.map(lambda m, v: (m / first) / (jnp.sqrt(v / second) + eps), mu, nu_max)
-        return updates, _AMSGradState(count, mu, nu, nu_max)
+        return updates, _AMSGradState(step, mu, nu, nu_max)
 
     return optax.GradientTransformation(init_fn, update_fn)

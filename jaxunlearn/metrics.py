@@ -31,9 +31,7 @@ def accuracy(predictions: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) 
     return Count(int(np.sum(predictions == labels)), len(labels))
 
 
-def attack_success(
-    predictions: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], target: int
-) -> Count:
+def attack_success(predictions: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], target: int) -> Count:
     """ASR: triggered images that get the target class, images of that class left out.
 
     Args:
@@ -56,9 +54,7 @@ def recovered_accuracy(
     return Count(int(np.sum(predictions[counted] == labels[counted])), int(np.sum(counted)))
 
 
-def defense_effectiveness(
-    acc_before: float, acc_after: float, asr_before: float, asr_after: float
-) -> float:
+def defense_effectiveness(acc_before: float, acc_after: float, asr_before: float, asr_after: float) -> float:
     """DER: rewards a fall of ASR and punishes a fall of ACC.
 
     DER = (max(0, ASR_before - ASR_after) - max(0, ACC_before - ACC_after) + 1) / 2, in [0, 1];

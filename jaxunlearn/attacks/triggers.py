@@ -33,7 +33,9 @@ def stamp_patch(
     """
     height, width = images.shape[1:3]
     if size < 1 or offset < 0 or size + offset > min(height, width):
-        raise ValueError(f"size={size} and offset={offset} do not fit into images of {height}x{width} pixels.")
+        raise ValueError(
+            f"size={size} and offset={offset} do not fit into images of {height}x{width} pixels."
+        )
     rows = slice(height - offset - size, height - offset)
     columns = slice(width - offset - size, width - offset)
     return images.at[:, rows, columns, :].set(value)

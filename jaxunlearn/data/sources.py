@@ -102,11 +102,17 @@ def _digits(where: str, rows: slice) -> tuple[np.ndarray, np.ndarray]:
 def _folder(where: str, rows: slice) -> tuple[np.ndarray, np.ndarray]:
     folder = Path(where)
     if not folder.is_dir():
-        raise InputError(f"There is no folder {folder}; give a folder with one sub-folder of pictures per class.")
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        raise InputError(
+            f"There is no folder {folder}; give a folder with one sub-folder of pictures per class."
+        )
+    classes = sorted(
+        entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+    )
     if len(classes) < 2:
         found = f"only the sub-folder {classes[0]!r}" if classes else "no sub-folder"
-        raise InputError(f"{folder} holds {found}; expected one sub-folder of pictures for each of several classes.")
+        raise InputError(
+            f"{folder} holds {found}; expected one sub-folder of pictures for each of several classes."
+        )
     number = {name: int(name) if all(map(str.isdecimal, classes)) else i for i, name in enumerate(classes)}
     files = [
         (path, number[name])
@@ -117,14 +123,18 @@ def _folder(where: str, rows: slice) -> tuple[np.ndarray, np.ndarray]:
     files.sort(key=lambda entry: hashlib.sha256(entry[0].relative_to(folder).as_posix().encode()).digest())
     files = files[rows]
     pictures = [_decode(path.read_bytes(), str(path)) for path, _ in files]
-    return _to_float(pictures, [str(path) for path, _ in files]), np.array([label for _, label in files], np.int32)
+    return _to_float(pictures, [str(path) for path, _ in files]), np.array(
+        [label for _, label in files], np.int32
+    )
 
 
 def _npz(where: str, rows: slice) -> tuple[np.ndarray, np.ndarray]:
     arrays = _read_arrays(Path(where))
     if isinstance(arrays, np.ndarray) or not {"x", "y"} <= set(arrays):
         held = ", ".join(arrays) if isinstance(arrays, dict) else "a single array"
-        raise InputError(f"{where} holds {held or 'nothing'}; expected the arrays x (uint8 NHWC) and y (labels).")
+        raise InputError(
+            f"{where} holds {held or 'nothing'}; expected the arrays x (uint8 NHWC) and y (labels)."
+        )
     images, labels = arrays["x"], arrays["y"]
     images = images[..., None] if images.ndim == 3 else images
     whole = np.issubdtype(labels.dtype, np.integer)
@@ -162,7 +172,9 @@ def _parquet(where: str, rows: slice) -> tuple[np.ndarray, np.ndarray]:
     table = table.slice(start, max(0, stop - start))
     names = [f"{path} row {start + row}" for row in range(table.num_rows)]
     encoded = table.column(pictures[0]).to_pylist()
-    decoded = [_decode((entry or {}).get("bytes") or b"", name) for entry, name in zip(encoded, names, strict=True)]
+    decoded = [
+        _decode((entry or {}).get("bytes") or b"", name) for entry, name in zip(encoded, names, strict=True)
+    ]
     return _to_float(decoded, names), np.asarray(table.column(labels[0]).to_pylist(), np.int32)
 
 
@@ -217,7 +229,9 @@ def _decode(encoded: bytes, name: str) -> np.ndarray:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(encoded)) as picture:
                 if picture.width * picture.height > _LARGEST_PICTURE_PIXELS:
-                    raise InputError(f"The picture {name} has {picture.width}x{picture.height} pixels; too many.")
+                    raise InputError(
+                        f"The picture {name} has {picture.width}x{picture.height} pixels; too many."
+                    )
                 grey = picture.mode in ("1", "L")
                 pixels = np.asarray(picture.convert("L" if grey else "RGB"))
                 return pixels[..., None] if grey else pixels

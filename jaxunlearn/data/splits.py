@@ -5,7 +5,9 @@ import numpy as np
 from jaxunlearn.data.sources import LabelledImages
 
 
-def hold_out(data: LabelledImages, *, share: float, most: int, seed: int) -> tuple[LabelledImages, LabelledImages]:
+def hold_out(
+    data: LabelledImages, *, share: float, most: int, seed: int
+) -> tuple[LabelledImages, LabelledImages]:
     """Sets a random part aside to judge by.
 
     Args:

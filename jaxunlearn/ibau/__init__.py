@@ -1,25 +1,28 @@
 """I-BAU: adversarial unlearning of backdoors by implicit hypergradient (Zeng et al., ICLR 2022)."""
 
-from jaxunlearn._loop import Batch, Data, Execution, NonFiniteError
+from jaxunlearn._loop import Batch, Data, Execution, Method, NonFiniteError
 from jaxunlearn.ibau.algorithm import (
     RoundStats,
     State,
-    ascent_step,
     finish,
     init,
-    inner_loss,
     make_method,
     outer_loss,
     unlearn,
     unlearning_hypergradient,
 )
 from jaxunlearn.ibau.config import Config
+from jaxunlearn.ibau.perturbations import Ascent, ascent_step, inner_loss
+from jaxunlearn.ibau.presets import PRESETS
 
 __all__ = [
+    "PRESETS",
+    "Ascent",
     "Batch",
     "Config",
     "Data",
     "Execution",
+    "Method",
     "NonFiniteError",
     "RoundStats",
     "State",

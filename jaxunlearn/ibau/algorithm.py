@@ -1,13 +1,14 @@
 """I-BAU: adversarial unlearning of backdoors by implicit hypergradient.
 
-One perturbation delta, shared by all images, is found by ascent; the parameters then descend on images
-that carry it, along the total derivative of that loss with delta seen as a function of the parameters:
+A perturbation delta, shared by all images, is found by ascent; the parameters then descend on images of
+which some carry it, along the total derivative of that loss with delta a function of the parameters:
 
     L_in(delta, theta)  = -mean_i CE(f_theta(x_i + delta), y_i) + lambda ||delta||_2^2
     L_out(delta, theta) =  mean_i CE(f_theta(x_i + m_i delta), y_i),      m_i = 0 for most images
     Phi(delta, theta)   =  delta - eta grad_delta L_in(delta, theta)
 
-The network runs in evaluation mode throughout: running statistics stay as they are.
+The network runs in evaluation mode throughout: running statistics stay as they are. That there may be
+several kinds of perturbations is this package's addition; see ``jaxunlearn.ibau.perturbations``.
 
 Source: Zeng et al., "Adversarial unlearning of backdoors via implicit hypergradient", ICLR 2022,
 arXiv:2110.03735; official code github.com/YiZeng623/I-BAU, defense.py and hypergrad.py.
@@ -28,8 +29,10 @@ from jaxunlearn._loop import Batch, Data, Execution, Method, Rows
 from jaxunlearn._optimizers import scale_by_torch_amsgrad
 from jaxunlearn._runtime import Compiled
 from jaxunlearn._tree import combine, partition, trainable_mask
-from jaxunlearn._typing import ApplyFn, Images, Labels, Perturbation, PRNGKey, Scalar, Variables
+from jaxunlearn._typing import ApplyFn, Images, Labels, PRNGKey, Scalar, Variables
+from jaxunlearn.ibau import perturbations
 from jaxunlearn.ibau.config import Config
+from jaxunlearn.ibau.perturbations import Ascent, Kinds, Perturbations
 from jaxunlearn.losses import mean_cross_entropy
 from jaxunlearn.pixels import augment
 
@@ -41,7 +44,10 @@ class State(NamedTuple):
       params: the trained half of the variables, None elsewhere.
       frozen: the other half.
       optimizer: state of the parameters' optimizer.
-      perturbations: delta of every round so far; zeros for the rounds to come.
+      perturbations: those of every round so far; zeros for the rounds to come.
+      weights: how often descent uses each of them.
+      suspicion: how much each kind was suspected in the first round.
+      radius: of the ball of the first round.
       round: rounds done.
       key: the run's key, the same in every round.
       config: the settings; its numbers are leaves.
@@ -50,7 +56,10 @@ class State(NamedTuple):
     params: PyTree
     frozen: PyTree
     optimizer: PyTree
-    perturbations: Float[Array, "rounds h w c"]
+    perturbations: Float[Array, "rounds kinds h w c"]
+    weights: Float[Array, "rounds kinds"]
+    suspicion: Float[Array, " kinds"]
+    radius: Scalar
     round: Int[Array, ""]
     key: PRNGKey
     config: Config
@@ -60,18 +69,28 @@ class RoundStats(NamedTuple):
     """What one round did.
 
     Attributes:
-      inner_loss: mean over the steps of L_in, with the model's own predictions as labels.
+      inner_loss: mean over the steps of L_in, with the model's own answers as labels.
       outer_loss: mean over the steps of L_out.
-      perturbation_norm: l2 norm of delta, in pixel units.
+      radius: the largest l2 norm of a perturbation, in pixel units.
+      success: of every kind, the share of images that it led where it should at the end of the ascent.
       direct_norm: mean l2 norm of the direct part of the hypergradient.
       implicit_norm: mean l2 norm of its implicit part.
     """
 
     inner_loss: Scalar
     outer_loss: Scalar
-    perturbation_norm: Scalar
+    radius: Scalar
+    success: Float[Array, " kinds"]
     direct_norm: Scalar
     implicit_norm: Scalar
+
+
+class Carried(NamedTuple):
+    """The perturbation that every image of a batch carries: ``scale * perturbations[round, kind]``."""
+
+    scale: Float[Array, " n"]
+    round: Int[Array, " n"]
+    kind: Kinds
 
 
 def unlearn(
@@ -116,32 +135,46 @@ def unlearn(
     method = make_method(apply_fn, execution or Execution())
     state = method.init(variables, data, config, key)
     history = []
-    for _, new_state, stats in _loop.rounds(method.step, state, data, 1, config.rounds):
+    for _, new_state, stats in _loop.rounds(method, state, data, 1, config.rounds):
         state = new_state
         history.append(stats)
     return method.finish(state), jax.tree.map(lambda *leaves: jnp.stack(leaves), *history)
 
 
+@functools.lru_cache(maxsize=16)
 def make_method(apply_fn: ApplyFn, execution: Execution) -> Method:
     """I-BAU for one network as ``init``, ``step`` and ``finish``; equal arguments share compiled programs."""
-    return _make_method(apply_fn, execution)
-
-
-@functools.lru_cache(maxsize=16)
-def _make_method(apply_fn: ApplyFn, execution: Execution) -> Method:
     ascend = Compiled(functools.partial(_ascend, apply_fn))
     descend = Compiled(functools.partial(_descend, apply_fn))
-    return Method(init, functools.partial(_round, ascend, descend, execution), finish)
+    return Method(
+        functools.partial(init, apply_fn), functools.partial(_round, ascend, descend, execution), finish
+    )
 
 
-def init(variables: Variables, data: Data, config: Config, key: PRNGKey) -> State:
-    """The state before the first round."""
+def init(apply_fn: ApplyFn, variables: Variables, data: Data, config: Config, key: PRNGKey) -> State:
+    """The state before the first round.
+
+    Raises:
+      ValueError: if the images or labels do not have the shape and dtype described in ``unlearn``.
+    """
     check_images_and_labels(data.images, data.labels)
+    dtype = data.images.dtype
     params, frozen = partition(jax.tree.map(jnp.asarray, variables), trainable_mask(variables))
-    perturbations = jnp.zeros((config.rounds, *data.images.shape[1:]), data.images.dtype)
-    optimizer = _optimizer(config).init(params)
-    config = jax.tree.map(lambda number: jnp.asarray(number, data.images.dtype), config)
-    return State(params, frozen, optimizer, perturbations, jnp.asarray(0), key, config)
+    example = jax.ShapeDtypeStruct((1, *data.images.shape[1:]), dtype)
+    logits, _ = jax.eval_shape(functools.partial(apply_fn, train=False), variables, example)
+    kinds = perturbations.kinds_of(config, logits.shape[1])
+    return State(
+        params,
+        frozen,
+        _optimizer(config).init(params),
+        jnp.zeros((config.rounds, kinds, *data.images.shape[1:]), dtype),
+        jnp.zeros((config.rounds, kinds), dtype),
+        jnp.full(kinds, 1 / kinds, dtype),
+        jnp.asarray(jnp.inf, dtype),
+        jnp.asarray(0),
+        key,
+        jax.tree.map(lambda number: jnp.asarray(number, dtype), config),
+    )
 
 
 def finish(state: State) -> Variables:
@@ -149,231 +182,196 @@ def finish(state: State) -> Variables:
     return combine(state.params, state.frozen)
 
 
-def inner_loss(
-    apply_fn: ApplyFn, variables: Variables, delta: Perturbation, batch: Batch, config: Config
-) -> Scalar:
-    """L_in: the negative cross-entropy of images that all carry delta, plus the penalty."""
-    images = _clipped(batch.images + delta, config)
-    loss = _cross_entropy(apply_fn, variables, batch._replace(images=images))
-    return config.penalty * jnp.sum(delta**2) - loss
-
-
 def outer_loss(
     apply_fn: ApplyFn,
     variables: Variables,
-    delta: Perturbation,
+    delta: Perturbations,
     batch: Batch,
-    weights: Float[Array, " n"],
+    scale: Float[Array, " n"],
+    kinds: Kinds,
     config: Config,
 ) -> Scalar:
-    """L_out: the cross-entropy of images that carry ``weights[i] * delta``."""
-    images = _clipped(batch.images + weights[:, None, None, None] * delta, config)
-    return _cross_entropy(apply_fn, variables, batch._replace(images=images))
-
-
-def ascent_step(
-    apply_fn: ApplyFn, variables: Variables, delta: Perturbation, optimizer: PyTree, batch: Batch, config: Config
-) -> tuple[Perturbation, PyTree, Scalar]:
-    """One step of delta down L_in, with the network's own predictions on the clean images as labels.
-
-    Returns:
-      The new delta, the new state of its optimizer, and L_in before the step.
-    """
-    predicted = jnp.argmax(apply_fn(variables, batch.images, train=False)[0], axis=1)
-    loss, gradient = jax.value_and_grad(
-        lambda d: inner_loss(apply_fn, variables, d, batch._replace(labels=predicted), config)
-    )(delta)
-    updates, optimizer = _ascent(config).update(gradient, optimizer)
-    return _projected(delta + updates, config), optimizer, loss
+    """L_out: the cross-entropy of images that carry ``scale[i] * delta[kinds[i]]``."""
+    images = perturbations.clipped(batch.images + scale[:, None, None, None] * delta[kinds], config)
+    logits, _ = apply_fn(variables, images, train=False)
+    return mean_cross_entropy(logits, batch.labels, batch.mask)
 
 
 def unlearning_hypergradient(
     apply_fn: ApplyFn,
     params: PyTree,
     frozen: PyTree,
-    delta: Perturbation,
-    inner: Batch,
-    outer: Batch,
-    weights: Float[Array, " n"],
+    delta: Perturbations,
+    inner: tuple[Batch, Kinds],
+    outer: tuple[Batch, Float[Array, " n"], Kinds],
     config: Config,
 ) -> Hypergradient:
     """L_out, its total derivative in the parameters, and the direct part of that.
 
     Args:
       apply_fn: the network.
-      params: the trained half of its variables (see ``partition``).
+      params: the trained half of its variables.
       frozen: the other half.
-      delta: the perturbation, a constant.
-      inner: the batch of L_in inside Phi, with its true labels.
-      outer: the batch of L_out.
-      weights: the multiple of delta that each image of ``outer`` carries.
+      delta: the perturbations, constants.
+      inner: the batch of L_in inside Phi with its true labels, and what each of its images carries.
+      outer: the batch of L_out, and the scale and kind of what each of its images carries.
       config: eta, lambda and the solver.
     """
 
-    def fixed_point_fun(d: Perturbation, theta: PyTree) -> Perturbation:
-        gradient = jax.grad(lambda e: inner_loss(apply_fn, combine(theta, frozen), e, inner, config))(d)
-        return d - config.fixed_point_step * gradient
+    def fixed_point_fun(d: Perturbations, theta: PyTree) -> Perturbations:
+        def loss_fn(e: Perturbations) -> Scalar:
+            return perturbations.inner_loss(apply_fn, combine(theta, frozen), e, *inner, config)[0]
 
-    def outer_fun(d: Perturbation, theta: PyTree) -> Scalar:
-        return outer_loss(apply_fn, combine(theta, frozen), d, outer, weights, config)
+        return d - config.fixed_point_step * jax.grad(loss_fn)(d)
 
-    solve = solver(config.solver, config.solver_steps, damping=config.damping)
+    def outer_fun(d: Perturbations, theta: PyTree) -> Scalar:
+        return outer_loss(apply_fn, combine(theta, frozen), d, *outer, config)
+
+    steps = config.solver_steps
+    solve = solver(config.solver, steps, damping=config.damping) if steps else None
     return hypergradient(outer_fun, fixed_point_fun, delta, params, solve)
 
 
 def _round(
     ascend: Compiled, descend: Compiled, execution: Execution, state: State, data: Data
 ) -> tuple[State, RoundStats]:
-    """One round: a pass of ascent from zero, then a pass of descent with the delta found."""
-    config, count = state.config, len(data.labels)
-    order_key, ascent_key, descent_key = jax.random.split(jax.random.fold_in(state.key, state.round), 3)
+    """One round: a pass of ascent from zero, then a pass of descent with what it found."""
+    config, count, now = state.config, len(data.labels), state.round
+    order_key, ascent_key, descent_key = jax.random.split(jax.random.fold_in(state.key, now), 3)
     if config.shuffle == "once":
         order_key = state.key
-    rows = _loop.batch_rows(count, config.batch_size, None if config.shuffle == "never" else order_key)
-    keys = jax.random.split(ascent_key, len(rows.index))
-    zero = jnp.zeros_like(state.perturbations[0])
-    (delta, _), inner_losses = _loop.fold(
+    elif config.shuffle == "never":
+        order_key = None
+    rows = _loop.batch_rows(count, config.batch_size, order_key, config.least_steps)
+    batches = len(rows.members)
+
+    limit = jnp.minimum(config.radius, state.radius)
+    shares = perturbations.trial_shares(state.suspicion)
+    ascent, inner_losses = _loop.fold(
         ascend,
-        (state.params, state.frozen, config),
-        (zero, _ascent(config).init(zero)),
-        (rows, keys),
+        (state.params, state.frozen, shares, limit, config),
+        perturbations.start(config, state.perturbations.shape[1:], state.perturbations.dtype),
+        (rows, jax.random.split(ascent_key, batches)),
         lambda x: (data.gather(x[0]), x[1]),
         execution,
     )
-    perturbations = state.perturbations.at[state.round].set(delta)
-    first = Rows(rows.index[0], rows.mask[0])
-    keys = jax.random.split(descent_key, (len(rows.index), 2))
-    rates = _learning_rates(config, state.round, len(rows.index))
+    first = now == 0
+    suspicion = jnp.where(first, perturbations.suspect(ascent, config), state.suspicion)
+    radius = jnp.where(first, ascent.radius, state.radius)
+    found = state.perturbations.at[now].set(ascent.delta)
+    weights = state.weights.at[now].set(suspicion * ascent.success + 1e-9)
+    if not config.remember:
+        weights = weights * (jnp.arange(config.rounds) == now)[:, None]
+
+    keys = jax.random.split(descent_key, (batches, 2))
+    inner_rows = _inner_rows(rows, keys[:, 0], count, config)
+    rates = _learning_rates(config, now, batches)
     (params, optimizer), (outer_losses, direct_norms, implicit_norms) = _loop.fold(
         descend,
-        (state.frozen, perturbations, state.round, config),
+        (state.frozen, found, weights, shares, now, config),
         (state.params, state.optimizer),
-        (rows, _inner_rows(first, rows, keys[:, 0], count, config), keys[:, 1], rates),
+        (rows, inner_rows, keys[:, 1], rates),
         lambda x: (data.gather(x[0]), data.gather(x[1]), x[2], x[3]),
         execution,
     )
-    stats = RoundStats(
-        jnp.mean(inner_losses),
-        jnp.mean(outer_losses),
-        optax.tree.norm(delta),
-        jnp.mean(direct_norms),
-        jnp.mean(implicit_norms),
+    new = state._replace(
+        params=params,
+        optimizer=optimizer,
+        perturbations=found,
+        weights=weights,
+        suspicion=suspicion,
+        radius=radius,
+        round=now + 1,
     )
-    return (
-        state._replace(
-            params=params, optimizer=optimizer, perturbations=perturbations, round=state.round + 1
-        ),
-        stats,
-    )
+    largest = jnp.sqrt(jnp.max(jnp.sum(ascent.delta**2, axis=(1, 2, 3))))
+    means = (jnp.mean(direct_norms), jnp.mean(implicit_norms))
+    return new, RoundStats(jnp.mean(inner_losses), jnp.mean(outer_losses), largest, ascent.success, *means)
 
 
-def _inner_rows(first: Rows, rows: Rows, keys: jax.Array, count: int, config: Config) -> Rows:
+def _inner_rows(rows: Rows, keys: jax.Array, count: int, config: Config) -> Rows:
     """The batch of L_in for every step of descent."""
     if config.inner_batch == "first":
-        return jax.tree.map(lambda leaf, like: jnp.broadcast_to(leaf, like.shape), first, rows)
-    size = rows.index.shape[1]
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[0], leaf.shape), rows)
+    size = rows.members.shape[1]
     draw = jax.vmap(lambda key: jax.random.choice(key, count, (size,), replace=False))
     return Rows(draw(keys), jnp.ones_like(rows.mask))
 
 
-def _ascend(apply_fn: ApplyFn, consts: PyTree, carry: PyTree, x: tuple[Batch, PRNGKey]) -> tuple[PyTree, Scalar]:
-    params, frozen, config = consts
-    delta, optimizer = carry
-    batch, key = x
-    batch = _augmented(batch, key, config)
-    delta, optimizer, loss = ascent_step(apply_fn, combine(params, frozen), delta, optimizer, batch, config)
-    return (delta, optimizer), loss
+def _ascend(
+    apply_fn: ApplyFn, consts: PyTree, ascent: Ascent, x: tuple[Batch, PRNGKey]
+) -> tuple[Ascent, Scalar]:
+    params, frozen, shares, limit, config = consts
+    augment_key, kinds_key = jax.random.split(x[1])
+    batch = _augmented(x[0], augment_key, config)
+    variables = combine(params, frozen)
+    return perturbations.ascent_step(apply_fn, variables, ascent, batch, shares, limit, kinds_key, config)
 
 
 def _descend(
     apply_fn: ApplyFn, consts: PyTree, carry: PyTree, x: tuple[Batch, Batch, PRNGKey, Scalar]
 ) -> tuple[PyTree, tuple[Scalar, Scalar, Scalar]]:
-    frozen, perturbations, current, config = consts
+    frozen, found, weights, shares, now, config = consts
     params, optimizer = carry
     outer, inner, key, rate = x
-    weights_key, outer_key, inner_key = jax.random.split(key, 3)
+    carried_key, kinds_key, outer_key, inner_key = jax.random.split(key, 4)
     outer, inner = _augmented(outer, outer_key, config), _augmented(inner, inner_key, config)
-    weights = _weights(weights_key, outer.mask, current, len(perturbations), config)
-    # Earlier perturbations are constants; only the current one is a function of the parameters.
-    now = jax.nn.one_hot(current, len(perturbations), dtype=weights.dtype)
-    earlier = jnp.einsum("nr,rhwc->nhwc", weights * (1 - now), perturbations)
+    carried = _carry(carried_key, outer, weights, now, config)
+    # Earlier perturbations are constants; only the current ones are functions of the parameters.
+    current = carried.round == now
+    constant = jnp.where(current, 0, carried.scale)[:, None, None, None] * found[carried.round, carried.kind]
     result = unlearning_hypergradient(
         apply_fn,
         params,
         frozen,
-        perturbations[current],
-        inner,
-        outer._replace(images=outer.images + earlier),
-        weights @ now,
+        found[now],
+        (inner, perturbations.draw_kinds(kinds_key, shares, inner.labels)),
+        (outer._replace(images=outer.images + constant), jnp.where(current, carried.scale, 0), carried.kind),
         config,
     )
     directions, optimizer = _optimizer(config).update(result.gradient, optimizer, params)
     params = jax.tree.map(lambda p, d: p - rate * d, params, directions)
-    norms = (optax.tree.norm(result.direct), optax.tree.norm(optax.tree.sub(result.gradient, result.direct)))
+    norms = (
+        optax.tree.norm(result.direct),
+        optax.tree.norm(optax.tree.sub(result.gradient, result.direct)),
+    )
     return (params, optimizer), (result.value, *norms)
 
 
-def _weights(
-    key: PRNGKey, mask: jax.Array, current: jax.Array, perturbations: int, config: Config
-) -> Float[Array, "n rounds"]:
-    """The multiple of every perturbation that every image carries; at most one is not zero."""
+def _carry(
+    key: PRNGKey, batch: Batch, weights: Float[Array, "rounds kinds"], now: jax.Array, config: Config
+) -> Carried:
+    """Draws what every image of a batch carries; nothing (a scale of zero) for most."""
     chosen_key, which_key, scale_key = jax.random.split(key, 3)
-    count = len(mask)
-    # Ranks of a random order, in which the padding comes last.
-    rank = jnp.argsort(jnp.argsort(jnp.where(mask, jax.random.uniform(chosen_key, (count,)), 2.0)))
-    images = jnp.sum(mask)
-    chosen = (rank < jnp.maximum(1, jnp.floor(config.perturbed_share * images + 1e-4))) & mask
-    which = jnp.broadcast_to(current, (count,))
-    if config.remember:
-        which = jax.random.randint(which_key, (count,), 0, current + 1)
-    dtype = jnp.result_type(config.scale_low)
-    scale = jax.random.uniform(scale_key, (count,), dtype, config.scale_low, config.scale_high)
-    return (chosen * scale)[:, None] * jax.nn.one_hot(which, perturbations, dtype=dtype)
+    count, (_, kinds) = len(batch.mask), weights.shape
+    # Ranks of a random order in which the padding comes last.
+    rank = jnp.argsort(jnp.argsort(jnp.where(batch.mask, jax.random.uniform(chosen_key, (count,)), 2.0)))
+    share = config.perturbed_share * (now + 1 if config.remember else 1)
+    most = jnp.maximum(1, jnp.floor(share * jnp.sum(batch.mask) + 1e-4))  # 0.01 * 100 must make 1
+    odds = jnp.broadcast_to(jnp.log(weights), (count, *weights.shape))
+    if kinds > 1:
+        own = jax.nn.one_hot(batch.labels, kinds, dtype=bool)[:, None]
+        odds = jnp.where(own, -jnp.inf, odds)
+    which = jax.random.categorical(which_key, odds.reshape(count, -1), axis=1)
+    scale = jax.random.uniform(scale_key, (count,), weights.dtype, config.scale_low, config.scale_high)
+    return Carried(scale * ((rank < most) & batch.mask), which // kinds, which % kinds)
 
 
-def _learning_rates(config: Config, current: jax.Array, batches: int) -> Float[Array, " batches"]:
+def _learning_rates(config: Config, now: jax.Array, batches: int) -> Float[Array, " batches"]:
     """The learning rate of every step of a round."""
     rates = jnp.broadcast_to(config.learning_rate, (batches,))
     if config.schedule == "constant":
         return rates
-    progress = (current * batches + jnp.arange(batches)) / (config.rounds * batches)
+    progress = (now * batches + jnp.arange(batches)) / (config.rounds * batches)
     return rates * (0.5 * (1 + jnp.cos(jnp.pi * progress))).astype(rates.dtype)
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:
     """Turns gradients of the parameters into directions."""
-    return {
-        "adam": optax.scale_by_adam,
-        "amsgrad": scale_by_torch_amsgrad,
-        "sgd": optax.identity,
-    }[config.optimizer]()
-
-
-def _ascent(config: Config) -> optax.GradientTransformation:
-    """Turns gradients of L_in into steps of delta."""
-    direction = {
-        "sgd": optax.identity,
-        "adam": optax.scale_by_adam,
-        "normalized": optax.normalize_by_update_norm,
-    }[config.ascent]()
-    return optax.chain(direction, optax.scale(-1), optax.scale(config.ascent_rate))
+    return {"adam": optax.scale_by_adam, "amsgrad": scale_by_torch_amsgrad, "sgd": optax.identity}[
+        config.optimizer
+    ]()
 
 
 def _augmented(batch: Batch, key: PRNGKey, config: Config) -> Batch:
     images = augment(batch.images, key, crop_padding=config.crop_padding, flip=config.flip)
     return batch._replace(images=images)
-
-
-def _clipped(images: Float[Array, "n h w c"], config: Config) -> Float[Array, "n h w c"]:
-    return jnp.clip(images, 0, 1) if config.clip_pixels else images
-
-
-def _projected(delta: Perturbation, config: Config) -> Perturbation:
-    """The nearest point of the l2 ball."""
-    norm = optax.tree.norm(delta)
-    return delta * jnp.minimum(1, config.radius / jnp.maximum(norm, jnp.finfo(delta.dtype).tiny))
-
-
-def _cross_entropy(apply_fn: ApplyFn, variables: Variables, batch: Batch) -> Scalar:
-    logits, _ = apply_fn(variables, batch.images, train=False)
-    return mean_cross_entropy(logits, batch.labels, batch.mask)

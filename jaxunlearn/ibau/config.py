@@ -13,6 +13,8 @@ _NUMERIC = (
     "ascent_rate",
     "penalty",
     "radius",
+    "enough",
+    "focus",
     "perturbed_share",
     "scale_low",
     "scale_high",
@@ -23,9 +25,11 @@ _NUMERIC = (
 _STRUCTURAL = (
     "rounds",
     "batch_size",
+    "least_steps",
     "shuffle",
     "crop_padding",
     "flip",
+    "perturbations",
     "ascent",
     "clip_pixels",
     "remember",
@@ -45,24 +49,31 @@ class Config:
     Attributes:
       rounds: passes of ascent and descent over the clean images.
       batch_size: images per step of both.
+      least_steps: of ascent and of descent in a round; a small set is passed through several times.
       shuffle: ``never``, ``once`` (one order for all rounds) or ``round`` (a new order every round).
       crop_padding: pixels of zero padding for random crops of the images; 0 takes them as they are.
       flip: whether to mirror images at random.
-      ascent: how the perturbation climbs: ``sgd``, ``adam``, or ``normalized`` (a step of fixed length
-        along the gradient).
-      ascent_rate: its learning rate, or the step length in pixel units for ``normalized``.
+      perturbations: ``one``, which leads away from the model's answers (the published method), or
+        ``classes``: one towards every class besides.
+      ascent: how they climb: ``sgd``, ``adam``, or ``growing`` (along the gradient on the surface of a ball
+        that grows, by a tenth per step, until one of them works; later rounds do not grow it further).
+      ascent_rate: the learning rate; for ``growing``, the length of a step as a share of the radius.
       penalty: lambda of the penalty lambda ||delta||_2^2 in the inner loss.
-      radius: the perturbation is kept in the l2 ball of this radius, in pixel units; ``inf`` for no ball.
+      radius: every perturbation is kept in the l2 ball of this radius, in pixel units; ``inf`` for no ball.
+      enough: share of images that a perturbation must lead where it should for a ball to stop growing.
+      focus: power of that share that weighs the kinds of perturbations against each other in descent.
       clip_pixels: whether perturbed images are clipped to [0, 1].
       remember: whether descent also sees the perturbations of earlier rounds, which a model forgets.
-      perturbed_share: share of a batch that descent perturbs, rounded down; always at least one image.
+      perturbed_share: share of a batch that descent perturbs, rounded down; always at least one image. With
+        ``remember``, for every perturbation so far.
       scale_low: a perturbed image gets a random multiple of the perturbation, drawn uniformly from here
       scale_high: to here.
       inner_batch: whose inner loss defines the fixed point: ``first`` (the first batch, always) or
         ``random`` (drawn anew for every step).
       fixed_point_step: eta of Phi(delta) = delta - eta grad L_in(delta).
       solver: of the linear system; see ``jaxunlearn.solver``.
-      solver_steps: K of the Neumann series, or most iterations of a Krylov solver.
+      solver_steps: K of the Neumann series, or most iterations of a Krylov solver; 0 leaves the implicit
+        part of the hypergradient away.
       damping: added to the diagonal of the system.
       optimizer: of the parameters: ``adam``, ``amsgrad`` (PyTorch's) or ``sgd``.
       learning_rate: of the parameters.
@@ -74,13 +85,17 @@ class Config:
 
     rounds: int = 5
     batch_size: int = 100
+    least_steps: int = 1
     shuffle: str = "never"
     crop_padding: int = 0
     flip: bool = False
+    perturbations: str = "one"
     ascent: str = "sgd"
     ascent_rate: float = 10.0
     penalty: float = 1e-3
     radius: float = float("inf")
+    enough: float = 0.8
+    focus: float = 8.0
     clip_pixels: bool = False
     remember: bool = False
     perturbed_share: float = 0.01
@@ -97,15 +112,22 @@ class Config:
 
     def __post_init__(self) -> None:
         """Validates the settings."""
-        check_at_least(1, rounds=self.rounds, batch_size=self.batch_size, solver_steps=self.solver_steps)
-        check_at_least(0, crop_padding=self.crop_padding, penalty=self.penalty, damping=self.damping)
+        check_at_least(1, rounds=self.rounds, batch_size=self.batch_size, least_steps=self.least_steps)
+        check_at_least(
+            0,
+            solver_steps=self.solver_steps,
+            crop_padding=self.crop_padding,
+            penalty=self.penalty,
+            damping=self.damping,
+        )
         check_at_least(0, perturbed_share=self.perturbed_share, scale_low=self.scale_low)
         check_positive(ascent_rate=self.ascent_rate, learning_rate=self.learning_rate)
         check_positive(fixed_point_step=self.fixed_point_step, scale_high=self.scale_high)
-        if not (isinstance(self.radius, float) and self.radius == float("inf")):
-            check_positive(radius=self.radius)
+        check_positive(finite=False, radius=self.radius)
+        check_positive(enough=self.enough, focus=self.focus)
         check_in(("never", "once", "round"), shuffle=self.shuffle)
-        check_in(("sgd", "adam", "normalized"), ascent=self.ascent)
+        check_in(("one", "classes"), perturbations=self.perturbations)
+        check_in(("sgd", "adam", "growing"), ascent=self.ascent)
         check_in(("first", "random"), inner_batch=self.inner_batch)
         check_in(SOLVERS, solver=self.solver)
         check_in(("adam", "amsgrad", "sgd"), optimizer=self.optimizer)

@@ -1,0 +1,79 @@
+"""The state of a run on disk, for going on after an interruption."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn._check import InputError
+from jaxunlearn._files import write_whole
+from jaxunlearn._tree import named_leaves
+
+State = TypeVar("State")
+
+_NOTES = "__notes__"
+
+
+def save_state(path: Path, state: Any, notes: dict[str, Any]) -> None:
+    """Writes a pytree of arrays and JSON-able notes; the file appears whole or not at all."""
+    arrays = {name: _as_numpy(leaf) for name, leaf in named_leaves(state).items()}
+    arrays[_NOTES] = np.frombuffer(json.dumps(notes).encode(), np.uint8)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    write_whole(path, buffer.getvalue())
+
+
+def load_notes(path: Path) -> dict[str, Any]:
+    """The notes of a saved state.
+
+    Raises:
+      InputError: if the file is damaged.
+    """
+    return json.loads(_read(path)[_NOTES].tobytes())
+
+
+def load_state(path: Path, like: State) -> State:
+    """The saved leaves in the structure of ``like``.
+
+    Raises:
+      InputError: if the file is damaged or its leaves are not those of ``like``.
+    """
+    arrays = _read(path)
+    expected = named_leaves(like)
+    shapes = {name: (_as_numpy(leaf).shape, _as_numpy(leaf).dtype) for name, leaf in expected.items()}
+    found = {name: (array.shape, array.dtype) for name, array in arrays.items() if name != _NOTES}
+    if found != shapes:
+        wrong = sorted(name for name in found.keys() | shapes.keys() if found.get(name) != shapes.get(name))
+        raise InputError(
+            f"{path} does not hold the state of this run ({wrong[0]} differs); start anew with --force."
+        )
+    leaves = [_like(arrays[name], leaf) for name, leaf in expected.items()]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        json.loads(arrays[_NOTES].tobytes())
+        return arrays
+    except Exception:  # a damaged archive raises zipfile, zlib, NumPy and JSON errors alike
+        raise InputError(f"{path} is damaged; start anew with --force.") from None
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _as_numpy(leaf: Any) -> np.ndarray:
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _like(array: np.ndarray, leaf: Any) -> jax.Array:
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
+    return jnp.asarray(array)

@@ -1,0 +1,183 @@
+"""The command line that all methods share."""
+
+import argparse
+import dataclasses
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxunlearn._check import InputError
+
+_DEMO_FOLDER = "jaxunlearn-demo"
+
+
+def main(
+    procedure: Any, presets: Mapping[str, Any], description: str, argv: Sequence[str] | None = None
+) -> int:
+    """Parses the flags, runs, and returns the exit code.
+
+    0 done, 1 stopped by NaN or infinity, 2 something given cannot be used, 130 interrupted.
+
+    Args:
+      procedure: the method (``jaxunlearn.job.Procedure``).
+      presets: its named configs, with one called ``default``.
+      description: one sentence on the method.
+      argv: the arguments; those of the process if None.
+    """
+    started = time.monotonic()
+    parser = _parser(procedure.name, presets, description)
+    flags = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    out = flags.out
+    try:
+        if flags.demo:
+            _refuse_with_demo(flags)
+            out = flags.out or Path(_DEMO_FOLDER)
+            _demo(procedure, presets, flags, out, started)
+        else:
+            if flags.ckpt is None or flags.clean is None:
+                raise InputError("--ckpt FILE and --clean SPEC are needed, or --demo.")
+            if (flags.trigger is None) != (flags.target is None):
+                raise InputError(
+                    "--trigger and --target belong together: what the attack adds, and the class it forces."
+                )
+            out = flags.out or Path(f"{flags.ckpt.stem}-{procedure.name}")
+            _run(procedure, presets, flags, flags, out, started)
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"interrupted: the finished rounds are kept in {out}; go on with --resume.\n")
+        return 130
+    except ArithmeticError as error:
+        sys.stderr.write(f"stopped: {error}\n")
+        return 1
+    return 0
+
+
+def _parser(name: str, presets: Mapping[str, Any], description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m jaxunlearn.{name}",
+        description=description,
+        epilog="SPEC: digits, folder:DIR (one sub-folder per class), npz:FILE (arrays x uint8 NHWC and y), "
+        "parquet:FILE (Hugging Face image layout), tfds:NAME[:SPLIT]; each may end in a slice such as [:5000]. "
+        "TRIGGER: patch:size=4,offset=1,value=1 (a square that far from the lower right corner) or "
+        "image:FILE[,mask=FILE] (pixels under the mask blanked, image added, clipped to [0, 1]).",
+    )
+    parser.add_argument(
+        "--demo", action="store_true", help="train, attack and clean a small network; needs no files"
+    )
+    parser.add_argument("--ckpt", type=Path, metavar="FILE", help="the PyTorch checkpoint to clean")
+    parser.add_argument("--clean", metavar="SPEC", help="clean images to unlearn with")
+    parser.add_argument(
+        "--test", metavar="SPEC", help="other clean images to judge by (else some are held back)"
+    )
+    parser.add_argument("--trigger", metavar="TRIGGER", help="the attack's trigger, only to measure")
+    parser.add_argument("--target", type=int, metavar="N", help="the class that the attack forces")
+    parser.add_argument("--preset", choices=sorted(presets), default="default", help="named settings")
+    parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds, instead of the preset's")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another setting of the preset; repeatable",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of every random choice (default 0)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="output folder (default: named after the checkpoint)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in DIR")
+    parser.add_argument("--force", action="store_true", help="replace the run in DIR")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
+
+
+def _run(
+    procedure: Any,
+    presets: Mapping[str, Any],
+    flags: argparse.Namespace,
+    inputs: Any,
+    out: Path,
+    started: float,
+) -> None:
+    """Runs on ``inputs``, which has the attributes ckpt, clean, test, trigger, target and force."""
+    from jaxunlearn import job
+    from jaxunlearn._runtime import keep_compilations
+    from jaxunlearn.display import make_display
+
+    keep_compilations()
+    display = make_display(quiet=flags.quiet)
+    request = job.Request(
+        checkpoint=inputs.ckpt,
+        clean=inputs.clean,
+        test=inputs.test,
+        trigger=inputs.trigger,
+        target=inputs.target,
+        preset=flags.preset,
+        config=_configured(presets[flags.preset], flags),
+        seed=flags.seed,
+        out=out,
+        resume=flags.resume,
+        force=inputs.force,
+    )
+    report = job.run(procedure, request, display, started)
+    seconds = report["seconds"]
+    display.say(
+        f"took     {sum(seconds.values()):.0f} s, of them {seconds['unlearn']:.0f} s unlearning and "
+        f"{seconds['compile']:.0f} s compiling"
+    )
+    display.say(f"written  {out / 'model.pth'} (loads where the old one did), model.safetensors,")
+    display.say(f"         {out / 'report.json'}, curves.png, perturbation.png")
+
+
+def _configured(config: Any, flags: argparse.Namespace) -> Any:
+    """The preset with what the flags change."""
+    fields = {field.name: field.type for field in dataclasses.fields(config)}
+    changes: dict[str, Any] = {} if flags.rounds is None else {"rounds": flags.rounds}
+    for text in flags.set:
+        name, _, value = text.partition("=")
+        if name not in fields:
+            raise InputError(f"--set {text}: there is no setting {name}; there are {', '.join(fields)}.")
+        kind = type(getattr(config, name))
+        try:
+            changes[name] = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
+        except (ValueError, KeyError):
+            raise InputError(f"--set {text}: {value!r} is not a {kind.__name__}.") from None
+    try:
+        return dataclasses.replace(config, **changes)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def _refuse_with_demo(flags: argparse.Namespace) -> None:
+    given = [
+        name for name in ("ckpt", "clean", "test", "trigger", "target") if getattr(flags, name) is not None
+    ]
+    if given:
+        raise InputError(f"--demo brings its own files; leave --{given[0]} away, or --demo.")
+
+
+def _demo(
+    procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace, out: Path, started: float
+) -> None:
+    from jaxunlearn import demo
+    from jaxunlearn._runtime import keep_compilations
+    from jaxunlearn.display import make_display
+
+    keep_compilations()
+    display = make_display(quiet=flags.quiet)
+    victim = demo.make_victim(out, display)
+    display.say(f"\n$ python -m jaxunlearn.{procedure.name} {victim.command_line(out)}")
+    victim.force = flags.force or flags.out is None
+    _run(procedure, presets, flags, victim, out, started)

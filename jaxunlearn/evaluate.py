@@ -1,0 +1,107 @@
+"""What a classifier does on clean and on triggered images, as counts."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from jaxunlearn import metrics
+from jaxunlearn._runtime import Compiled
+from jaxunlearn._typing import ApplyFn, Images, Labels, Variables
+from jaxunlearn.attacks.triggers import Trigger
+from jaxunlearn.metrics import Count
+
+
+class Evaluation(NamedTuple):
+    """How a model answers; ``asr`` and ``ra`` are None where no trigger is known.
+
+    Attributes:
+      acc: clean images that get their true class.
+      asr: triggered images of other classes that get the target class.
+      ra: the same images that get their true class.
+    """
+
+    acc: Count
+    asr: Count | None
+    ra: Count | None
+
+
+def predict(
+    apply_fn: ApplyFn,
+    variables: Variables,
+    images: Images,
+    *,
+    trigger: Trigger | None = None,
+    batch_size: int = 500,
+) -> Int[np.ndarray, " n"]:
+    """The most likely class of every image, in evaluation mode.
+
+    Args:
+      apply_fn: the network.
+      variables: of the network.
+      images: pixels in [0, 1]; on the host or a device.
+      trigger: applied to the images first.
+      batch_size: images at a time; the last batch is padded, so that one program serves all.
+
+    Example:
+      >>> apply_fn = lambda variables, x, *, train: (x.mean((1, 2)), {})
+      >>> predict(apply_fn, {}, np.eye(2)[:, None, None, :]).tolist()
+      [0, 1]
+    """
+    count = len(images)
+    size = min(batch_size, count)
+    classes = _classifier(apply_fn)
+    predictions = []
+    for start in range(0, count, size):
+        batch = np.asarray(images[start : start + size])
+        padded = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
+        shown = jnp.asarray(padded) if trigger is None else trigger(jnp.asarray(padded))
+        predictions.append(np.asarray(classes(variables, shown))[: len(batch)])
+    return np.concatenate(predictions)
+
+
+def evaluate(
+    apply_fn: ApplyFn,
+    variables: Variables,
+    images: Images,
+    labels: Labels,
+    *,
+    trigger: Trigger | None = None,
+    target: int | None = None,
+) -> Evaluation:
+    """Counts ACC and, where a trigger and its target are known, ASR and RA.
+
+    Args:
+      apply_fn: the network.
+      variables: of the network.
+      images: clean images that were not unlearned with.
+      labels: their true classes.
+      trigger: the attack's trigger.
+      target: the attack's class; images of this class are left out of ASR and RA.
+
+    Raises:
+      ValueError: if only one of trigger and target is given.
+    """
+    if (trigger is None) != (target is None):
+        raise ValueError("trigger and target belong together; give both or neither.")
+    labels = np.asarray(labels)
+    acc = metrics.accuracy(predict(apply_fn, variables, images), labels)
+    if trigger is None or target is None:
+        return Evaluation(acc, None, None)
+    triggered = predict(apply_fn, variables, images, trigger=trigger)
+    return Evaluation(
+        acc,
+        metrics.attack_success(triggered, labels, target),
+        metrics.recovered_accuracy(triggered, labels, target),
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _classifier(apply_fn: ApplyFn) -> Compiled:
+    def classes(variables: Variables, images: jax.Array) -> jax.Array:
+        return jnp.argmax(apply_fn(variables, images, train=False)[0], axis=1)
+
+    return Compiled(classes)

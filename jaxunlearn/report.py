@@ -1,0 +1,200 @@
+"""What a run leaves behind besides the model: a report and pictures. The only importer of matplotlib."""
+
+import io
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jaxunlearn.attacks import Trigger
+from jaxunlearn.evaluate import Evaluation
+from jaxunlearn.metrics import defense_effectiveness
+from jaxunlearn.models import ModelSpec
+
+_PACKAGES = ("jaxunlearn", "jax", "jaxlib", "jaxopt", "flax", "optax", "numpy", "torch")
+_COLOURS = {"acc": "#2a6fbb", "asr": "#c43c39", "ra": "#3a9a5b"}
+
+
+def assemble(
+    *,
+    method: str,
+    preset: str,
+    config: Mapping[str, Any],
+    seed: int,
+    spec: ModelSpec,
+    before: Evaluation,
+    after: Evaluation,
+    rounds: Sequence[Mapping[str, Any]],
+    evidence: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    input_sha256: str,
+    output_sha256: str,
+    seconds: Mapping[str, float],
+    notices: Sequence[str],
+    stopped: str | None,
+) -> dict[str, Any]:
+    """The content of ``report.json``: rates in [0, 1], counts as [hits, total], times in seconds."""
+    der = None
+    if before.asr is not None and after.asr is not None:
+        der = defense_effectiveness(before.acc.rate, after.acc.rate, before.asr.rate, after.asr.rate)
+    return {
+        "method": method,
+        "preset": preset,
+        "config": {name: _plain(value) for name, value in config.items()},
+        "seed": seed,
+        "architecture": {"name": spec.name, "image_shape": list(spec.image_shape), "classes": spec.classes},
+        "before": rates(before),
+        "after": rates(after),
+        "der": der,
+        "evidence": dict(evidence),
+        "rounds": [
+            {**entry, **rates(Evaluation(*(_count(entry[name]) for name in Evaluation._fields)))}
+            for entry in rounds
+        ],
+        "images": {name: inputs[name] for name in ("clean", "test")},
+        "trigger": inputs["trigger"],
+        "target": inputs["target"],
+        "input_sha256": input_sha256,
+        "output_sha256": output_sha256,
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "peak_memory_mib": peak_memory_mib(),
+        "device": inputs["device"],
+        "versions": inputs["versions"],
+        "notices": list(notices),
+        "stopped": stopped,
+    }
+
+
+def rates(evaluation: Evaluation) -> dict[str, Any]:
+    """Rates by name, and the counts behind them; None where a rate is unknown."""
+    counts = evaluation._asdict()
+    named = {name: None if count is None else count.rate for name, count in counts.items()}
+    return {
+        **named,
+        "counts": {name: None if count is None else list(count) for name, count in counts.items()},
+    }
+
+
+def device() -> str:
+    """The device that computes."""
+    first = jax.devices()[0]
+    if first.platform == "cpu":
+        return f"cpu, {os.cpu_count()} cores ({platform.machine()})"
+    return f"{first.platform}, {jax.device_count()} x {first.device_kind}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}}
+
+
+def peak_memory_mib() -> int | None:
+    """The largest resident memory of this process, where the system tells it."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if platform.system() == "Darwin" else 2**10))
+
+
+def draw_curves(before: Evaluation, rounds: Sequence[Mapping[str, Any]]) -> bytes:
+    """A PNG of ACC, ASR and RA over the rounds."""
+    figure, axes = _figure(6.4, 3.8)
+    points = [
+        before,
+        *(Evaluation(*(_count(entry[name]) for name in Evaluation._fields)) for entry in rounds),
+    ]
+    labels = {"acc": "ACC, clean accuracy", "asr": "ASR, attack success", "ra": "RA, recovered accuracy"}
+    for name, label in labels.items():
+        counts = [getattr(point, name) for point in points]
+        if counts[0] is None:
+            continue
+        values = [100 * count.rate for count in counts]
+        axes.plot(range(len(values)), values, "o-", color=_COLOURS[name], label=label)
+        axes.annotate(
+            f"{values[-1]:.1f}",
+            (len(values) - 1, values[-1]),
+            textcoords="offset points",
+            xytext=(8, -4),
+            color=_COLOURS[name],
+        )
+    axes.set_xticks(range(len(points)), ["before", *(str(entry["round"]) for entry in rounds)])
+    axes.set_xlim(-0.2, len(points) - 0.6)
+    axes.set_ylim(-3, 103)
+    axes.set_xlabel("round")
+    axes.set_ylabel("percent of images")
+    axes.grid(alpha=0.25)
+    axes.legend(loc="center left", frameon=False)
+    return _png(figure)
+
+
+def draw_perturbation(
+    example: Float[np.ndarray, "h w c"],
+    perturbations: Float[np.ndarray, "rounds h w c"],
+    trigger: Trigger | None,
+    evidence: Mapping[str, Any],
+) -> bytes:
+    """A PNG of the perturbation that was found on the model as it came.
+
+    Shown are an image, the same image perturbed, the perturbation (grey is zero), its strength per pixel
+    and, where a trigger is known, what that trigger changes.
+    """
+    delta = np.asarray(perturbations[0], np.float64)
+    largest = max(float(np.abs(delta).max()), 1e-12)
+    strength = np.sqrt(np.sum(delta**2, axis=-1))
+    sent = f"sends {100 * evidence['share_before']:.0f} % to class {evidence['class']}"
+    panels: list[tuple[str, np.ndarray, str | None]] = [
+        ("an image", example, None),
+        ("perturbed", np.clip(example + delta, 0, 1), None),
+        (f"the perturbation\n(times {0.5 / largest:.2g}, grey is zero)", 0.5 + delta * (0.5 / largest), None),
+        ("its strength", strength, "magma"),
+    ]
+    if trigger is not None:
+        change = np.asarray(trigger(jnp.asarray(example[None]))[0]) - example
+        panels.append(("what the known\ntrigger changes", np.sqrt(np.sum(change**2, axis=-1)), "magma"))
+    figure, all_axes = _figure(2.1 * len(panels), 2.9, columns=len(panels))
+    for axes, (title, picture, colours) in zip(all_axes, panels, strict=True):
+        if colours is None and picture.shape[-1] == 1:
+            picture, colours = picture[..., 0], "gray"
+        limits = {"vmin": 0, "vmax": 1} if colours == "gray" else {}
+        axes.imshow(picture, cmap=colours, interpolation="nearest", **limits)
+        axes.set_title(title, fontsize=9)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    figure.suptitle(
+        f"Round 1: one perturbation of norm {np.linalg.norm(delta):.3g} for all images {sent}", fontsize=10
+    )
+    return _png(figure)
+
+
+def _count(entry: Sequence[int] | None) -> Any:
+    from jaxunlearn.metrics import Count
+
+    return None if entry is None else Count(*entry)
+
+
+def _plain(value: Any) -> Any:
+    return "inf" if isinstance(value, float) and math.isinf(value) else value
+
+
+def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure((width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, columns)
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
