@@ -55,7 +55,7 @@ class Checkpoint:
     container_key: str | None
     prefix: str
     sha256: str
-    content: Mapping[str, Any]
+    content: dict[str, Any]
 
 
 def read(path: Path) -> Checkpoint:

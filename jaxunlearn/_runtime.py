@@ -58,7 +58,7 @@ class Compiled:
 
 def keep_compilations() -> None:
     """Keeps compiled programs between runs, in ``JAX_COMPILATION_CACHE_DIR`` or the user's cache folder."""
-    if jax.config.read("jax_compilation_cache_dir") is None:
+    if not jax.config.values.get("jax_compilation_cache_dir"):
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(base / "jaxunlearn" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

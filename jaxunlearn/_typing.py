@@ -37,3 +37,7 @@ class ApplyFn(Protocol):
     ) -> tuple[jax.Array, Mapping[str, Any]]:
         """Applies the network to a batch of images."""
         ...
+
+    def __hash__(self) -> int:
+        """Compiled programs are found again by the network they belong to."""
+        ...

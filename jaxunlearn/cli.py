@@ -115,17 +115,20 @@ def _run(
     from jaxunlearn import job
     from jaxunlearn._runtime import keep_compilations
     from jaxunlearn.display import make_display
+    from jaxunlearn.inputs import Request
 
     keep_compilations()
     display = make_display(quiet=flags.quiet)
-    request = job.Request(
+    request = Request(
         checkpoint=inputs.ckpt,
         clean=inputs.clean,
         test=inputs.test,
         trigger=inputs.trigger,
         target=inputs.target,
         preset=flags.preset,
-        config=_configured(presets[flags.preset], flags),
+        config=configured(
+            presets[flags.preset], [*([f"rounds={flags.rounds}"] if flags.rounds else []), *flags.set]
+        ),
         seed=flags.seed,
         out=out,
         resume=flags.resume,
@@ -141,14 +144,18 @@ def _run(
     display.say(f"         {out / 'report.json'}, curves.png, perturbation.png")
 
 
-def _configured(config: Any, flags: argparse.Namespace) -> Any:
-    """The preset with what the flags change."""
-    fields = {field.name: field.type for field in dataclasses.fields(config)}
-    changes: dict[str, Any] = {} if flags.rounds is None else {"rounds": flags.rounds}
-    for text in flags.set:
+def configured(config: Any, assignments: Sequence[str]) -> Any:
+    """A config with the changes that texts such as ``learning_rate=0.01`` name.
+
+    Raises:
+      InputError: if there is no such setting or the value does not fit it.
+    """
+    names = [field.name for field in dataclasses.fields(config)]
+    changes: dict[str, Any] = {}
+    for text in assignments:
         name, _, value = text.partition("=")
-        if name not in fields:
-            raise InputError(f"--set {text}: there is no setting {name}; there are {', '.join(fields)}.")
+        if name not in names:
+            raise InputError(f"--set {text}: there is no setting {name}; there are {', '.join(names)}.")
         kind = type(getattr(config, name))
         try:
             changes[name] = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)

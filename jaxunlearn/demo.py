@@ -7,12 +7,12 @@ import jax
 import numpy as np
 
 from converters import convert, torch_io
-from jaxunlearn import job
 from jaxunlearn._files import write_whole
 from jaxunlearn.attacks import poison
 from jaxunlearn.data import load
 from jaxunlearn.display import Display
 from jaxunlearn.fit import fit
+from jaxunlearn.inputs import parse_trigger
 from jaxunlearn.models import small_vgg
 
 _TRAIN, _CLEAN, _TEST = "digits[:1000]", "digits[1000:1300]", "digits[1300:]"
@@ -59,7 +59,7 @@ def make_victim(out: Path, display: Display) -> Victim:
     images, labels, _ = poison(
         digits.images,
         digits.labels,
-        job.parse_trigger(_TRIGGER),
+        parse_trigger(_TRIGGER),
         target=_TARGET,
         rate=0.1,
         key=jax.random.key(0),

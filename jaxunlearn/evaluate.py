@@ -1,7 +1,8 @@
 """What a classifier does on clean and on triggered images, as counts."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,22 @@ class Evaluation(NamedTuple):
     acc: Count
     asr: Count | None
     ra: Count | None
+
+    def counts(self) -> dict[str, list[int] | None]:
+        """The counts by name as [hits, total], for JSON."""
+        return {name: None if count is None else list(count) for name, count in self._asdict().items()}
+
+    def rates(self) -> dict[str, float | None]:
+        """The rates by name, in [0, 1]; None where unknown."""
+        return {name: None if count is None else count.rate for name, count in self._asdict().items()}
+
+    @classmethod
+    def from_counts(cls, counts: Mapping[str, Any]) -> "Evaluation":
+        """Undoes ``counts``; other entries of the mapping are ignored."""
+        acc, asr, ra = (None if counts[name] is None else Count(*counts[name]) for name in cls._fields)
+        if acc is None:
+            raise ValueError("acc is unknown; it is always counted.")
+        return cls(acc, asr, ra)
 
 
 def predict(

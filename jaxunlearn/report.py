@@ -50,14 +50,11 @@ def assemble(
         "config": {name: _plain(value) for name, value in config.items()},
         "seed": seed,
         "architecture": {"name": spec.name, "image_shape": list(spec.image_shape), "classes": spec.classes},
-        "before": rates(before),
-        "after": rates(after),
+        "before": _rates_and_counts(before),
+        "after": _rates_and_counts(after),
         "der": der,
         "evidence": dict(evidence),
-        "rounds": [
-            {**entry, **rates(Evaluation(*(_count(entry[name]) for name in Evaluation._fields)))}
-            for entry in rounds
-        ],
+        "rounds": [{**entry, **_rates_and_counts(Evaluation.from_counts(entry))} for entry in rounds],
         "images": {name: inputs[name] for name in ("clean", "test")},
         "trigger": inputs["trigger"],
         "target": inputs["target"],
@@ -72,14 +69,8 @@ def assemble(
     }
 
 
-def rates(evaluation: Evaluation) -> dict[str, Any]:
-    """Rates by name, and the counts behind them; None where a rate is unknown."""
-    counts = evaluation._asdict()
-    named = {name: None if count is None else count.rate for name, count in counts.items()}
-    return {
-        **named,
-        "counts": {name: None if count is None else list(count) for name, count in counts.items()},
-    }
+def _rates_and_counts(evaluation: Evaluation) -> dict[str, Any]:
+    return {**evaluation.rates(), "counts": evaluation.counts()}
 
 
 def device() -> str:
@@ -110,7 +101,7 @@ def draw_curves(before: Evaluation, rounds: Sequence[Mapping[str, Any]]) -> byte
     figure, axes = _figure(6.4, 3.8)
     points = [
         before,
-        *(Evaluation(*(_count(entry[name]) for name in Evaluation._fields)) for entry in rounds),
+        *map(Evaluation.from_counts, rounds),
     ]
     labels = {"acc": "ACC, clean accuracy", "asr": "ASR, attack success", "ra": "RA, recovered accuracy"}
     for name, label in labels.items():
@@ -138,7 +129,7 @@ def draw_curves(before: Evaluation, rounds: Sequence[Mapping[str, Any]]) -> byte
 
 def draw_perturbation(
     example: Float[np.ndarray, "h w c"],
-    perturbations: Float[np.ndarray, "rounds h w c"],
+    perturbation: Float[np.ndarray, "h w c"],
     trigger: Trigger | None,
     evidence: Mapping[str, Any],
 ) -> bytes:
@@ -147,7 +138,7 @@ def draw_perturbation(
     Shown are an image, the same image perturbed, the perturbation (grey is zero), its strength per pixel
     and, where a trigger is known, what that trigger changes.
     """
-    delta = np.asarray(perturbations[0], np.float64)
+    delta = np.asarray(perturbation, np.float64)
     largest = max(float(np.abs(delta).max()), 1e-12)
     strength = np.sqrt(np.sum(delta**2, axis=-1))
     sent = f"sends {100 * evidence['share_before']:.0f} % to class {evidence['class']}"
@@ -173,12 +164,6 @@ def draw_perturbation(
         f"Round 1: one perturbation of norm {np.linalg.norm(delta):.3g} for all images {sent}", fontsize=10
     )
     return _png(figure)
-
-
-def _count(entry: Sequence[int] | None) -> Any:
-    from jaxunlearn.metrics import Count
-
-    return None if entry is None else Count(*entry)
 
 
 def _plain(value: Any) -> Any:

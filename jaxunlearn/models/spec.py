@@ -39,7 +39,7 @@ class ModelSpec:
     ) -> tuple[jax.Array, dict[str, Any]]:
         """The network as an ApplyFn: logits, and ``features`` with, when training, ``batch_stats``."""
         if not train:
-            logits, features = self.module.apply(variables, images, train=False)  # type: ignore[misc]
+            logits, features = self.module.apply(variables, images, train=False)
             return logits, {"features": features}
         (logits, features), updated = self.module.apply(
             variables, images, train=True, rngs=dict(rngs) if rngs else None, mutable=["batch_stats"]

@@ -1,0 +1,248 @@
+"""What a run starts from: read from files, checked, refused in one sentence.
+
+Nothing is written before everything here has been checked.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from converters import convert, torch_io
+from converters.convert import Converted
+from converters.torch_io import Checkpoint
+from jaxunlearn._check import InputError
+from jaxunlearn._typing import ApplyFn, Variables
+from jaxunlearn.attacks import Trigger, add_image, stamp_patch
+from jaxunlearn.data import LabelledImages, hold_out, load, read_image
+from jaxunlearn.evaluate import Evaluation, evaluate
+from jaxunlearn.models import ModelSpec
+
+STATE_FILE = "state.npz"
+REPORT_FILE = "report.json"
+
+_FEWEST_TO_CLEAN = 10
+_FEWEST_TO_JUDGE = 10
+_HELD_OUT_SHARE = 0.2
+_MOST_HELD_OUT = 2000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+      checkpoint: path of the checkpoint.
+      clean: source of the images to unlearn with.
+      test: source of the images to judge by; None holds some of ``clean`` back.
+      trigger: of the attack, where known; only to measure.
+      target: of the attack, where known.
+      preset: name of the preset that ``config`` started from.
+      config: of the method.
+      seed: of every random choice.
+      out: the output folder.
+      resume: go on with an interrupted run.
+      force: overwrite an earlier run.
+    """
+
+    checkpoint: Path
+    clean: str
+    test: str | None
+    trigger: str | None
+    target: int | None
+    preset: str
+    config: Any
+    seed: int
+    out: Path
+    resume: bool
+    force: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Everything read and checked.
+
+    Attributes:
+      checkpoint: the file.
+      model: what it holds.
+      clean: images to unlearn with.
+      test: images to judge by.
+      trigger: the attack, where known.
+      target: its class, where known.
+      notices: what the user should know about the inputs.
+    """
+
+    checkpoint: Checkpoint
+    model: Converted
+    clean: LabelledImages
+    test: LabelledImages
+    trigger: Trigger | None
+    target: int | None
+    notices: list[str]
+
+    @property
+    def apply_fn(self) -> ApplyFn:
+        """The network."""
+        return self.model.spec.apply
+
+    def judge(self, variables: Variables) -> Evaluation:
+        """What a model of this architecture does on the test images."""
+        images, labels = self.test.images, self.test.labels
+        return evaluate(self.apply_fn, variables, images, labels, trigger=self.trigger, target=self.target)
+
+
+def read(request: Request) -> Inputs:
+    """Reads the files that a request names and checks that they fit each other.
+
+    Raises:
+      InputError: if one cannot be used.
+    """
+    checkpoint = torch_io.read(request.checkpoint)
+    model = convert.from_torch(checkpoint.arrays)
+    clean = load(request.clean)
+    _check_images(clean, model.spec)
+    notices = []
+    if request.test is None:
+        clean, test = hold_out(clean, share=_HELD_OUT_SHARE, most=_MOST_HELD_OUT, seed=request.seed)
+        test = dataclasses.replace(test, origin=f"{len(test.labels)} images held back from {clean.origin}")
+        notices.append(
+            f"no test images were given, so {len(test.labels)} of the clean images are held back to judge by; "
+            f"a rate from {len(test.labels)} images is known to about +-{50 / len(test.labels) ** 0.5:.0f} points."
+        )
+    else:
+        test = load(request.test)
+        _check_images(test, model.spec)
+    for data, fewest, purpose in (
+        (clean, _FEWEST_TO_CLEAN, "clean with"),
+        (test, _FEWEST_TO_JUDGE, "judge by"),
+    ):
+        if len(data.labels) < fewest:
+            raise InputError(
+                f"{data.origin} leaves {len(data.labels)} images to {purpose}; at least {fewest} are needed."
+            )
+    if len(np.unique(clean.labels)) < 2:
+        raise InputError(
+            f"All {len(clean.labels)} images of {clean.origin} are of class {clean.labels[0]}; give images of "
+            "several classes."
+        )
+    trigger = _checked_trigger(request, model.spec, test)
+    if trigger is None:
+        notices.append("no trigger was given, so the attack success rate is unknown.")
+    return Inputs(checkpoint, model, clean, test, trigger, request.target, notices)
+
+
+def _check_images(data: LabelledImages, spec: ModelSpec) -> None:
+    if data.images.shape[1:] != spec.image_shape:
+        found, expected = ("x".join(map(str, shape)) for shape in (data.images.shape[1:], spec.image_shape))
+        raise InputError(
+            f"The images of {data.origin} are {found} (height x width x channels) and the model takes {expected}; "
+            "give images as the model was trained on."
+        )
+    if data.labels.min() < 0 or data.labels.max() >= spec.classes:
+        raise InputError(
+            f"The labels of {data.origin} run from {data.labels.min()} to {data.labels.max()} and the model has the "
+            f"classes 0 to {spec.classes - 1}; number the classes as in the model's training."
+        )
+
+
+def _checked_trigger(request: Request, spec: ModelSpec, test: LabelledImages) -> Trigger | None:
+    if request.trigger is None or request.target is None:
+        return None
+    if not 0 <= request.target < spec.classes:
+        raise InputError(
+            f"The target {request.target} is not a class of the model, which has the classes 0 to {spec.classes - 1}."
+        )
+    if bool(np.all(test.labels == request.target)):
+        raise InputError(
+            f"All images of {test.origin} are of the target class {request.target}; attack success is counted on "
+            "images of other classes."
+        )
+    trigger = parse_trigger(request.trigger)
+    try:
+        shape = jax.eval_shape(trigger, jnp.zeros((1, *spec.image_shape))).shape
+    except (TypeError, ValueError):
+        shape = None
+    if shape != (1, *spec.image_shape):
+        raise InputError(
+            f"The trigger {request.trigger} does not fit the model's images of "
+            f"{'x'.join(map(str, spec.image_shape))} (height x width x channels)."
+        )
+    return trigger
+
+
+def parse_trigger(text: str) -> Trigger:
+    """The trigger that a text names.
+
+    Args:
+      text: ``patch:size=4,offset=1,value=1`` (parts may be left out, these are the defaults) or
+        ``image:FILE[,mask=FILE]``.
+
+    Raises:
+      InputError: if the text or a file cannot be used.
+    """
+    kind, _, rest = text.partition(":")
+    if kind == "patch":
+        try:
+            given = dict(part.split("=") for part in rest.split(",") if part)
+            size, offset = int(given.pop("size", 4)), int(given.pop("offset", 1))
+            value = float(given.pop("value", 1))
+        except ValueError:
+            given = {"": ""}
+        if not given and 0 <= value <= 1:
+            return functools.partial(stamp_patch, size=size, offset=offset, value=value)
+    elif kind == "image" and rest:
+        picture, _, mask = rest.partition(",mask=")
+        image = read_image(Path(picture))
+        blanked = jnp.asarray(read_image(Path(mask))) if mask else None
+        return functools.partial(add_image, image=jnp.asarray(image), mask=blanked)
+    raise InputError(
+        f"{text!r} names no trigger; expected patch:size=4,offset=1,value=1 (value in 0..1) or "
+        "image:FILE[,mask=FILE]."
+    )
+
+
+def check_folder(request: Request) -> None:
+    """Refuses an output folder that cannot be written or holds a run already.
+
+    Raises:
+      InputError: if so, or if there is nothing to resume.
+    """
+    out = request.out
+    state, finished = (out / STATE_FILE).exists(), (out / REPORT_FILE).exists()
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; give a folder with --out.")
+    if request.resume and not state:
+        found = "a finished run" if finished else "no interrupted run"
+        raise InputError(f"{out} holds {found}, so there is nothing to resume; leave --resume away.")
+    if not request.resume and not request.force and (state or finished):
+        kind = "an interrupted" if state else "a finished"
+        advice = "--resume to go on with it, or " if state else ""
+        raise InputError(
+            f"{out} holds {kind} run already; give {advice}--force to replace it, or another --out."
+        )
+    parent = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not parent.is_dir() or not _writable(parent):
+        raise InputError(
+            f"The output folder {out} cannot be written (no permission for {parent}); give another --out."
+        )
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def hash_images(data: LabelledImages) -> str:
+    """SHA-256 of pixels and labels, in hexadecimal."""
+    digest = hashlib.sha256(np.ascontiguousarray(data.images).data)
+    digest.update(np.ascontiguousarray(data.labels).data)
+    return digest.hexdigest()
