@@ -86,9 +86,9 @@ def run(shared: Path, name: str, config: ibau.Config, seed: int, clean_images: i
     state = method.init(model.variables, data_arrays, config, jax.random.key(seed))
     history = []
     since = time.monotonic()
-    for number, state, stats in _loop.rounds(method, state, data_arrays, 1, config.rounds):
+    for number, new_state, stats in _loop.rounds(method, state, data_arrays, 1, config.rounds):
         seconds = time.monotonic() - since
-        entry = rates(judge(method.finish(state)))
+        entry = rates(judge(method.finish(new_state)))
         entry |= {"radius": round(float(stats.radius), 3), "seconds": round(seconds, 1)}
         print(f"  round {number}  {entry}", flush=True)
         history.append(entry)

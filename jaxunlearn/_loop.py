@@ -41,8 +41,8 @@ class Execution:
 class Batch(NamedTuple):
     """Some images with labels; ``mask`` is false for the padding of a last, smaller batch."""
 
-    images: Float[Array, "n h w c"]
-    labels: Int[Array, " n"]
+    images: Images
+    labels: Labels
     mask: Bool[Array, " n"]
 
 
@@ -87,38 +87,44 @@ def batch_rows(count: int, batch_size: int, key: PRNGKey | None, least: int = 1)
     return Rows(padded.reshape(-1, size), mask.reshape(-1, size))
 
 
-def fold(
-    step: Compiled,
-    consts: PyTree,
-    carry: PyTree,
-    xs: PyTree,
-    gather: Callable[[PyTree], PyTree],
-    execution: Execution,
-) -> tuple[PyTree, PyTree]:
-    """Runs ``carry, out = step(consts, carry, gather(x))`` over the leading axis of ``xs``.
+class Pass:
+    """A step applied to every batch of a data set: ``carry, out = step(consts, carry, fetch(data, x))``.
 
-    Args:
-      step: the compiled step.
-      consts: passed unchanged to every step.
-      carry: initial value; every step returns one of the same structure, shapes and dtypes.
-      xs: a pytree of arrays with a common leading axis.
-      gather: fetches what a step needs, outside the compiled step in a host loop.
-      execution: chooses the loop.
-
-    Returns:
-      The last carry, and the outputs stacked.
+    Made once and called often, so that its compiled programs are found again.
     """
-    if execution.scans:
-        return jax.lax.scan(lambda value, x: step.fun(consts, value, gather(x)), carry, xs)
-    total = len(jax.tree.leaves(xs)[0])
-    outputs: list[PyTree] = []
-    for index in range(total):
-        carry, out = step(consts, carry, gather(jax.tree.map(lambda leaf, i=index: leaf[i], xs)))
-        outputs.append(out)
-        if execution.on_batch is not None:
-            jax.block_until_ready(out)
-            execution.on_batch(index + 1, total)
-    return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+
+    def __init__(self, step: Callable[..., Any], fetch: Callable[[Data, PyTree], PyTree]) -> None:
+        """Takes the parts.
+
+        Args:
+          step: ``step(consts, carry, inputs)`` returns a carry of the same structure, shapes and dtypes, and an
+            output.
+          fetch: gathers the inputs of a step; outside the compiled step in a host loop.
+        """
+        self._fetch = fetch
+        self._step = Compiled(step)
+        self._scan = Compiled(
+            lambda consts, carry, xs, data: jax.lax.scan(
+                lambda value, x: step(consts, value, fetch(data, x)), carry, xs
+            )
+        )
+
+    def __call__(
+        self, consts: PyTree, carry: PyTree, xs: PyTree, data: Data, execution: Execution
+    ) -> tuple[PyTree, PyTree]:
+        """Runs the step over the leading axis of ``xs``; returns the last carry, and the outputs stacked."""
+        if execution.scans:
+            return self._scan(consts, carry, xs, data)
+        total = len(jax.tree.leaves(xs)[0])
+        outputs: list[PyTree] = []
+        for index in range(total):
+            inputs = self._fetch(data, jax.tree.map(lambda leaf, i=index: leaf[i], xs))
+            carry, out = self._step(consts, carry, inputs)
+            outputs.append(out)
+            if execution.on_batch is not None:
+                jax.block_until_ready(out)
+                execution.on_batch(index + 1, total)
+        return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
 
 class Method(NamedTuple):

@@ -1,7 +1,7 @@
 """Names for the arrays and functions that pass between the modules."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
@@ -19,12 +19,15 @@ Mask: TypeAlias = Bool[Array, " n"] | Float[Array, " n"]
 Perturbation: TypeAlias = Float[Array, "h w c"]
 Scalar: TypeAlias = Float[Array, ""]
 PRNGKey: TypeAlias = Key[Array, ""]
+Number: TypeAlias = Any
+"""A float in a setting that may be traced: JAX also rebuilds configs with tracers and placeholders inside."""
 
 MatVec: TypeAlias = Callable[[PyTree], PyTree]
 LinearSolve: TypeAlias = Callable[[MatVec, PyTree], PyTree]
 """``solve(matvec, b)`` returns (an approximation of) x with ``matvec(x) = b``."""
 
 
+@runtime_checkable
 class ApplyFn(Protocol):
     """A network as a pure function of its variables and of pixels.
 

@@ -3,11 +3,12 @@
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxunlearn.evaluate import Evaluation
 
 
+@runtime_checkable
 class Display(Protocol):
     """Told what happens; shows it or not."""
 

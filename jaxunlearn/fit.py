@@ -8,8 +8,7 @@ import optax
 from jaxtyping import PyTree
 
 from jaxunlearn import _loop
-from jaxunlearn._loop import Batch, Data, Execution
-from jaxunlearn._runtime import Compiled
+from jaxunlearn._loop import Batch, Data, Execution, Pass, Rows
 from jaxunlearn._typing import ApplyFn, Images, Labels, PRNGKey, Scalar, Variables
 from jaxunlearn.losses import mean_cross_entropy
 
@@ -50,16 +49,14 @@ def fit(
     size = min(batch_size, len(labels))
     batches = len(labels) // size
     rate = optax.schedules.cosine_onecycle_schedule(epochs * batches, learning_rate, pct_start=0.3)
-    step = _step(apply_fn)
+    one_epoch = _epoch(apply_fn)
     carry = (variables, _direction(weight_decay).init(variables["params"]))
     for epoch in range(epochs):
         order_key, dropout_key = jax.random.split(jax.random.fold_in(key, epoch))
         rows = jax.tree.map(lambda leaf: leaf[:batches], _loop.batch_rows(len(labels), size, order_key))
         rates = jnp.asarray([rate(epoch * batches + batch) for batch in range(batches)])
         xs = (rows, jax.random.split(dropout_key, batches), rates)
-        carry, _ = _loop.fold(
-            step, weight_decay, carry, xs, lambda x: (data.gather(x[0]), x[1], x[2]), execution
-        )
+        carry, _ = one_epoch(weight_decay, carry, xs, data, execution)
     return carry[0]
 
 
@@ -68,8 +65,13 @@ def _direction(weight_decay: float | jax.Array) -> optax.GradientTransformation:
 
 
 @functools.lru_cache(maxsize=16)
-def _step(apply_fn: ApplyFn) -> Compiled:
-    return Compiled(functools.partial(_train_step, apply_fn))
+def _epoch(apply_fn: ApplyFn) -> Pass:
+    return Pass(functools.partial(_train_step, apply_fn), _fetch)
+
+
+def _fetch(data: Data, x: tuple[Rows, PRNGKey, Scalar]) -> tuple[Batch, PRNGKey, Scalar]:
+    rows, key, rate = x
+    return data.gather(rows), key, rate
 
 
 def _train_step(

@@ -65,144 +65,6 @@ class _Journal:
         return cls(**{**notes, "before": Evaluation.from_counts(notes["before"])})
 
 
-def run(procedure: Procedure, request: Request, display: Display, loading_since: float) -> dict[str, Any]:
-    """Runs a request and returns the report that it wrote.
-
-    Args:
-      procedure: the method.
-      request: what was asked for.
-      display: is told of the progress.
-      loading_since: ``time.monotonic()`` of the program's start, to report the loading time.
-
-    Raises:
-      InputError: if an input cannot be used; nothing has been written then.
-      NonFiniteError: if the first round already fails; of a later one the last good round is written.
-      KeyboardInterrupt: if interrupted; ``resume`` goes on after the last finished round.
-    """
-    clock = _Clock(loading_since)
-    inputs = read(request)
-    check_folder(request)
-    clock.lap("load")
-    for notice in inputs.notices:
-        display.say(f"note     {notice}")
-
-    data = Data(inputs.clean.images, inputs.clean.labels)
-    execution = Execution(on_batch=_Progress(display, procedure.passes(request.config)))
-    method = procedure.make_method(inputs.apply_fn, execution)
-    variables = jax.tree.map(jnp.asarray, inputs.model.variables)
-    state = method.init(variables, data, request.config, jax.random.key(request.seed))
-    fingerprint = _fingerprint(procedure, request, inputs)
-    state_file = request.out / STATE_FILE
-    if request.resume:
-        journal = _Journal.load(state_file)
-        _check_same(fingerprint, journal.fingerprint)
-        state = _checkpointing.load_state(state_file, state)
-        clock.resume(journal.seconds)
-        display.say(f"resumed  after round {len(journal.rounds)}")
-    else:
-        journal = _Journal(fingerprint, inputs.judge(variables), [], clock.seconds)
-        clock.lap("evaluate")
-        _make_folder(request.out)
-        journal.save(state_file, state)
-    journal.seconds = clock.seconds
-    display.say(f"before   {describe(journal.before)}  ({journal.before.acc.total} images)")
-
-    state, stopped = _unlearn(procedure, method, state, data, request, journal, inputs, clock, display)
-    content = _write(procedure, request, inputs, journal, variables, state, method, clock, stopped)
-    state_file.unlink()
-    display.say(f"after    {describe(journal.after)}")
-    display.say(f"evidence {content['evidence']['sentence']}")
-    return content
-
-
-def _unlearn(
-    procedure: Procedure,
-    method: Method,
-    state: Any,
-    data: Data,
-    request: Request,
-    journal: _Journal,
-    inputs: Inputs,
-    clock: "_Clock",
-    display: Display,
-) -> tuple[Any, str | None]:
-    """The rounds that are left; returns the state and, if they stopped early, why."""
-    first, last = len(journal.rounds) + 1, request.config.rounds
-    display.start(last, first - 1)
-    try:
-        for number, new_state, stats in _loop.rounds(method, state, data, first, last):
-            state = new_state
-            clock.lap("unlearn")
-            evaluation = inputs.judge(method.finish(state))
-            losses = procedure.losses(stats)
-            journal.rounds.append({"round": number, **losses, **evaluation.counts()})
-            clock.lap("evaluate")
-            journal.save(request.out / STATE_FILE, state)
-            display.round_done(number, losses, evaluation)
-    except NonFiniteError as error:
-        if not journal.rounds:
-            (request.out / STATE_FILE).unlink(missing_ok=True)
-            raise
-        display.say(f"warning  {error}")
-        return state, str(error)
-    finally:
-        display.stop()
-    return state, None
-
-
-def _write(
-    procedure: Procedure,
-    request: Request,
-    inputs: Inputs,
-    journal: _Journal,
-    variables: Variables,
-    state: Any,
-    method: Method,
-    clock: "_Clock",
-    stopped: str | None,
-) -> dict[str, Any]:
-    """Writes everything into the output folder and returns the report, which is written last."""
-    cleaned = method.finish(state)
-    perturbations = procedure.perturbations(state)[: len(journal.rounds)]
-    evidence = _evidence(inputs, variables, cleaned, perturbations[0])
-    arrays = convert.to_torch(
-        inputs.model.spec, jax.tree.map(np.asarray, cleaned), like=inputs.checkpoint.arrays
-    )
-    model_bytes = torch_io.encode(inputs.checkpoint, arrays)
-    curves = report.draw_curves(journal.before, journal.rounds)
-    example = inputs.test.images[_example(inputs)]
-    picture = report.draw_perturbation(example, perturbations[0], inputs.trigger, evidence)
-    clock.lap("evaluate")
-    content = report.assemble(
-        method=procedure.name,
-        preset=request.preset,
-        config=request.config.as_dict(),
-        seed=request.seed,
-        spec=inputs.model.spec,
-        before=journal.before,
-        after=journal.after,
-        rounds=journal.rounds,
-        evidence=evidence,
-        inputs=journal.fingerprint,
-        input_sha256=inputs.checkpoint.sha256,
-        output_sha256=hashlib.sha256(model_bytes).hexdigest(),
-        seconds=clock.seconds,
-        notices=inputs.notices,
-        stopped=stopped,
-    )
-    write_together(
-        request.out,
-        {
-            "model.pth": model_bytes,
-            "model.safetensors": torch_io.encode_safetensors(inputs.checkpoint, arrays),
-            "curves.png": curves,
-            "perturbation.png": picture,
-            REPORT_FILE: (json.dumps(content, indent=1, allow_nan=False) + "\n").encode(),
-        },
-    )
-    return content
-
-
 class _Clock:
     """Seconds by activity; compilation is told apart by listening to JAX."""
 
@@ -238,6 +100,139 @@ class _Progress:
         self._display.advance((before + self._weights[self._pass] * done / total) / sum(self._weights))
         if done == total:
             self._pass = (self._pass + 1) % len(self._weights)
+
+
+class _Run(NamedTuple):
+    """The parts of a run."""
+
+    procedure: Procedure
+    request: Request
+    inputs: Inputs
+    method: Method
+    journal: _Journal
+    clock: _Clock
+    display: Display
+
+
+def run(procedure: Procedure, request: Request, display: Display, loading_since: float) -> dict[str, Any]:
+    """Runs a request and returns the report that it wrote.
+
+    Args:
+      procedure: the method.
+      request: what was asked for.
+      display: is told of the progress.
+      loading_since: ``time.monotonic()`` of the program's start, to report the loading time.
+
+    Raises:
+      InputError: if an input cannot be used; nothing has been written then.
+      NonFiniteError: if the first round already fails; of a later one the last good round is written.
+      KeyboardInterrupt: if interrupted; ``resume`` goes on after the last finished round.
+    """
+    clock = _Clock(loading_since)
+    inputs = read(request)
+    check_folder(request)
+    clock.lap("load")
+    for notice in inputs.notices:
+        display.say(f"note     {notice}")
+
+    execution = Execution(on_batch=_Progress(display, procedure.passes(request.config)))
+    method = procedure.make_method(inputs.apply_fn, execution)
+    variables = jax.tree.map(jnp.asarray, inputs.model.variables)
+    data = Data(inputs.clean.images, inputs.clean.labels)
+    state = method.init(variables, data, request.config, jax.random.key(request.seed))
+    fingerprint = _fingerprint(procedure, request, inputs)
+    state_file = request.out / STATE_FILE
+    if request.resume:
+        journal = _Journal.load(state_file)
+        _check_same(fingerprint, journal.fingerprint)
+        state = _checkpointing.load_state(state_file, state)
+        clock.resume(journal.seconds)
+        display.say(f"resumed  after round {len(journal.rounds)}")
+    else:
+        journal = _Journal(fingerprint, inputs.judge(variables), [], clock.seconds)
+        clock.lap("evaluate")
+        _make_folder(request.out)
+        journal.save(state_file, state)
+    journal.seconds = clock.seconds
+    display.say(f"before   {describe(journal.before)}  ({journal.before.acc.total} images)")
+
+    this = _Run(procedure, request, inputs, method, journal, clock, display)
+    state, stopped = _unlearn(this, state, data)
+    content = _write(this, variables, state, stopped)
+    state_file.unlink()
+    display.say(f"after    {describe(journal.after)}")
+    display.say(f"evidence {content['evidence']['sentence']}")
+    return content
+
+
+def _unlearn(this: _Run, state: Any, data: Data) -> tuple[Any, str | None]:
+    """The rounds that are left; returns the state and, if they stopped early, why."""
+    journal, state_file = this.journal, this.request.out / STATE_FILE
+    first, last = len(journal.rounds) + 1, this.request.config.rounds
+    this.display.start(last, first - 1)
+    try:
+        for number, new_state, stats in _loop.rounds(this.method, state, data, first, last):
+            state = new_state
+            this.clock.lap("unlearn")
+            evaluation = this.inputs.judge(this.method.finish(state))
+            losses = this.procedure.losses(stats)
+            journal.rounds.append({"round": number, **losses, **evaluation.counts()})
+            this.clock.lap("evaluate")
+            journal.save(state_file, state)
+            this.display.round_done(number, losses, evaluation)
+    except NonFiniteError as error:
+        if not journal.rounds:
+            state_file.unlink(missing_ok=True)
+            raise
+        this.display.say(f"warning  {error}")
+        return state, str(error)
+    finally:
+        this.display.stop()
+    return state, None
+
+
+def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) -> dict[str, Any]:
+    """Writes everything into the output folder and returns the report, which is written last."""
+    request, inputs, journal = this.request, this.inputs, this.journal
+    cleaned = this.method.finish(state)
+    perturbation = this.procedure.perturbations(state)[0]
+    evidence = _evidence(inputs, variables, cleaned, perturbation)
+    arrays = convert.to_torch(
+        inputs.model.spec, jax.tree.map(np.asarray, cleaned), like=inputs.checkpoint.arrays
+    )
+    model_bytes = torch_io.encode(inputs.checkpoint, arrays)
+    curves = report.draw_curves(journal.before, journal.rounds)
+    example = inputs.test.images[_example(inputs)]
+    picture = report.draw_perturbation(example, perturbation, inputs.trigger, evidence)
+    this.clock.lap("evaluate")
+    content = report.assemble(
+        method=this.procedure.name,
+        preset=request.preset,
+        config=request.config.as_dict(),
+        seed=request.seed,
+        spec=inputs.model.spec,
+        before=journal.before,
+        after=journal.after,
+        rounds=journal.rounds,
+        evidence=evidence,
+        inputs=journal.fingerprint,
+        input_sha256=inputs.checkpoint.sha256,
+        output_sha256=hashlib.sha256(model_bytes).hexdigest(),
+        seconds=this.clock.seconds,
+        notices=inputs.notices,
+        stopped=stopped,
+    )
+    write_together(
+        request.out,
+        {
+            "model.pth": model_bytes,
+            "model.safetensors": torch_io.encode_safetensors(inputs.checkpoint, arrays),
+            "curves.png": curves,
+            "perturbation.png": picture,
+            REPORT_FILE: (json.dumps(content, indent=1, allow_nan=False) + "\n").encode(),
+        },
+    )
+    return content
 
 
 def _make_folder(out: Path) -> None:

@@ -2,14 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from jaxunlearn._typing import PRNGKey
+from jaxunlearn._typing import Images, PRNGKey
 
 
-def augment(
-    images: Float[Array, "n h w c"], key: PRNGKey, *, crop_padding: int, flip: bool
-) -> Float[Array, "n h w c"]:
+def augment(images: Images, key: PRNGKey, *, crop_padding: int, flip: bool) -> Images:
     """Random crops of the zero-padded images, and random mirroring, as usual for small photographs.
 
     Args:

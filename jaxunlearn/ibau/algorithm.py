@@ -25,9 +25,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from jaxunlearn import _loop
 from jaxunlearn._check import check_images_and_labels
 from jaxunlearn._implicit import Hypergradient, hypergradient, solver
-from jaxunlearn._loop import Batch, Data, Execution, Method, Rows
+from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
 from jaxunlearn._optimizers import scale_by_torch_amsgrad
-from jaxunlearn._runtime import Compiled
 from jaxunlearn._tree import combine, partition, trainable_mask
 from jaxunlearn._typing import ApplyFn, Images, Labels, PRNGKey, Scalar, Variables
 from jaxunlearn.ibau import perturbations
@@ -144,8 +143,8 @@ def unlearn(
 @functools.lru_cache(maxsize=16)
 def make_method(apply_fn: ApplyFn, execution: Execution) -> Method:
     """I-BAU for one network as ``init``, ``step`` and ``finish``; equal arguments share compiled programs."""
-    ascend = Compiled(functools.partial(_ascend, apply_fn))
-    descend = Compiled(functools.partial(_descend, apply_fn))
+    ascend = Pass(functools.partial(_ascend, apply_fn), _fetch_ascent)
+    descend = Pass(functools.partial(_descend, apply_fn), _fetch_descent)
     return Method(
         functools.partial(init, apply_fn), functools.partial(_round, ascend, descend, execution), finish
     )
@@ -233,7 +232,7 @@ def unlearning_hypergradient(
 
 
 def _round(
-    ascend: Compiled, descend: Compiled, execution: Execution, state: State, data: Data
+    ascend: Pass, descend: Pass, execution: Execution, state: State, data: Data
 ) -> tuple[State, RoundStats]:
     """One round: a pass of ascent from zero, then a pass of descent with what it found."""
     config, count, now = state.config, len(data.labels), state.round
@@ -247,12 +246,11 @@ def _round(
 
     limit = jnp.minimum(config.radius, state.radius)
     shares = perturbations.trial_shares(state.suspicion)
-    ascent, inner_losses = _loop.fold(
-        ascend,
+    ascent, inner_losses = ascend(
         (state.params, state.frozen, shares, limit, config),
         perturbations.start(config, state.perturbations.shape[1:], state.perturbations.dtype),
         (rows, jax.random.split(ascent_key, batches)),
-        lambda x: (data.gather(x[0]), x[1]),
+        data,
         execution,
     )
     first = now == 0
@@ -266,12 +264,11 @@ def _round(
     keys = jax.random.split(descent_key, (batches, 2))
     inner_rows = _inner_rows(rows, keys[:, 0], count, config)
     rates = _learning_rates(config, now, batches)
-    (params, optimizer), (outer_losses, direct_norms, implicit_norms) = _loop.fold(
-        descend,
+    (params, optimizer), (outer_losses, direct_norms, implicit_norms) = descend(
         (state.frozen, found, weights, shares, now, config),
         (state.params, state.optimizer),
         (rows, inner_rows, keys[:, 1], rates),
-        lambda x: (data.gather(x[0]), data.gather(x[1]), x[2], x[3]),
+        data,
         execution,
     )
     new = state._replace(
@@ -295,6 +292,16 @@ def _inner_rows(rows: Rows, keys: jax.Array, count: int, config: Config) -> Rows
     size = rows.members.shape[1]
     draw = jax.vmap(lambda key: jax.random.choice(key, count, (size,), replace=False))
     return Rows(draw(keys), jnp.ones_like(rows.mask))
+
+
+def _fetch_ascent(data: Data, x: tuple[Rows, PRNGKey]) -> tuple[Batch, PRNGKey]:
+    rows, key = x
+    return data.gather(rows), key
+
+
+def _fetch_descent(data: Data, x: tuple[Rows, Rows, PRNGKey, Scalar]) -> tuple[Batch, Batch, PRNGKey, Scalar]:
+    outer, inner, key, rate = x
+    return data.gather(outer), data.gather(inner), key, rate
 
 
 def _ascend(

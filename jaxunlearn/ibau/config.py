@@ -8,6 +8,7 @@ import jax
 
 from jaxunlearn._check import check_at_least, check_in, check_positive
 from jaxunlearn._implicit import SOLVERS
+from jaxunlearn._typing import Number
 
 _NUMERIC = (
     "ascent_rate",
@@ -91,23 +92,23 @@ class Config:
     flip: bool = False
     perturbations: str = "one"
     ascent: str = "sgd"
-    ascent_rate: float = 10.0
-    penalty: float = 1e-3
-    radius: float = float("inf")
-    enough: float = 0.8
-    focus: float = 8.0
+    ascent_rate: Number = 10.0
+    penalty: Number = 1e-3
+    radius: Number = float("inf")
+    enough: Number = 0.8
+    focus: Number = 8.0
     clip_pixels: bool = False
     remember: bool = False
-    perturbed_share: float = 0.01
-    scale_low: float = 1.0
-    scale_high: float = 1.0
+    perturbed_share: Number = 0.01
+    scale_low: Number = 1.0
+    scale_high: Number = 1.0
     inner_batch: str = "first"
-    fixed_point_step: float = 0.1
+    fixed_point_step: Number = 0.1
     solver: str = "neumann"
     solver_steps: int = 5
-    damping: float = 0.0
+    damping: Number = 0.0
     optimizer: str = "adam"
-    learning_rate: float = 1e-3
+    learning_rate: Number = 1e-3
     schedule: str = "constant"
 
     def __post_init__(self) -> None:

@@ -1,0 +1,50 @@
+"""Eight virtual devices, run-time checks of the array annotations, and the networks that many tests share."""
+
+import os
+
+# Before jax is imported anywhere.
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+)
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+import tests.checker  # noqa: F401  # named in the hook
+
+# Shapes and dtypes of every annotated argument and result are checked while the tests run.
+_HOOK = install_import_hook(["jaxunlearn", "converters"], "tests.checker.check")
+
+hypothesis.settings.register_profile("project", derandomize=True, deadline=None, max_examples=30)
+hypothesis.settings.load_profile("project")
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Published checkpoints and data, where they stand beside the checkout."""
+    if not (SHARED / "golden").is_dir():
+        pytest.skip("the published checkpoints are not beside this checkout")
+    return SHARED
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Double precision."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def victim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of the demonstration, trained once."""
+    from jaxunlearn import demo
+    from jaxunlearn.display import make_display
+
+    return demo.make_victim(tmp_path_factory.mktemp("victim"), make_display(quiet=True)).ckpt

@@ -1,0 +1,43 @@
+"""A network of a few lines and a problem it can learn, for tests that must be fast."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+CLASSES = 3
+SHAPE = (6, 6, 1)
+
+
+def apply_fn(variables: Any, images: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, Any]]:
+    """A convolution, a fixed normalisation, a smooth bend, and a linear layer."""
+    params, stats = variables["params"], variables["batch_stats"]
+    x = jax.lax.conv_general_dilated(
+        images, params["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    x = jnp.tanh((x - stats["mean"]) * params["scale"])
+    features = x.mean((1, 2))
+    return features @ params["head"] + params["bias"], {"features": features}
+
+
+def variables(seed: int = 0) -> dict[str, Any]:
+    """Random weights."""
+    keys = jax.random.split(jax.random.key(seed), 4)
+    return {
+        "params": {
+            "kernel": jax.random.normal(keys[0], (3, 3, 1, 4)) / 3,
+            "scale": 1 + 0.1 * jax.random.normal(keys[1], (4,)),
+            "head": jax.random.normal(keys[2], (4, CLASSES)),
+            "bias": jnp.zeros(CLASSES),
+        },
+        "batch_stats": {"mean": 0.1 * jax.random.normal(keys[3], (4,)), "count": jnp.asarray(7)},
+    }
+
+
+def images_and_labels(count: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Noise whose brightness tells the class."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, count).astype(np.int32)
+    images = rng.random((count, *SHAPE)) * 0.4 + 0.3 * labels[:, None, None, None]
+    return images.astype(np.float32), labels
