@@ -116,24 +116,29 @@ def solver(
     check_in(SOLVERS, name=name)
     check_at_least(1, steps=steps)
     check_at_least(0, damping=damping, tolerance=tolerance)
+
+    def damped(matvec: MatVec) -> MatVec:
+        # The matrix here is dPhi/d delta - I, so damping enters with a minus. (jaxopt's ``ridge`` would do, but
+        # for the normal equations it means another thing.)
+        return lambda v: jax.tree.map(lambda mv, vi: mv - damping * vi, matvec(v), v)
+
     if name == "neumann":
-        return lambda matvec, b: _neumann(matvec, b, steps, damping)
+        return lambda matvec, b: _neumann(damped(matvec), b, steps)
     krylov = {
         "normal_cg": linear_solve.solve_normal_cg,
         "bicgstab": linear_solve.solve_bicgstab,
         "gmres": linear_solve.solve_gmres,
     }[name]
-    # The matrix here is dPhi/d delta - I, so damping enters with a minus.
-    return lambda matvec, b: krylov(matvec, b, ridge=-damping, tol=tolerance, maxiter=steps)
+    return lambda matvec, b: krylov(damped(matvec), b, tol=tolerance, maxiter=steps)
 
 
-def _neumann(matvec: MatVec, b: PyTree, steps: int, damping: float | jax.Array) -> PyTree:
-    """v_1 = g and v_{k+1} = (dPhi/d delta)^T v_k - damping v_k + g, with g = -b.
+def _neumann(matvec: MatVec, b: PyTree, steps: int) -> PyTree:
+    """v_1 = g and v_{k+1} = (dPhi/d delta - damping)^T v_k + g, with g = -b.
 
     Unrolled: on CPU, XLA runs the gradient of a convolution inside a loop many times slower.
     """
     gradient = optax.tree.scale(-1, b)
     v = gradient
     for _ in range(steps - 1):
-        v = jax.tree.map(lambda mv, vi, g: mv + (1 - damping) * vi + g, matvec(v), v, gradient)
+        v = jax.tree.map(lambda mv, vi, g: mv + vi + g, matvec(v), v, gradient)
     return v

@@ -1,6 +1,7 @@
 """The few tree helpers that optax and jax.tree lack."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ def all_finite(tree: PyTree) -> jax.Array:
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])) if leaves else jnp.array(True)
 
 
-def named_leaves(tree: PyTree) -> dict[str, jax.Array]:
+def named_leaves(tree: PyTree) -> dict[str, Any]:
     """The leaves by their path, joined by slashes, in tree order.
 
     Example:

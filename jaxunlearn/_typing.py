@@ -36,7 +36,7 @@ class ApplyFn(Protocol):
     """
 
     def __call__(
-        self, variables: Variables, images: jax.Array, *, train: bool
+        self, variables: Variables, images: Images, *, train: bool
     ) -> tuple[jax.Array, Mapping[str, Any]]:
         """Applies the network to a batch of images."""
         ...

@@ -322,7 +322,7 @@ def _descend(
     outer, inner, key, rate = x
     carried_key, kinds_key, outer_key, inner_key = jax.random.split(key, 4)
     outer, inner = _augmented(outer, outer_key, config), _augmented(inner, inner_key, config)
-    carried = _carry(carried_key, outer, weights, now, config)
+    carried = _carry(carried_key, outer, weights, config)
     # Earlier perturbations are constants; only the current ones are functions of the parameters.
     current = carried.round == now
     constant = jnp.where(current, 0, carried.scale)[:, None, None, None] * found[carried.round, carried.kind]
@@ -344,16 +344,15 @@ def _descend(
     return (params, optimizer), (result.value, *norms)
 
 
-def _carry(
-    key: PRNGKey, batch: Batch, weights: Float[Array, "rounds kinds"], now: jax.Array, config: Config
-) -> Carried:
+def _carry(key: PRNGKey, batch: Batch, weights: Float[Array, "rounds kinds"], config: Config) -> Carried:
     """Draws what every image of a batch carries; nothing (a scale of zero) for most."""
     chosen_key, which_key, scale_key = jax.random.split(key, 3)
     count, (_, kinds) = len(batch.mask), weights.shape
     # Ranks of a random order in which the padding comes last.
     rank = jnp.argsort(jnp.argsort(jnp.where(batch.mask, jax.random.uniform(chosen_key, (count,)), 2.0)))
-    share = config.perturbed_share * (now + 1 if config.remember else 1)
-    most = jnp.maximum(1, jnp.floor(share * jnp.sum(batch.mask) + 1e-4))  # 0.01 * 100 must make 1
+    most = jnp.maximum(
+        1, jnp.floor(config.perturbed_share * jnp.sum(batch.mask) + 1e-4)
+    )  # 0.01 * 100 must make 1
     odds = jnp.broadcast_to(jnp.log(weights), (count, *weights.shape))
     if kinds > 1:
         own = jax.nn.one_hot(batch.labels, kinds, dtype=bool)[:, None]

@@ -65,8 +65,7 @@ class Config:
       focus: power of that share that weighs the kinds of perturbations against each other in descent.
       clip_pixels: whether perturbed images are clipped to [0, 1].
       remember: whether descent also sees the perturbations of earlier rounds, which a model forgets.
-      perturbed_share: share of a batch that descent perturbs, rounded down; always at least one image. With
-        ``remember``, for every perturbation so far.
+      perturbed_share: share of a batch that descent perturbs, rounded down; always at least one image.
       scale_low: a perturbed image gets a random multiple of the perturbation, drawn uniformly from here
       scale_high: to here.
       inner_batch: whose inner loss defines the fixed point: ``first`` (the first batch, always) or

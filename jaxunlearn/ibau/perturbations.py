@@ -11,10 +11,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxunlearn._loop import Batch
-from jaxunlearn._typing import ApplyFn, PRNGKey, Scalar, Variables
+from jaxunlearn._typing import ApplyFn, Images, Labels, Number, PRNGKey, Scalar, Variables
 from jaxunlearn.ibau.config import Config
 from jaxunlearn.losses import masked_mean
 
@@ -56,7 +57,7 @@ def kinds_of(config: Config, classes: int) -> int:
     return classes + 1 if config.perturbations == "classes" else 1
 
 
-def start(config: Config, shape: tuple[int, ...], dtype: jnp.dtype) -> Ascent:
+def start(config: Config, shape: tuple[int, ...], dtype: DTypeLike) -> Ascent:
     """Zero perturbations of shape (kinds, h, w, c)."""
     delta = jnp.zeros(shape, dtype)
     counts = jnp.zeros(shape[0], dtype)
@@ -101,7 +102,7 @@ def ascent_step(
     ascent: Ascent,
     batch: Batch,
     suspicion: Float[Array, " kinds"],
-    limit: Scalar,
+    limit: Number,
     key: PRNGKey,
     config: Config,
 ) -> tuple[Ascent, Scalar]:
@@ -147,7 +148,7 @@ def ascent_step(
     return Ascent(delta, optimizer, radius, hits, tries), loss
 
 
-def draw_kinds(key: PRNGKey, weights: Float[Array, " kinds"], answers: Int[Array, " n"]) -> Kinds:
+def draw_kinds(key: PRNGKey, weights: Float[Array, " kinds"], answers: Labels) -> Kinds:
     """Draws the kind that each image carries, in proportion to the weights, never towards its own class."""
     if len(weights) == 1:
         return jnp.zeros_like(answers)
@@ -173,7 +174,7 @@ def trial_shares(suspicion: Float[Array, " kinds"]) -> Float[Array, " kinds"]:
     return suspicion + _UNSUSPECTED / len(suspicion)
 
 
-def clipped(images: Float[Array, "n h w c"], config: Config) -> Float[Array, "n h w c"]:
+def clipped(images: Images, config: Config) -> Images:
     """Pixels as the network sees them."""
     return jnp.clip(images, 0, 1) if config.clip_pixels else images
 

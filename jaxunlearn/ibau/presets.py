@@ -28,6 +28,7 @@ PRESETS: dict[str, Config] = {
         scale_high=4.0,
         inner_batch="random",
         solver_steps=0,
+        learning_rate=5e-4,
         schedule="cosine",
     ),
 }

@@ -6,9 +6,8 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-from jaxtyping import Array, Float
 
-from jaxunlearn._typing import PRNGKey, Variables
+from jaxunlearn._typing import Images, PRNGKey, Variables
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class ModelSpec:
     def apply(
         self,
         variables: Variables,
-        images: Float[Array, "n h w c"],
+        images: Images,
         *,
         train: bool,
         rngs: Mapping[str, PRNGKey] | None = None,

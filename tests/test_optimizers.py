@@ -1,0 +1,25 @@
+"""Optimizers against PyTorch's own."""
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+from jaxunlearn._optimizers import scale_by_torch_amsgrad
+
+
+@pytest.mark.usefixtures("x64")
+def test_amsgrad_takes_pytorchs_steps() -> None:
+    rng = np.random.default_rng(0)
+    start = rng.standard_normal(5)
+    gradients = [rng.standard_normal(5) * scale for scale in (1.0, 5.0, 0.1, 0.01, 2.0, 0.3)]
+    theirs = torch.tensor(start, requires_grad=True)
+    optimizer = torch.optim.Adam([theirs], lr=0.1, amsgrad=True)
+    ours, transformation = start, scale_by_torch_amsgrad()
+    state = transformation.init(ours)
+    for gradient in gradients:
+        theirs.grad = torch.tensor(gradient)
+        optimizer.step()
+        updates, state = transformation.update(jax.numpy.asarray(gradient), state)
+        ours = ours - 0.1 * updates
+        np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-12)
