@@ -86,7 +86,7 @@ def to_torch(spec: ModelSpec, variables: Variables, like: StateDict | None = Non
             arrays[rule.torch] = like[rule.torch] if like is not None else np.zeros((), np.int64)
     if like is None:
         return arrays
-    return {key: arrays[key].astype(original.dtype) for key, original in like.items()}
+    return {key: _narrowed(arrays[key], original) for key, original in like.items()}
 
 
 def recognise(shapes: Shapes) -> tuple[Architecture, ModelSpec]:
@@ -123,6 +123,12 @@ def _difference(found: Shapes, expected: Shapes) -> str:
 
 def _widened(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32) if array.dtype.itemsize < 4 else array
+
+
+def _narrowed(array: np.ndarray, original: np.ndarray) -> np.ndarray:
+    """The array in the original's dtype; double precision is kept where nothing else changed."""
+    same = array == original.astype(array.dtype)
+    return np.where(same, original, array.astype(original.dtype))
 
 
 def _shapes_of(spec: ModelSpec) -> Variables:
