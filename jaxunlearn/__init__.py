@@ -1,3 +1,37 @@
-"""Removes backdoors from image classifiers: published unlearning methods as pure JAX functions."""
+"""Removes backdoors from image classifiers: published unlearning methods as pure JAX functions.
+
+Methods are sub-packages with ``unlearn``, ``Config`` and ``PRESETS``: ``ibau``. The rest is what all of them
+share: hypergradients, attacks to test with, and evaluation.
+"""
+
+from jaxunlearn import attacks, ibau, losses, metrics
+from jaxunlearn._check import InputError
+from jaxunlearn._implicit import Hypergradient, hypergradient, solver
+from jaxunlearn._loop import Batch, Data, Execution, Method, NonFiniteError, rounds
+from jaxunlearn._typing import ApplyFn
+from jaxunlearn.evaluate import Evaluation, evaluate, predict
+from jaxunlearn.fit import fit
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ApplyFn",
+    "Batch",
+    "Data",
+    "Evaluation",
+    "Execution",
+    "Hypergradient",
+    "InputError",
+    "Method",
+    "NonFiniteError",
+    "attacks",
+    "evaluate",
+    "fit",
+    "hypergradient",
+    "ibau",
+    "losses",
+    "metrics",
+    "predict",
+    "rounds",
+    "solver",
+]

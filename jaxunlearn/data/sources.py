@@ -6,6 +6,7 @@ bad file is named in one sentence.
 
 import hashlib
 import io
+import os
 import re
 import warnings
 from collections.abc import Callable
@@ -185,7 +186,8 @@ def _tfds(where: str, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         import tensorflow_datasets as tfds
 
         try:
-            source = tfds.data_source(name, split=split or "train", download=False)
+            folder = os.environ.get("TFDS_DATA_DIR")  # its own default is fixed at import
+            source = tfds.data_source(name, split=split or "train", download=False, data_dir=folder)
         except Exception as error:  # it raises anything from AssertionError to its own kinds
             reason = str(error).strip().splitlines()
             raise InputError(
