@@ -123,7 +123,7 @@ def draw_curves(before: Evaluation, rounds: Sequence[Mapping[str, Any]]) -> byte
     axes.set_xlabel("round")
     axes.set_ylabel("percent of images")
     axes.grid(alpha=0.25)
-    axes.legend(loc="center left", frameon=False)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
     return _png(figure)
 
 

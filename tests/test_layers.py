@@ -11,7 +11,13 @@ ROOT = Path(__file__).parents[1]
 
 # Every module's layer; a module may import from its own layer and from those below. The table of the README.
 LAYERS = {
-    0: ("jaxunlearn._typing", "jaxunlearn._check", "jaxunlearn._tree", "jaxunlearn._files", "jaxunlearn._runtime"),
+    0: (
+        "jaxunlearn._typing",
+        "jaxunlearn._check",
+        "jaxunlearn._tree",
+        "jaxunlearn._files",
+        "jaxunlearn._runtime",
+    ),
     1: (
         "jaxunlearn.losses",
         "jaxunlearn.metrics",
@@ -80,7 +86,9 @@ def within(name: str, package: str) -> bool:
 
 def layer(name: str) -> int | None:
     """The layer of the longest name in the table that holds ``name``."""
-    matches = [(len(entry), number) for number, names in LAYERS.items() for entry in names if within(name, entry)]
+    matches = [
+        (len(entry), number) for number, names in LAYERS.items() for entry in names if within(name, entry)
+    ]
     return max(matches)[1] if matches else None
 
 

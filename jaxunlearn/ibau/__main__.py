@@ -15,7 +15,8 @@ def _losses(stats: RoundStats) -> dict[str, float]:
 
 
 def _perturbations(state: State) -> np.ndarray:
-    return np.asarray(state.perturbations)
+    """Of every round, the perturbation of the kind that the first round suspected most."""
+    return np.asarray(state.perturbations[:, int(np.argmax(state.suspicion))])
 
 
 def _passes(config: Config) -> tuple[float, ...]:

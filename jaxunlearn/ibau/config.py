@@ -95,7 +95,7 @@ class Config:
     penalty: Number = 1e-3
     radius: Number = float("inf")
     enough: Number = 0.8
-    focus: Number = 8.0
+    focus: Number = 16.0
     clip_pixels: bool = False
     remember: bool = False
     perturbed_share: Number = 0.01

@@ -165,8 +165,7 @@ def suspect(ascent: Ascent, config: Config) -> Float[Array, " kinds"]:
     if len(success) == 1:
         return jnp.ones_like(success)
     lead = jnp.maximum(success[-1] - jnp.max(success[:-1]), 0)
-    weights = (success.at[-1].set(lead) + 1e-3) ** config.focus
-    return weights / jnp.sum(weights)
+    return jax.nn.softmax(config.focus * jnp.log(success.at[-1].set(lead) + 1e-3))
 
 
 def trial_shares(suspicion: Float[Array, " kinds"]) -> Float[Array, " kinds"]:

@@ -28,7 +28,7 @@ PRESETS: dict[str, Config] = {
         scale_high=4.0,
         inner_batch="random",
         solver_steps=0,
-        learning_rate=5e-4,
+        learning_rate=1e-3,
         schedule="cosine",
     ),
 }
