@@ -1,0 +1,32 @@
+"""The README's examples run, and its commands are the ones that are run elsewhere."""
+
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from converters import convert, torch_io
+from jaxunlearn.models import small_vgg
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_example(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = small_vgg(10, (8, 8, 1), (4, 4, 4))
+    arrays = convert.to_torch(spec, jax.tree.map(np.asarray, spec.init(jax.random.key(0))))
+    Path("model.pth").write_bytes(torch_io.new_state_dict_bytes(arrays))
+    exec(compile(EXAMPLES[number], f"README example {number}", "exec"), {})  # noqa: S102  # our own text
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) >= 3
+
+
+def test_the_two_commands_are_one_line_each() -> None:
+    commands = re.findall(r"^python3 -m venv .*$", README, re.MULTILINE)
+    assert [line.rsplit(" -m ", 1)[1] for line in commands] == ["jaxunlearn.ibau --demo", "pytest"]
