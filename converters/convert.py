@@ -50,18 +50,18 @@ def from_torch(state_dict: StateDict) -> Converted:
     """
     shapes = {key: array.shape for key, array in state_dict.items()}
     architecture, spec = recognise(shapes)
-    flat = {
-        rule.flax: rule.to_flax(_widened(state_dict[rule.torch]))
-        for rule in architecture.rules
-        if rule.flax is not None
-    }
-    expected = {path: leaf.shape for path, leaf in named_leaves(_shapes_of(spec)).items()}
-    found = {path: array.shape for path, array in flat.items()}
+    rules = [(rule, rule.flax) for rule in architecture.rules if rule.flax is not None]
+    leaves = named_leaves(_shapes_of(spec))
+    expected = {rule.torch: rule.torch_shape(leaves.pop(path).shape) for rule, path in rules}
+    if leaves:
+        raise ValueError(f"the rules of {architecture.name} leave out {', '.join(leaves)}.")
+    found = {rule.torch: shapes[rule.torch] for rule, _ in rules}
     if found != expected:
         raise InputError(
             f"The tensors are named like {architecture.name} but do not have its shapes; check that the file "
-            f"is complete.\n{_difference(found, expected)}"
+            f"is complete (+ in the file, - expected).\n{_difference(found, expected)}"
         )
+    flat = {path: rule.to_flax(_widened(state_dict[rule.torch])) for rule, path in rules}
     return Converted(spec, _nested(flat))
 
 

@@ -31,6 +31,10 @@ class Rule(NamedTuple):
         """The inverse of ``to_flax``."""
         return array if self.axes is None else np.ascontiguousarray(array.transpose(np.argsort(self.axes)))
 
+    def torch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape that ``to_torch`` gives an array of this shape."""
+        return shape if self.axes is None else tuple(shape[axis] for axis in np.argsort(self.axes))
+
 
 OIHW_TO_HWIO = (2, 3, 1, 0)
 OUT_IN_TO_IN_OUT = (1, 0)

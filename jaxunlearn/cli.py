@@ -11,7 +11,7 @@ from typing import Any
 
 from jaxunlearn._check import InputError
 
-_DEMO_FOLDER = "jaxunlearn-demo"
+_DEMO_NAME = "demo"
 
 
 def main(
@@ -19,7 +19,8 @@ def main(
 ) -> int:
     """Parses the flags, runs, and returns the exit code.
 
-    0 done, 1 stopped by NaN or infinity, 2 something given cannot be used, 130 interrupted.
+    0 done, 1 stopped by NaN or infinity (the last good round, if any, is written), 2 something given cannot be
+    used, 130 interrupted.
 
     Args:
       procedure: the method (``jaxunlearn.job.Procedure``).
@@ -28,34 +29,25 @@ def main(
       argv: the arguments; those of the process if None.
     """
     started = time.monotonic()
-    parser = _parser(procedure.name, presets, description)
-    flags = parser.parse_args(argv)
+    flags = _parser(procedure.name, presets, description).parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    out = flags.out
+    stem = _DEMO_NAME if flags.demo or flags.ckpt is None else flags.ckpt.stem
+    out = flags.out or Path(f"{stem}-{procedure.name}")
     try:
-        if flags.demo:
-            _refuse_with_demo(flags)
-            out = flags.out or Path(_DEMO_FOLDER)
-            _demo(procedure, presets, flags, out, started)
-        else:
-            if flags.ckpt is None or flags.clean is None:
-                raise InputError("--ckpt FILE and --clean SPEC are needed, or --demo.")
-            if (flags.trigger is None) != (flags.target is None):
-                raise InputError(
-                    "--trigger and --target belong together: what the attack adds, and the class it forces."
-                )
-            out = flags.out or Path(f"{flags.ckpt.stem}-{procedure.name}")
-            _run(procedure, presets, flags, flags, out, started)
+        return (_demo if flags.demo else _clean)(procedure, presets, flags, out, started)
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write(f"interrupted: the finished rounds are kept in {out}; go on with --resume.\n")
+        kept = (out / "state.npz").exists()
+        advice = (
+            f"the finished rounds are kept in {out}; go on with --resume." if kept else "nothing was written."
+        )
+        sys.stderr.write(f"interrupted: {advice}\n")
         return 130
     except ArithmeticError as error:
         sys.stderr.write(f"stopped: {error}\n")
         return 1
-    return 0
 
 
 def _parser(name: str, presets: Mapping[str, Any], description: str) -> argparse.ArgumentParser:
@@ -110,7 +102,7 @@ def _run(
     inputs: Any,
     out: Path,
     started: float,
-) -> None:
+) -> int:
     """Runs on ``inputs``, which has the attributes ckpt, clean, test, trigger, target and force."""
     from jaxunlearn import job
     from jaxunlearn._runtime import keep_compilations
@@ -142,6 +134,7 @@ def _run(
     )
     display.say(f"written  {out / 'model.pth'} (loads where the old one did), model.safetensors,")
     display.say(f"         {out / 'report.json'}, curves.png, perturbation.png")
+    return 0 if report["stopped"] is None else 1
 
 
 def configured(config: Any, assignments: Sequence[str]) -> Any:
@@ -167,17 +160,25 @@ def configured(config: Any, assignments: Sequence[str]) -> Any:
         raise InputError(str(error)) from None
 
 
-def _refuse_with_demo(flags: argparse.Namespace) -> None:
-    given = [
-        name for name in ("ckpt", "clean", "test", "trigger", "target") if getattr(flags, name) is not None
-    ]
-    if given:
-        raise InputError(f"--demo brings its own files; leave --{given[0]} away, or --demo.")
+def _clean(
+    procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace, out: Path, started: float
+) -> int:
+    if flags.ckpt is None or flags.clean is None:
+        raise InputError("--ckpt FILE and --clean SPEC are needed, or --demo.")
+    if (flags.trigger is None) != (flags.target is None):
+        raise InputError(
+            "--trigger and --target belong together: what the attack adds, and the class it forces."
+        )
+    return _run(procedure, presets, flags, flags, out, started)
 
 
 def _demo(
     procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace, out: Path, started: float
-) -> None:
+) -> int:
+    names = ("ckpt", "clean", "test", "trigger", "target")
+    given = [name for name in names if getattr(flags, name) is not None]
+    if given:
+        raise InputError(f"--demo brings its own files; leave --{given[0]} away, or --demo.")
     from jaxunlearn import demo
     from jaxunlearn._runtime import keep_compilations
     from jaxunlearn.display import make_display
@@ -187,4 +188,4 @@ def _demo(
     victim = demo.make_victim(out, display)
     display.say(f"\n$ python -m jaxunlearn.{procedure.name} {victim.command_line(out)}")
     victim.force = flags.force or flags.out is None
-    _run(procedure, presets, flags, victim, out, started)
+    return _run(procedure, presets, flags, victim, out, started)

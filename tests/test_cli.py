@@ -129,7 +129,11 @@ BAD_INPUTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "a list": (("--ckpt", "list.pth", "--clean", "digits"), ("holds a list",)),
     "wrong shapes": (
         ("--ckpt", "shapes.pth", "--clean", "digits"),
-        ("does not have its shapes", "(3, 3, 15, 16)", "(3, 3, 16, 16)"),
+        (
+            "do not have its shapes",
+            "+ features.3.weight (16, 15, 3, 3)",
+            "- features.3.weight (16, 16, 3, 3)",
+        ),
     ),
     "NaN in the weights": (("--ckpt", "nan.pth", "--clean", "digits"), ("features.8.bias holds NaN",)),
     "unknown source": (("--ckpt", "good.pth", "--clean", "ftp:x"), ("'ftp:x' names no images", "folder:DIR")),
@@ -374,7 +378,16 @@ def test_quiet_without_trigger_and_test_images(shop: Path) -> None:
 
 
 def test_nan_in_the_first_round_stops_with_a_sentence(shop: Path) -> None:
-    arguments = ("--set", "learning_rate=1e38", "--set", "optimizer=sgd", "--rounds", 2, "--out", "nan")
+    arguments = (
+        "--set",
+        "learning_rate=1e38",
+        "--set",
+        "optimizer=sgd",
+        "--set",
+        "batch_size=8",
+        "--out",
+        "nan",
+    )
     done = run(shop, *GOOD, "--preset", "reference", *arguments)
     assert done.returncode == 1
     assert "Round 1 gave NaN or infinite values in" in done.stderr
