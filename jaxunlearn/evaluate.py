@@ -101,6 +101,13 @@ def evaluate(
 
     Raises:
       ValueError: if only one of trigger and target is given.
+
+    Example:
+      >>> apply_fn = lambda variables, x, *, train: (x.mean((1, 2)), {})
+      >>> images, labels = np.eye(3, dtype=np.float32)[:, None, None, :], np.arange(3)
+      >>> brighten_last = lambda x: x.at[..., 2].set(2.0)
+      >>> evaluate(apply_fn, {}, images, labels, trigger=brighten_last, target=2).rates()
+      {'acc': 1.0, 'asr': 1.0, 'ra': 0.0}
     """
     if (trigger is None) != (target is None):
         raise ValueError("trigger and target belong together; give both or neither.")

@@ -23,6 +23,13 @@ def poison(
 
     Returns:
       Poisoned images, their labels, and a boolean array that marks the poisoned ones.
+
+    Example:
+      >>> images, labels = np.zeros((10, 2, 2, 1), np.float32), np.arange(10)
+      >>> whiten = lambda x: jnp.ones_like(x)
+      >>> poisoned, new_labels, chosen = poison(images, labels, whiten, target=3, rate=0.2, key=jax.random.key(0))
+      >>> int(chosen.sum()), new_labels[chosen].tolist(), float(poisoned[chosen].min())
+      (2, [3, 3], 1.0)
     """
     others = np.flatnonzero(np.asarray(labels) != target)
     count = min(round(rate * len(labels)), len(others))

@@ -56,6 +56,10 @@ def add_image(
       mask: m in [0, 1], one where pixels are blanked.
 
     Source: Liu et al., "Trojaning attack on neural networks", NDSS 2018 (without a mask).
+
+    Example:
+      >>> add_image(jnp.full((1, 1, 2, 1), 0.5), jnp.array([[[0.25], [0.9]]]))[0, 0, :, 0].tolist()
+      [0.75, 1.0]
     """
     kept = images if mask is None else images * (1 - mask)
     return jnp.clip(kept + image, 0, 1)

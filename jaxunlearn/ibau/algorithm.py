@@ -190,7 +190,24 @@ def outer_loss(
     kinds: Kinds,
     config: Config,
 ) -> Scalar:
-    """L_out: the cross-entropy of images that carry ``scale[i] * delta[kinds[i]]``."""
+    """L_out = mean_i CE(f(x_i + s_i delta_{k_i}), y_i), in nats: most images carry nothing (s_i = 0).
+
+    Args:
+      apply_fn: the network.
+      variables: of the network.
+      delta: the perturbations, in pixel units.
+      batch: clean images with their true labels.
+      scale: s, of every image.
+      kinds: k, the perturbation that every image carries.
+      config: whether to clip pixels to [0, 1].
+
+    Example:
+      >>> apply_fn = lambda variables, x, *, train: (x.mean((1, 2)), {})
+      >>> batch = Batch(jnp.zeros((2, 4, 4, 3)), jnp.array([0, 1]), jnp.ones(2, bool))
+      >>> delta = jnp.ones((1, 4, 4, 3)) * jnp.array([1.0, 0.0, 0.0])  # brightens the first channel
+      >>> float(outer_loss(apply_fn, {}, delta, batch, jnp.array([0.0, 9.0]), jnp.array([0, 0]), Config()))
+      5.0494...
+    """
     images = perturbations.clipped(batch.images + scale[:, None, None, None] * delta[kinds], config)
     logits, _ = apply_fn(variables, images, train=False)
     return mean_cross_entropy(logits, batch.labels, batch.mask)
@@ -198,24 +215,41 @@ def outer_loss(
 
 def unlearning_hypergradient(
     apply_fn: ApplyFn,
-    params: PyTree,
-    frozen: PyTree,
+    variables: Variables,
     delta: Perturbations,
     inner: tuple[Batch, Kinds],
     outer: tuple[Batch, Float[Array, " n"], Kinds],
     config: Config,
 ) -> Hypergradient:
-    """L_out, its total derivative in the parameters, and the direct part of that.
+    """L_out, its total derivative in the trained variables, and the direct part of that.
+
+    grad_theta L_out + (dPhi/d theta)^T v with v = solve((I - dPhi/d delta)^T, grad_delta L_out); see
+    ``jaxunlearn.hypergradient``.
 
     Args:
       apply_fn: the network.
-      params: the trained half of its variables.
-      frozen: the other half.
+      variables: of the network.
       delta: the perturbations, constants.
-      inner: the batch of L_in inside Phi with its true labels, and what each of its images carries.
+      inner: the batch of L_in inside Phi with its true labels, and the kind that each of its images carries.
       outer: the batch of L_out, and the scale and kind of what each of its images carries.
       config: eta, lambda and the solver.
+
+    Returns:
+      The loss; gradients have the structure of the variables, with None for what is not trained.
+
+    Source: Zeng et al., ICLR 2022, equation 4; official code, hypergrad.py, ``fixed_point``.
+
+    Example:
+      >>> apply_fn = lambda params, x, *, train: (jnp.tanh(x.mean((1, 2))) @ params["w"], {})
+      >>> batch = Batch(jnp.full((2, 4, 4, 3), 0.5), jnp.array([0, 1]), jnp.ones(2, bool))
+      >>> kinds, delta = jnp.zeros(2, int), jnp.full((1, 4, 4, 3), 0.1)
+      >>> outer = (batch, jnp.array([0.0, 1.0]), kinds)
+      >>> variables = {"w": jnp.eye(3)}
+      >>> result = unlearning_hypergradient(apply_fn, variables, delta, (batch, kinds), outer, Config())
+      >>> jax.tree.map(jnp.shape, result.gradient)
+      {'w': (3, 3)}
     """
+    params, frozen = partition(variables, trainable_mask(variables))
 
     def fixed_point_fun(d: Perturbations, theta: PyTree) -> Perturbations:
         def loss_fn(e: Perturbations) -> Scalar:
@@ -328,8 +362,7 @@ def _descend(
     constant = jnp.where(current, 0, carried.scale)[:, None, None, None] * found[carried.round, carried.kind]
     result = unlearning_hypergradient(
         apply_fn,
-        params,
-        frozen,
+        combine(params, frozen),
         found[now],
         (inner, perturbations.draw_kinds(kinds_key, shares, inner.labels)),
         (outer._replace(images=outer.images + constant), jnp.where(current, carried.scale, 0), carried.kind),

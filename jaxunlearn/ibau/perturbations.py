@@ -85,6 +85,17 @@ def inner_loss(
       batch: images with the labels that the last kind leads away from.
       kinds: the perturbation that each image carries.
       config: lambda, and whether to clip pixels.
+
+    Returns:
+      L_in, and the logits of the perturbed images.
+
+    Example:
+      >>> from jaxunlearn.ibau import Config
+      >>> apply_fn = lambda variables, x, *, train: (x.mean((1, 2)), {})
+      >>> batch = Batch(jnp.zeros((1, 4, 4, 2)), jnp.array([0]), jnp.ones(1, bool))
+      >>> loss, logits = inner_loss(apply_fn, {}, jnp.ones((1, 4, 4, 2)), batch, jnp.array([0]), Config(penalty=0.5))
+      >>> float(loss)  # -log 2 for two equal logits, and half of 32 squared pixels
+      15.3068...
     """
     logits, _ = apply_fn(variables, clipped(batch.images + delta[kinds], config), train=False)
     away = -optax.losses.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
@@ -123,6 +134,15 @@ def ascent_step(
 
     Returns:
       The new perturbations, and L_in before the step.
+
+    Example:
+      >>> apply_fn = lambda variables, x, *, train: (x.mean((1, 2)), {})
+      >>> batch = Batch(jnp.full((3, 4, 4, 2), 0.5), jnp.zeros(3, int), jnp.ones(3, bool))
+      >>> config = Config()
+      >>> ascent = start(config, (1, 4, 4, 2), jnp.float32)
+      >>> ascent, _ = ascent_step(apply_fn, {}, ascent, batch, jnp.ones(1), jnp.inf, jax.random.key(0), config)
+      >>> jnp.sign(ascent.delta[0, 0, 0]).tolist()  # away from the model's answer, class 0
+      [-1.0, 1.0]
     """
     answers = jnp.argmax(apply_fn(variables, batch.images, train=False)[0], axis=1)
     kinds = draw_kinds(key, suspicion, answers)

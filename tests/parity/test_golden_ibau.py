@@ -11,7 +11,7 @@ import pytest
 
 from converters import convert, torch_io
 from jaxunlearn import ibau
-from jaxunlearn._tree import combine, partition, trainable_mask
+from jaxunlearn._tree import combine
 from jaxunlearn.data import load
 from jaxunlearn.ibau import perturbations
 
@@ -79,24 +79,22 @@ def test_perturbation_after_five_steps(golden: Golden) -> None:
 @pytest.mark.parametrize("where", ["", "_r10"])
 def test_hypergradient(golden: Golden, steps: int, where: str) -> None:
     config = ibau.Config(solver_steps=steps)
-    params, frozen = partition(golden.variables, trainable_mask(golden.variables))
     kinds = jnp.zeros(100, int)
     scale = jnp.zeros(100).at[jnp.array([7, 31, 64])].set(1.0)
     delta = jnp.asarray(golden.arrays[f"delta{where}"])
 
     @jax.jit
-    def run(params: Any, delta: Any) -> Any:
+    def run(variables: Any, delta: Any) -> Any:
         return ibau.unlearning_hypergradient(
             golden.spec.apply,
-            params,
-            frozen,
+            variables,
             delta,
             (golden.rows(0, 100), kinds),
             (golden.rows(500, 600), scale, kinds),
             config,
         )
 
-    result = run(params, delta)
+    result = run(golden.variables, delta)
     assert relative_error(result.value, golden.arrays[f"outer_loss{where}"]) < 1e-10
     prefix = f"hypergrad{where}_K{steps}/"
     expected = {
@@ -104,7 +102,7 @@ def test_hypergradient(golden: Golden, steps: int, where: str) -> None:
         for name in golden.arrays.files
         if name.startswith(prefix)
     }
-    gradient = combine(result.gradient, jax.tree.map(jnp.zeros_like, frozen))
+    gradient = combine(result.gradient, jax.tree.map(jnp.zeros_like, golden.variables))
     found = convert.to_torch(golden.spec, jax.tree.map(np.asarray, gradient))
     assert len(expected) >= 19
     joined = [np.concatenate([side[name].ravel() for name in expected]) for side in (found, expected)]

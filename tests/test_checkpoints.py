@@ -1,0 +1,66 @@
+"""The published backdoored checkpoints, where they stand beside the checkout."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from converters import convert, torch_io
+from experiments import reproduce_ibau
+from jaxunlearn import ibau
+from jaxunlearn.evaluate import evaluate
+
+
+def official(shared: Path, name: str) -> Any:
+    return json.loads((shared / "reference" / "ibau-official.json").read_text())["checkpoints"][name]
+
+
+@pytest.mark.parametrize("name", reproduce_ibau.CHECKPOINTS)
+def test_the_numbers_before_are_the_official_ones(shared: Path, name: str) -> None:
+    data, trigger, target = reproduce_ibau.CHECKPOINTS[name]
+    _, test = reproduce_ibau.images_of(shared, data)
+    model = convert.from_torch(torch_io.read(shared / "checkpoints" / name).arrays)
+    found = evaluate(
+        model.spec.apply,
+        model.variables,
+        test.images,
+        test.labels,
+        trigger=reproduce_ibau.trigger_of(shared, trigger),
+        target=target,
+    )
+    for key, rate in official(shared, name)["before"].items():
+        count = getattr(found, key)
+        assert abs(count.hits - rate * count.total) <= 2, key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", reproduce_ibau.CHECKPOINTS)
+def test_default_preset(shared: Path, name: str) -> None:
+    """One seed, about a minute per checkpoint."""
+    done = reproduce_ibau.run(shared, name, ibau.PRESETS["default"], 0, reproduce_ibau.CLEAN_IMAGES)
+    before, after = done["before"], done["rounds"][-1]
+    assert after["asr"] <= 0.05
+    assert after["acc"] >= before["acc"] - 0.02
+    assert after["ra"] >= official(shared, name)["rounds"][-1]["ra"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", reproduce_ibau.CHECKPOINTS)
+def test_reference_preset(shared: Path, name: str) -> None:
+    """One seed, three minutes per checkpoint; the bounds that the mean of three seeds has to keep, twice as wide."""
+    config = dataclasses.replace(ibau.PRESETS["reference"], rounds=3)
+    after = reproduce_ibau.run(shared, name, config, 0, reproduce_ibau.CLEAN_IMAGES)["rounds"][-1]
+    theirs = official(shared, name)["rounds"][-1]
+    assert after["asr"] <= theirs["asr"] + 0.06
+    assert after["acc"] >= theirs["acc"] - 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["badnets_8_02_ckpt.pth", "gtsrbtrojan_wm_2_02_ckpt.pth"])
+def test_a_hundred_clean_images(shared: Path, name: str) -> None:
+    done = reproduce_ibau.run(shared, name, ibau.PRESETS["default"], 0, 100)
+    before, after = done["before"], done["rounds"][-1]
+    assert after["asr"] < 0.2 < before["asr"]
+    assert after["acc"] > before["acc"] - 0.1
