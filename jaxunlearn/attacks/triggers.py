@@ -43,8 +43,8 @@ def stamp_patch(
 
 def add_image(
     images: Float[Array, "n h w c"],
-    image: Float[Array, "h w c"],
-    mask: Float[Array, "h w c"] | None = None,
+    image: Float[Array, "h w #c"],
+    mask: Float[Array, "h w #c"] | None = None,
 ) -> Float[Array, "n h w c"]:
     """Adds a picture and clips to [0, 1], after blanking the pixels under an optional mask.
 
@@ -52,8 +52,8 @@ def add_image(
 
     Args:
       images: pixels in [0, 1].
-      image: the trigger t, of the images' size.
-      mask: m in [0, 1], one where pixels are blanked.
+      image: the trigger t, of the images' size; a grey one adds to every channel.
+      mask: m in [0, 1], one where pixels are blanked; a grey one blanks every channel.
 
     Source: Liu et al., "Trojaning attack on neural networks", NDSS 2018 (without a mask).
 

@@ -1,0 +1,74 @@
+"""Counts and rates, on predictions that are counted by hand."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxunlearn import losses, metrics
+from jaxunlearn.evaluate import Evaluation, evaluate, predict
+from jaxunlearn.metrics import Count
+
+LABELS = np.array([0, 0, 1, 1, 2, 2])
+
+
+def test_images_of_the_target_class_do_not_count() -> None:
+    predictions = np.array([0, 0, 0, 1, 0, 1])
+    assert metrics.accuracy(predictions, LABELS) == Count(3, 6)
+    assert metrics.attack_success(predictions, LABELS, 0) == Count(2, 4)
+    assert metrics.recovered_accuracy(predictions, LABELS, 0) == Count(1, 4)
+
+
+def test_a_model_without_a_backdoor_has_no_attack_success() -> None:
+    assert metrics.attack_success(LABELS, LABELS, 1).hits == 0
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        ((0.9, 0.9, 1.0, 0.0), 1.0),
+        ((0.9, 0.9, 1.0, 1.0), 0.5),
+        ((0.9, 0.8, 1.0, 0.5), 0.7),  # losing accuracy costs
+        ((0.8, 0.9, 0.5, 1.0), 0.5),  # gaining accuracy or attack success neither pays nor costs
+    ],
+)
+def test_defense_effectiveness(rates: Any, expected: float) -> None:
+    assert metrics.defense_effectiveness(*rates) == pytest.approx(expected)
+
+
+def test_nothing_counted_is_not_zero() -> None:
+    assert np.isnan(Count(0, 0).rate)
+
+
+def brightest(variables: Any, x: Any, *, train: bool) -> Any:
+    del variables, train
+    return x.mean((1, 2)), {}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 10, 100])
+def test_predictions_do_not_depend_on_the_batches(batch_size: int) -> None:
+    images = np.random.default_rng(0).random((10, 3, 3, 4)).astype(np.float32)
+    expected = images.mean((1, 2)).argmax(1)
+    np.testing.assert_array_equal(predict(brightest, {}, images, batch_size=batch_size), expected)
+
+
+def test_an_evaluation_goes_through_counts_and_back() -> None:
+    images = np.eye(3, dtype=np.float32)[LABELS][:, None, None, :]
+    whole = evaluate(brightest, {}, images, LABELS, trigger=lambda x: x.at[..., 0].add(2.0), target=0)
+    assert whole == Evaluation(Count(6, 6), Count(4, 4), Count(0, 4))
+    assert Evaluation.from_counts(whole.counts()) == whole
+    clean = evaluate(brightest, {}, images, LABELS)
+    assert clean.rates() == {"acc": 1.0, "asr": None, "ra": None}
+    assert Evaluation.from_counts(clean.counts()) == clean
+
+
+def test_a_trigger_needs_its_target() -> None:
+    with pytest.raises(ValueError, match="belong together"):
+        evaluate(brightest, {}, np.zeros((1, 2, 2, 3), np.float32), np.zeros(1, int), target=1)
+
+
+def test_means_count_only_what_the_mask_keeps() -> None:
+    values, mask = jnp.array([1.0, 2.0, 100.0]), jnp.array([True, True, False])
+    assert float(losses.masked_mean(values, mask)) == 1.5
+    assert float(losses.masked_mean(values, jnp.zeros(3, bool))) == 0.0
