@@ -12,8 +12,8 @@ from typing import Any
 import jax
 
 # XLA:CPU gives convolutions to YNNPACK, which runs those of fewer than 128 output channels on a single
-# thread and their weight gradients three to six times slower than Eigen. Naming only dots leaves
-# the convolutions to Eigen: a hypergradient of the small VGG takes two thirds of its time (two cores).
+# thread. Naming only dots leaves the convolutions to Eigen: those of the small VGG then take 0.5 to 0.7 of
+# their time on two cores, and a whole hypergradient 0.6 to 0.85 (experiments/results/bench_ibau.md).
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
 
 

@@ -208,8 +208,8 @@ def outer_loss(
       >>> float(outer_loss(apply_fn, {}, delta, batch, jnp.array([0.0, 9.0]), jnp.array([0, 0]), Config()))
       5.0494...
     """
-    images = perturbations.clipped(batch.images + scale[:, None, None, None] * delta[kinds], config)
-    logits, _ = apply_fn(variables, images, train=False)
+    images = batch.images + scale[:, None, None, None] * perturbations.carried(delta, kinds)
+    logits, _ = apply_fn(variables, perturbations.clipped(images, config), train=False)
     return mean_cross_entropy(logits, batch.labels, batch.mask)
 
 

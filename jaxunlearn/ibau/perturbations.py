@@ -97,7 +97,7 @@ def inner_loss(
       >>> float(loss)  # -log 2 for two equal logits, and half of 32 squared pixels
       15.3068...
     """
-    logits, _ = apply_fn(variables, clipped(batch.images + delta[kinds], config), train=False)
+    logits, _ = apply_fn(variables, clipped(batch.images + carried(delta, kinds), config), train=False)
     away = -optax.losses.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
     classes = logits.shape[1]
     towards = jax.nn.one_hot(kinds, classes, dtype=bool)  # all false for the last kind
@@ -191,6 +191,16 @@ def suspect(ascent: Ascent, config: Config) -> Float[Array, " kinds"]:
 def trial_shares(suspicion: Float[Array, " kinds"]) -> Float[Array, " kinds"]:
     """How often ascent tries each kind: mostly what is suspected, a little of everything."""
     return suspicion + _UNSUSPECTED / len(suspicion)
+
+
+def carried(delta: Perturbations, kinds: Kinds) -> Float[Array, "#n h w c"]:
+    """The perturbation that every image carries.
+
+    A sum over the kinds rather than an indexing, whose derivative would scatter: on CPU that is serial.
+    """
+    if len(delta) == 1:
+        return delta
+    return jnp.tensordot(jax.nn.one_hot(kinds, len(delta), dtype=delta.dtype), delta, 1)
 
 
 def clipped(images: Images, config: Config) -> Images:

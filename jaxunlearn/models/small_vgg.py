@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from jaxunlearn.models.layers import BatchNorm, flatten_chw, max_pool_2x2
+from jaxunlearn.models.layers import BatchNorm, Conv, conv_norm, flatten_chw, max_pool_2x2
 from jaxunlearn.models.spec import ModelSpec
 
 
@@ -35,9 +35,8 @@ class SmallVGG(nn.Module):
         for stage, (width, rate) in enumerate(zip(self.widths, self.dropout, strict=True)):
             for half in range(2):
                 index = 2 * stage + half
-                x = nn.Conv(width, (3, 3), padding=((1, 1), (1, 1)), name=f"conv{index}")(x)
-                x = BatchNorm(name=f"bn{index}")(x, train=train)
-                x = nn.elu(x)
+                conv, norm = Conv(width, name=f"conv{index}"), BatchNorm(width, name=f"bn{index}")
+                x = nn.elu(conv_norm(conv, norm, x, train=train))
             x = max_pool_2x2(x)
             x = nn.Dropout(rate, deterministic=not train, name=f"dropout{stage}")(x)
         features = flatten_chw(x)
