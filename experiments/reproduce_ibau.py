@@ -89,8 +89,8 @@ def run(shared: Path, name: str, config: ibau.Config, seed: int, clean_images: i
     for number, new_state, stats in _loop.rounds(method, state, data_arrays, 1, config.rounds):
         seconds = time.monotonic() - since
         entry = rates(judge(method.finish(new_state)))
-        entry |= {"radius": round(float(stats.radius), 3), "seconds": round(seconds, 1)}
-        print(f"  round {number}  {entry}", flush=True)
+        entry["radius"] = round(float(stats.radius), 3)
+        print(f"  round {number}  {entry}  {seconds:.0f} s", flush=True)
         history.append(entry)
         since = time.monotonic()
     return {"before": before, "rounds": history}
