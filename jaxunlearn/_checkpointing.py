@@ -15,6 +15,8 @@ from jaxunlearn._tree import named_leaves
 
 State = TypeVar("State")
 
+STATE_FILE = "state.npz"
+
 _NOTES = "__notes__"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxunlearn._check import InputError
+from jaxunlearn._checkpointing import STATE_FILE
 
 _DEMO_NAME = "demo"
 
@@ -39,7 +40,7 @@ def main(
         sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt:
-        kept = (out / "state.npz").exists()
+        kept = (out / STATE_FILE).exists()
         advice = (
             f"the finished rounds are kept in {out}; go on with --resume." if kept else "nothing was written."
         )

@@ -18,13 +18,13 @@ from converters import convert, torch_io
 from converters.convert import Converted
 from converters.torch_io import Checkpoint
 from jaxunlearn._check import InputError
+from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._typing import ApplyFn, Variables
 from jaxunlearn.attacks import Trigger, add_image, stamp_patch
 from jaxunlearn.data import LabelledImages, hold_out, load, read_image
 from jaxunlearn.evaluate import Evaluation, evaluate
 from jaxunlearn.models import ModelSpec
 
-STATE_FILE = "state.npz"
 REPORT_FILE = "report.json"
 
 _FEWEST_TO_CLEAN = 10

@@ -16,12 +16,13 @@ import numpy as np
 from converters import convert, torch_io
 from jaxunlearn import _checkpointing, _loop, report
 from jaxunlearn._check import InputError
+from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._files import write_together
 from jaxunlearn._loop import Data, Execution, Method, NonFiniteError
 from jaxunlearn._typing import Variables
 from jaxunlearn.display import Display, describe
 from jaxunlearn.evaluate import Evaluation, predict
-from jaxunlearn.inputs import REPORT_FILE, STATE_FILE, Inputs, Request, check_folder, hash_images, read
+from jaxunlearn.inputs import REPORT_FILE, Inputs, Request, check_folder, hash_images, read
 
 
 class Procedure(NamedTuple):

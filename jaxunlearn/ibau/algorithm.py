@@ -383,9 +383,8 @@ def _carry(key: PRNGKey, batch: Batch, weights: Float[Array, "rounds kinds"], co
     count, (_, kinds) = len(batch.mask), weights.shape
     # Ranks of a random order in which the padding comes last.
     rank = jnp.argsort(jnp.argsort(jnp.where(batch.mask, jax.random.uniform(chosen_key, (count,)), 2.0)))
-    most = jnp.maximum(
-        1, jnp.floor(config.perturbed_share * jnp.sum(batch.mask) + 1e-4)
-    )  # 0.01 * 100 must make 1
+    wanted = config.perturbed_share * jnp.sum(batch.mask)
+    most = jnp.maximum(1, jnp.floor(wanted + 1e-4))  # 0.01 * 100 must make 1
     odds = jnp.broadcast_to(jnp.log(weights), (count, *weights.shape))
     if kinds > 1:
         own = jax.nn.one_hot(batch.labels, kinds, dtype=bool)[:, None]

@@ -153,10 +153,10 @@ def ascent_step(
     (loss, logits), gradient = jax.value_and_grad(loss_fn, has_aux=True)(ascent.delta)
     reached = jnp.argmax(logits, axis=1)
     hit = jnp.where(kinds == len(ascent.delta) - 1, reached != answers, reached == kinds) & batch.mask
-    carried = jax.nn.one_hot(kinds, len(ascent.delta), dtype=gradient.dtype) * batch.mask[:, None]
-    new = jnp.sum(carried, axis=0)
+    members = jax.nn.one_hot(kinds, len(ascent.delta), dtype=gradient.dtype) * batch.mask[:, None]
+    new = jnp.sum(members, axis=0)
     kept = _MEMORY**new
-    hits, tries = ascent.hits * kept + hit.astype(gradient.dtype) @ carried, ascent.tries * kept + new
+    hits, tries = ascent.hits * kept + hit.astype(gradient.dtype) @ members, ascent.tries * kept + new
 
     steps, optimizer = _optimizer(config).update(gradient, ascent.optimizer)
     radius = ascent.radius
@@ -196,7 +196,7 @@ def trial_shares(suspicion: Float[Array, " kinds"]) -> Float[Array, " kinds"]:
 def carried(delta: Perturbations, kinds: Kinds) -> Float[Array, "#n h w c"]:
     """The perturbation that every image carries.
 
-    A sum over the kinds rather than an indexing, whose derivative would scatter: on CPU that is serial.
+    A sum over the kinds: the derivative of an indexing would be a scatter.
     """
     if len(delta) == 1:
         return delta

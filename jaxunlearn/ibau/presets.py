@@ -28,7 +28,6 @@ PRESETS: dict[str, Config] = {
         scale_high=4.0,
         inner_batch="random",
         solver_steps=0,
-        learning_rate=1e-3,
         schedule="cosine",
     ),
 }
