@@ -1,20 +1,22 @@
 """Applies a table of rules in both directions and checks the result against the network it is for."""
 
+import functools
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from converters.arch import ARCHITECTURES, Architecture, Shapes, by_name
+from converters.arch import Architecture, Shapes, architectures, by_family
 from jaxunlearn._check import InputError
 from jaxunlearn._tree import named_leaves
 from jaxunlearn._typing import Variables
-from jaxunlearn.models import ModelSpec
+from jaxunlearn.models import ModelSpec, named
 
 StateDict = Mapping[str, np.ndarray]
 
 _DIFF_LINES = 12
+_MOST_TENSORS = 4000
 
 
 class Converted(NamedTuple):
@@ -37,6 +39,9 @@ def from_torch(state_dict: StateDict) -> Converted:
     Args:
       state_dict: arrays by PyTorch's key.
 
+    Returns:
+      The spec, and variables that share the memory of the arrays.
+
     Raises:
       InputError: if keys or shapes fit no known architecture; the message ends with the difference to the
         nearest one.
@@ -50,18 +55,12 @@ def from_torch(state_dict: StateDict) -> Converted:
     """
     shapes = {key: array.shape for key, array in state_dict.items()}
     architecture, spec = recognise(shapes)
-    rules = [(rule, rule.flax) for rule in architecture.rules if rule.flax is not None]
-    leaves = named_leaves(_shapes_of(spec))
-    expected = {rule.torch: rule.torch_shape(leaves.pop(path).shape) for rule, path in rules}
-    if leaves:
-        raise ValueError(f"the rules of {architecture.name} leave out {', '.join(leaves)}.")
-    found = {rule.torch: shapes[rule.torch] for rule, _ in rules}
-    if found != expected:
-        raise InputError(
-            f"The tensors are named like {architecture.name} but do not have its shapes; check that the file "
-            f"is complete (+ in the file, - expected).\n{_difference(found, expected)}"
-        )
-    flat = {path: rule.to_flax(_widened(state_dict[rule.torch])) for rule, path in rules}
+    keys = {architecture.canonical(key): key for key in state_dict}
+    flat = {
+        rule.flax: rule.to_flax(_widened(state_dict[keys[rule.torch]]))
+        for rule in architecture.rules(_leaves(spec))
+        if rule.flax is not None
+    }
     return Converted(spec, _nested(flat))
 
 
@@ -77,36 +76,80 @@ def to_torch(spec: ModelSpec, variables: Variables, like: StateDict | None = Non
     Returns:
       Arrays by PyTorch's key.
     """
+    architecture = by_family(spec.family)
     flat = named_leaves(variables)
-    arrays = {}
-    for rule in by_name(spec.name).rules:
-        if rule.flax is not None:
-            arrays[rule.torch] = rule.to_torch(np.asarray(flat[rule.flax]))
-        else:
-            arrays[rule.torch] = like[rule.torch] if like is not None else np.zeros((), np.int64)
+    rules = architecture.rules(flat)
+    arrays = {
+        rule.torch: rule.to_torch(np.asarray(flat[rule.flax])) for rule in rules if rule.flax is not None
+    }
     if like is None:
-        return arrays
-    return {key: _narrowed(arrays[key], original) for key, original in like.items()}
+        return {rule.torch: arrays.get(rule.torch, np.zeros((), np.int64)) for rule in rules}
+    names = {key: architecture.canonical(key) for key in like}
+    return {
+        key: _narrowed(arrays[names[key]], original) if names[key] in arrays else original
+        for key, original in like.items()
+    }
+
+
+def canonical(spec: ModelSpec, key: str) -> str:
+    """The name that the twin has for a key of a state dict."""
+    return by_family(spec.family).canonical(key)
 
 
 def recognise(shapes: Shapes) -> tuple[Architecture, ModelSpec]:
-    """Finds the architecture whose keys are exactly these and whose shapes fit."""
-    near_miss = ""
-    for architecture in ARCHITECTURES:
-        if {rule.torch for rule in architecture.rules} == set(shapes):
-            spec = architecture.spec(shapes)
-            if isinstance(spec, ModelSpec):
-                return architecture, spec
-            near_miss = f"The tensors are named like {architecture.name}, but {spec}."
-    if near_miss:
-        raise InputError(f"{near_miss} Give a checkpoint of a supported architecture.")
-    nearest = min(ARCHITECTURES, key=lambda a: len({rule.torch for rule in a.rules} ^ set(shapes)))
-    names = {rule.torch: () for rule in nearest.rules}
-    raise InputError(
-        f"The checkpoint's {len(shapes)} tensors fit no known architecture "
-        f"({', '.join(a.name for a in ARCHITECTURES)}); the nearest is {nearest.name}, which differs in these "
-        f"keys (+ only in the file, - only in {nearest.name}).\n"
-        f"{_difference(dict.fromkeys(shapes, ()), names)}"
+    """Finds the architecture whose keys are exactly these and whose shapes fit.
+
+    Raises:
+      InputError: if there is none; the message ends with the difference to the nearest.
+    """
+    if len(shapes) > _MOST_TENSORS:
+        raise InputError(
+            f"The checkpoint holds {len(shapes)} tensors, and no supported network has more than {_MOST_TENSORS}; "
+            "give a checkpoint of a supported architecture."
+        )
+    for architecture in architectures():
+        spec = architecture.read(shapes)
+        if spec is not None:
+            break
+    else:
+        raise _unknown(shapes)
+    if isinstance(spec, str):
+        raise InputError(
+            f"The tensors are named like {architecture.family}, but {spec}. Give a checkpoint of a supported "
+            "architecture."
+        )
+    expected = _expected(architecture, spec)
+    found = {architecture.canonical(key): shape for key, shape in shapes.items()}
+    if len(found) < len(shapes):
+        raise InputError(
+            f"The checkpoint names tensors of {spec.name} twice, in two conventions; keep one of them."
+        )
+    # Files from before PyTorch 0.4.1 do not count batches.
+    wrong = [key for key, shape in expected.items() if found.get(key) != shape and not _is_counter(key)]
+    if wrong or found.keys() - expected.keys():
+        raise InputError(
+            f"The tensors are named like {spec.name} but do not have its shapes; check that the file is complete "
+            f"and unchanged (+ in the file, - expected).\n{_difference(found, expected)}"
+        )
+    return architecture, spec
+
+
+def _unknown(shapes: Shapes) -> InputError:
+    """What to say of keys that are no known architecture's."""
+    examples = [(a, named(a.example, classes=10)) for a in architectures() if a.example is not None]
+
+    def likeness(pair: tuple[Architecture, ModelSpec]) -> float:
+        keys = {pair[0].canonical(key) for key in shapes}
+        expected = _expected(*pair).keys()
+        return len(keys & expected) / len(keys | expected)
+
+    architecture, nearest = max(examples, key=likeness)
+    families = ", ".join(reversed([known.family for known in architectures()]))
+    found = {architecture.canonical(key): () for key in shapes}
+    return InputError(
+        f"The checkpoint's {len(shapes)} tensors fit no known architecture ({families}); the nearest is "
+        f"{nearest.name}, which differs in these keys (+ only in the file, - only in {nearest.name}).\n"
+        f"{_difference(found, dict.fromkeys(_expected(architecture, nearest), ()))}"
     )
 
 
@@ -131,8 +174,19 @@ def _narrowed(array: np.ndarray, original: np.ndarray) -> np.ndarray:
     return np.where(same, original, array.astype(original.dtype))
 
 
-def _shapes_of(spec: ModelSpec) -> Variables:
-    return jax.eval_shape(spec.init, jax.random.key(0))
+@functools.lru_cache(maxsize=64)
+def _leaves(spec: ModelSpec) -> dict[str, Any]:
+    """The leaves that a network has, by path; traced once."""
+    return named_leaves(jax.eval_shape(spec.init, jax.random.key(0)))
+
+
+def _expected(architecture: Architecture, spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """The shapes that a state dict of this network has, by canonical key."""
+    leaves = _leaves(spec)
+    return {
+        rule.torch: () if rule.flax is None else rule.torch_shape(leaves[rule.flax].shape)
+        for rule in architecture.rules(leaves)
+    }
 
 
 def _nested(flat: Mapping[str, np.ndarray]) -> dict[str, Variables]:
@@ -144,3 +198,7 @@ def _nested(flat: Mapping[str, np.ndarray]) -> dict[str, Variables]:
             node = node.setdefault(parent, {})
         node[name] = array
     return tree
+
+
+def _is_counter(key: str) -> bool:
+    return key.endswith(".num_batches_tracked")

@@ -1,10 +1,12 @@
 """Invertible rules: which PyTorch tensor is which Flax leaf, and how the axes move.
 
 A table of rules describes one network completely. Both directions are derived from it, so a conversion
-that is right one way cannot be wrong the other way.
+that is right one way cannot be wrong the other way. The table of a twin whose submodules carry PyTorch's names
+is read off its variables.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,11 +26,11 @@ class Rule(NamedTuple):
     axes: tuple[int, ...] | None = None
 
     def to_flax(self, array: np.ndarray) -> np.ndarray:
-        """The tensor with Flax's axes."""
-        return array if self.axes is None else np.ascontiguousarray(array.transpose(self.axes))
+        """A view of the tensor with Flax's axes."""
+        return array if self.axes is None else array.transpose(self.axes)
 
     def to_torch(self, array: np.ndarray) -> np.ndarray:
-        """The inverse of ``to_flax``."""
+        """The inverse of ``to_flax``, in PyTorch's order in memory."""
         return array if self.axes is None else np.ascontiguousarray(array.transpose(np.argsort(self.axes)))
 
     def torch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -36,28 +38,29 @@ class Rule(NamedTuple):
         return shape if self.axes is None else tuple(shape[axis] for axis in np.argsort(self.axes))
 
 
-OIHW_TO_HWIO = (2, 3, 1, 0)
-OUT_IN_TO_IN_OUT = (1, 0)
+_KERNEL_AXES = {4: (2, 3, 1, 0), 2: (1, 0)}  # convolutions OIHW to HWIO, linear layers (out, in) to (in, out)
+_LEAF_NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
 
-def conv(torch: str, flax: str, *, bias: bool = True) -> list[Rule]:
-    """Rules of a ``torch.nn.Conv2d`` and a ``flax.linen.Conv``."""
-    kernel = Rule(f"{torch}.weight", f"params/{flax}/kernel", OIHW_TO_HWIO)
-    return [kernel, *([Rule(f"{torch}.bias", f"params/{flax}/bias")] if bias else [])]
+def named_alike(leaves: Mapping[str, Any]) -> tuple[Rule, ...]:
+    """The table of a network whose Flax submodules carry the names of their PyTorch twins.
 
+    ``params/layer1.0/conv1/kernel`` is ``layer1.0.conv1.weight``. Kernels are transposed; every other leaf that
+    PyTorch calls otherwise (``scale``, ``mean``, ``var``) is renamed, the rest keeps name and axes. A running mean
+    brings ``num_batches_tracked`` along.
 
-def linear(torch: str, flax: str, *, bias: bool = True) -> list[Rule]:
-    """Rules of a ``torch.nn.Linear`` and a ``flax.linen.Dense``."""
-    kernel = Rule(f"{torch}.weight", f"params/{flax}/kernel", OUT_IN_TO_IN_OUT)
-    return [kernel, *([Rule(f"{torch}.bias", f"params/{flax}/bias")] if bias else [])]
+    Args:
+      leaves: the network's leaves (or their shapes) by path.
 
-
-def batch_norm(torch: str, flax: str) -> list[Rule]:
-    """Rules of a ``torch.nn.BatchNorm2d`` and a ``jaxunlearn.models.layers.BatchNorm``."""
-    return [
-        Rule(f"{torch}.weight", f"params/{flax}/scale"),
-        Rule(f"{torch}.bias", f"params/{flax}/bias"),
-        Rule(f"{torch}.running_mean", f"batch_stats/{flax}/mean"),
-        Rule(f"{torch}.running_var", f"batch_stats/{flax}/var"),
-        Rule(f"{torch}.num_batches_tracked", None),
-    ]
+    Example:
+      >>> named_alike({"params/conv1/kernel": np.zeros((3, 3, 1, 8))})
+      (Rule(torch='conv1.weight', flax='params/conv1/kernel', axes=(2, 3, 1, 0)),)
+    """
+    table = []
+    for path, leaf in leaves.items():
+        _, *modules, name = path.split("/")
+        axes = _KERNEL_AXES[len(leaf.shape)] if name == "kernel" else None
+        table.append(Rule(".".join([*modules, _LEAF_NAMES.get(name, name)]), path, axes))
+        if name == "mean":
+            table.append(Rule(".".join([*modules, "num_batches_tracked"]), None))
+    return tuple(table)

@@ -1,40 +1,72 @@
-"""The architectures that the converters recognise, one table of rules each."""
+"""The architectures that the converters recognise: how each is read off the shapes in a state dict."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from converters.arch import small_vgg
-from converters.rules import Rule
+from converters.arch import convnext, densenet, mobile, resnet, small_vgg, vgg, vit
+from converters.arch.shapes import Shapes
+from converters.rules import Rule, named_alike
 from jaxunlearn.models import ModelSpec
 
-Shapes = Mapping[str, tuple[int, ...]]
-"""Shapes of a state dict's tensors by key: all that an architecture is recognised by."""
+__all__ = ["Architecture", "Shapes", "architectures", "by_family", "register"]
 
 
 class Architecture(NamedTuple):
-    """How to recognise a network and convert it.
+    """How to recognise a family of networks and convert it.
 
     Attributes:
-      name: as shown to users.
-      rules: the complete table of rules.
-      spec: reads the ModelSpec off the shapes; returns a sentence instead when the keys fit and a shape
-        does not.
+      family: as in ``ModelSpec.family``.
+      read: gives the spec of a state dict with these shapes, None if the keys are those of another family, or
+        a sentence if they are this family's and a shape does not fit.
+      canonical: gives the name that the twin has for a key, for files that name the same tensors otherwise.
+      rules: makes the table from the network's leaves by path.
+      example: name of a typical member, for telling what an unknown checkpoint is nearest to.
     """
 
-    name: str
-    rules: tuple[Rule, ...]
-    spec: Callable[[Shapes], ModelSpec | str]
+    family: str
+    read: Callable[[Shapes], ModelSpec | str | None]
+    canonical: Callable[[str], str] = str
+    rules: Callable[[Mapping[str, Any]], tuple[Rule, ...]] = named_alike
+    example: str | None = None
 
 
-ARCHITECTURES: tuple[Architecture, ...] = (
-    Architecture("small_vgg", tuple(small_vgg.rules()), small_vgg.spec),
-)
+_ARCHITECTURES = {
+    architecture.family: architecture
+    for architecture in (
+        Architecture("small_vgg", small_vgg.read, example="small_vgg"),
+        Architecture("preact_resnet", resnet.read_preact, example="preact_resnet18"),
+        Architecture("resnet", resnet.read, example="resnet18"),
+        Architecture("wide_resnet", resnet.read_wide, example="wide_resnet28_10"),
+        Architecture("vgg", vgg.read, example="vgg16_bn"),
+        Architecture("densenet", densenet.read, densenet.canonical, example="densenet121"),
+        Architecture("mobilenet_v3", mobile.read_mobilenet_v3, example="mobilenet_v3_large"),
+        Architecture("efficientnet", mobile.read_efficientnet, example="efficientnet_b0"),
+        Architecture("convnext", convnext.read, example="convnext_tiny"),
+        Architecture("vit", vit.read, vit.canonical, example="vit_b_16"),
+    )
+}
 
 
-def by_name(name: str) -> Architecture:
-    """The architecture of that name.
+def architectures() -> tuple[Architecture, ...]:
+    """All architectures, those registered last first."""
+    return tuple(reversed(_ARCHITECTURES.values()))
+
+
+def register(architecture: Architecture) -> None:
+    """Makes an architecture known to the converters and to every command of this process.
+
+    Raises:
+      ValueError: if there is one for that family.
+    """
+    if architecture.family in _ARCHITECTURES:
+        raise ValueError(f"family={architecture.family!r} is registered already; choose another name.")
+    _ARCHITECTURES[architecture.family] = architecture
+
+
+def by_family(family: str) -> Architecture:
+    """The architecture of that family.
 
     Raises:
       KeyError: if there is none.
     """
-    return {architecture.name: architecture for architecture in ARCHITECTURES}[name]
+    return _ARCHITECTURES[family]

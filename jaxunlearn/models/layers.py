@@ -1,19 +1,43 @@
-"""Layers that compute what their PyTorch namesakes compute, in NHWC."""
+"""Layers that compute what their PyTorch namesakes compute, in NHWC.
+
+Submodules of the networks carry the names that they have in PyTorch, dots included: the name of a leaf then
+is its key in a state dict, and the converters need no table.
+"""
+
+import functools
+from typing import TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+Activations: TypeAlias = Float[Array, "n _ _ _"]
+"""Images or what a network makes of them, NHWC."""
+
+Answer: TypeAlias = tuple[Float[Array, "n classes"], Float[Array, "n d"]]
+"""Logits, and the features that the last linear layer reads."""
 
 
 class Conv(nn.Module):
-    """A 3x3 convolution with stride 1 and a border of zeros, like ``torch.nn.Conv2d(..., 3, padding=1)``.
+    """A convolution with a border of zeros, like ``torch.nn.Conv2d``.
 
     Attributes:
       features: output channels.
+      window: side of the kernel.
+      stride: of the window.
+      padding: zeros on every side; None keeps the size at stride 1.
+      groups: that the channels are divided into; as many as channels make it depthwise.
+      use_bias: whether there is a bias.
     """
 
     features: int
+    window: int = 3
+    stride: int = 1
+    padding: int | None = None
+    groups: int = 1
+    use_bias: bool = False
 
     @nn.compact
     def __call__(
@@ -21,15 +45,22 @@ class Conv(nn.Module):
         x: Float[Array, "n h w c"],
         scale: Float[Array, " d"] | float = 1.0,
         shift: Float[Array, " d"] | float = 0.0,
-    ) -> Float[Array, "n h w d"]:
+    ) -> Float[Array, "n h2 w2 d"]:
         """scale * conv(x) + shift, where the scale goes into the kernel and not over the activations."""
-        shape = (3, 3, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, x.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
+        shape = (self.window, self.window, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", nn.initializers.kaiming_normal(), shape, x.dtype)
+        border = self.window // 2 if self.padding is None else self.padding
         out = jax.lax.conv_general_dilated(
-            x, kernel * scale, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+            x,
+            kernel * scale,
+            (self.stride, self.stride),
+            ((border, border), (border, border)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
         )
-        return out + (bias * scale + shift)
+        if self.use_bias:
+            shift = self.param("bias", nn.initializers.zeros, (self.features,), x.dtype) * scale + shift
+        return out + shift
 
 
 class BatchNorm(nn.Module):
@@ -62,8 +93,11 @@ class BatchNorm(nn.Module):
         scale = self.scale * jax.lax.rsqrt(self.var.value + self.eps)
         return scale, self.bias - self.mean.value * scale
 
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        """Training: normalises over all axes but the last and moves the running statistics."""
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n h w c"]:
+        """Normalises over all axes but the last; training moves the running statistics."""
+        if not train:
+            scale, shift = self.affine()
+            return x * scale + shift
         axes = tuple(range(x.ndim - 1))
         count = x.size // self.channels
         mean, var = jnp.mean(x, axes), jnp.var(x, axes)
@@ -76,29 +110,85 @@ class BatchNorm(nn.Module):
 
 def conv_norm(
     conv: Conv, norm: BatchNorm, x: Float[Array, "n h w c"], *, train: bool
-) -> Float[Array, "n h w d"]:
+) -> Float[Array, "n h2 w2 d"]:
     """A convolution and its normalisation.
 
     In evaluation the normalisation goes into the kernel: one pass over the activations less in every forward,
     backward and second-order product, and one reduction instead of three in the gradient of the parameters.
     """
-    return norm(conv(x)) if train else conv(x, *norm.affine())
+    return norm(conv(x), train=True) if train else conv(x, *norm.affine())
 
 
-def max_pool_2x2(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
-    """Maximum over 2x2 windows with stride 2; an odd last row or column is dropped.
+class StochasticDepth(nn.Module):
+    """Leaves a residual branch out of whole images while training, and scales up where it stays.
+
+    Attributes:
+      rate: share of the images that go without.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n ..."], *, train: bool) -> Float[Array, "n ..."]:
+        """The branch, thinned out when training (``torchvision.ops.StochasticDepth``, row mode)."""
+        every_axis_but_the_first = tuple(range(1, x.ndim))
+        return nn.Dropout(self.rate, broadcast_dims=every_axis_but_the_first, deterministic=not train)(x)
+
+
+def layer_norm(name: str) -> nn.LayerNorm:
+    """Layer normalisation over the channels as vision transformers have it: eps 1e-6, two-pass variance."""
+    return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False, name=name)
+
+
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The exact GELU, PyTorch's default; JAX's default is an approximation."""
+    return nn.gelu(x, approximate=False)
+
+
+def max_pool(
+    x: Float[Array, "n h w c"], window: int = 2, stride: int = 2, padding: int = 0
+) -> Float[Array, "n h2 w2 c"]:
+    """Maximum over square windows; rows and columns that fill no window are dropped.
 
     The gradient goes to the first of tied elements in row-major order, as PyTorch's does: saturated
     pixels tie, and splitting the gradient moves a perturbation by percents. A chain of selections
     rather than ``lax.reduce_window``, because its derivatives fuse with their neighbours: on CPU a whole
     hypergradient takes 15 % less time and a third less memory.
     """
+    border = (padding, padding)
+    x = jnp.pad(x, ((0, 0), border, border, (0, 0)), constant_values=-jnp.inf)
+    height, width = ((side - window) // stride * stride + 1 for side in x.shape[1:3])
+    starts = [(row, column) for row in range(window) for column in range(window)]
+    elements = [x[:, i : i + height : stride, j : j + width : stride] for i, j in starts]
+    return functools.reduce(lambda best, other: jnp.where(other > best, other, best), elements)
+
+
+def avg_pool_2x2(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
+    """Mean over 2x2 windows with stride 2; an odd last row or column is dropped."""
     height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
     x = x[:, :height, :width]
-    best = x[:, ::2, ::2]
-    for other in (x[:, ::2, 1::2], x[:, 1::2, ::2], x[:, 1::2, 1::2]):
-        best = jnp.where(other > best, other, best)
-    return best
+    return x.reshape(x.shape[0], height // 2, 2, width // 2, 2, x.shape[3]).mean((2, 4))
+
+
+def adaptive_avg_pool(x: Float[Array, "n h w c"], side: int) -> Float[Array, "n {side} {side} c"]:
+    """Means over side x side windows that cover the input evenly (``torch.nn.AdaptiveAvgPool2d``).
+
+    Window i of m over n elements reaches from floor(i n / m) to ceil((i + 1) n / m); a small input is enlarged.
+    """
+    if x.shape[1:3] == (side, side):
+        return x
+    if side == 1:
+        return x.mean((1, 2), keepdims=True)
+    rows, columns = (jnp.asarray(_pooling_matrix(length, side), x.dtype) for length in x.shape[1:3])
+    return jnp.einsum("nhwc,ih,jw->nijc", x, rows, columns)
+
+
+def _pooling_matrix(length: int, side: int) -> np.ndarray:
+    matrix = np.zeros((side, length))
+    for i in range(side):
+        start, stop = i * length // side, -(-(i + 1) * length // side)
+        matrix[i, start:stop] = 1 / (stop - start)
+    return matrix
 
 
 def flatten_chw(x: Float[Array, "n h w c"]) -> Float[Array, "n d"]:

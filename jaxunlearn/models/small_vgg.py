@@ -4,13 +4,13 @@ Source: github.com/YiZeng623/I-BAU, models.py (``small_VGG16``): three stages of
 batch normalisation and ELU, each stage closed by 2x2 max-pooling and dropout, then one linear layer.
 """
 
-from collections.abc import Sequence
-
 import flax.linen as nn
-from jaxtyping import Array, Float
 
-from jaxunlearn.models.layers import BatchNorm, Conv, conv_norm, flatten_chw, max_pool_2x2
+from jaxunlearn.models.layers import Activations, Answer, BatchNorm, Conv, conv_norm, flatten_chw, max_pool
 from jaxunlearn.models.spec import ModelSpec
+
+# Each stage is conv, norm, ELU, conv, norm, ELU, pool, dropout; a convolution's norm follows it directly.
+CONVOLUTIONS = (0, 3, 8, 11, 16, 19)
 
 
 class SmallVGG(nn.Module):
@@ -23,22 +23,20 @@ class SmallVGG(nn.Module):
     """
 
     classes: int
-    widths: Sequence[int] = (32, 64, 128)
-    dropout: Sequence[float] = (0.3, 0.4, 0.4)
+    widths: tuple[int, ...] = (32, 64, 128)
+    dropout: tuple[float, ...] = (0.3, 0.4, 0.4)
 
     @nn.compact
-    def __call__(
-        self, images: Float[Array, "n h w c"], *, train: bool
-    ) -> tuple[Float[Array, "n classes"], Float[Array, "n d"]]:
+    def __call__(self, images: Activations, *, train: bool) -> Answer:
         """Returns logits and the flattened activations that the linear layer reads."""
         x = images
-        for stage, (width, rate) in enumerate(zip(self.widths, self.dropout, strict=True)):
-            for half in range(2):
-                index = 2 * stage + half
-                conv, norm = Conv(width, name=f"conv{index}"), BatchNorm(width, name=f"bn{index}")
-                x = nn.elu(conv_norm(conv, norm, x, train=train))
-            x = max_pool_2x2(x)
-            x = nn.Dropout(rate, deterministic=not train, name=f"dropout{stage}")(x)
+        for index, position in enumerate(CONVOLUTIONS):
+            stage, second = divmod(index, 2)
+            conv = Conv(self.widths[stage], use_bias=True, name=f"features.{position}")
+            norm = BatchNorm(self.widths[stage], name=f"features.{position + 1}")
+            x = nn.elu(conv_norm(conv, norm, x, train=train))
+            if second:
+                x = nn.Dropout(self.dropout[stage], deterministic=not train)(max_pool(x))
         features = flatten_chw(x)
         return nn.Dense(self.classes, name="classifier")(features), features
 
@@ -54,4 +52,12 @@ def small_vgg(
       >>> small_vgg(10).image_shape
       (32, 32, 3)
     """
-    return ModelSpec("small_vgg", SmallVGG(classes, widths), image_shape, classes, head="classifier")
+    return ModelSpec(
+        "small_vgg",
+        "small_vgg",
+        SmallVGG(classes, widths),
+        image_shape,
+        classes,
+        head="classifier",
+        assumed=("activation ELU", "square images"),
+    )

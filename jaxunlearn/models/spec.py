@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
 
 from jaxunlearn._typing import Images, PRNGKey, Variables
+
+ImageShape: TypeAlias = tuple[int, int, int]
+"""(height, width, channels)"""
 
 
 @dataclass(frozen=True)
@@ -15,18 +18,24 @@ class ModelSpec:
     """A network and the facts about it that its variables do not carry.
 
     Attributes:
-      name: of the architecture, as shown to users.
+      name: of the network, as shown to users (``resnet50``).
+      family: of networks that the converters read by one rule (``resnet``).
       module: the Flax Linen module; called with pixels and ``train``, it returns logits and features.
-      image_shape: (height, width, channels) of its inputs.
+      image_shape: (height, width, channels) of its inputs; where ``any_size``, the usual ones.
       classes: the number of logits.
       head: path of the last linear layer inside ``variables["params"]``, joined by slashes.
+      any_size: whether images of another size fit as well.
+      assumed: what a state dict cannot show and was taken as usual for the family.
     """
 
     name: str
+    family: str
     module: nn.Module
-    image_shape: tuple[int, int, int]
+    image_shape: ImageShape
     classes: int
     head: str
+    any_size: bool = False
+    assumed: tuple[str, ...] = ()
 
     def apply(
         self,

@@ -1,0 +1,337 @@
+"""Every twin computes what its PyTorch original computes: logits, gradients, running statistics."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from converters import convert
+from experiments.torch_ibau import SmallVGG
+from jaxunlearn._tree import named_leaves
+from jaxunlearn.models import ModelSpec
+from tests.torch_models import CifarResNet, PlainVGG, Resizing, WideResNet, randomise
+from tests.vision import models as tv
+
+CLASSES = 7
+
+
+def _vgg(stages: str, batch_norm: bool) -> torch.nn.Module:
+    layers = tv.vgg.make_layers([int(s) if s != "M" else s for s in stages.split()], batch_norm=batch_norm)
+    network = tv.VGG(layers, init_weights=False, dropout=0.0)
+    width = [part for part in layers if isinstance(part, torch.nn.Conv2d)][-1].out_channels
+    # torchvision's own first matrix has a hundred million entries.
+    for index, (inputs, outputs) in {0: (49 * width, 24), 3: (24, 16), 6: (16, CLASSES)}.items():
+        network.classifier[index] = torch.nn.Linear(inputs, outputs)
+    return network
+
+
+def _mobilenet_v3() -> torch.nn.Module:
+    rows, last = tv.mobilenetv3._mobilenet_v3_conf("mobilenet_v3_large", width_mult=0.25)
+    return tv.MobileNetV3(rows, last, num_classes=CLASSES, dropout=0.0)
+
+
+def _efficientnet() -> torch.nn.Module:
+    rows, last = tv.efficientnet._efficientnet_conf("efficientnet_b0", width_mult=0.3, depth_mult=0.3)
+    return tv.EfficientNet(
+        rows, dropout=0.0, stochastic_depth_prob=0.0, last_channel=last, num_classes=CLASSES
+    )
+
+
+def _convnext() -> torch.nn.Module:
+    row = tv.convnext.CNBlockConfig
+    rows = [row(8, 16, 2), row(16, 24, 1), row(24, 32, 1), row(32, None, 2)]
+    return tv.ConvNeXt(rows, stochastic_depth_prob=0.0, num_classes=CLASSES)
+
+
+def _vit(side: int = 32) -> torch.nn.Module:
+    return tv.VisionTransformer(side, 8, 2, 2, 128, 96, num_classes=CLASSES)
+
+
+# Small members of every family; what is read off the shapes makes them different from the usual ones.
+SMALL: dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ...]]] = {
+    "small_vgg": (lambda: SmallVGG(CLASSES, side=32, widths=(4, 6, 8)), (32,)),
+    "preact_resnet": (
+        lambda: CifarResNet((2, 1), (4, 8), bottleneck=False, preact=True, classes=CLASSES),
+        (32, 45),
+    ),
+    "preact_bottleneck": (
+        lambda: CifarResNet((2, 1), (4, 8), bottleneck=True, preact=True, classes=CLASSES),
+        (32, 45),
+    ),
+    "resnet_cifar": (
+        lambda: CifarResNet((2, 1), (4, 8), bottleneck=False, preact=False, classes=CLASSES),
+        (32, 45),
+    ),
+    "resnet": (lambda: tv.ResNet(tv.resnet.BasicBlock, [1, 2, 1, 1], num_classes=CLASSES), (32, 61)),
+    "resnet_bottleneck": (
+        lambda: tv.ResNet(
+            tv.resnet.Bottleneck, [2, 1, 1, 1], num_classes=CLASSES, groups=2, width_per_group=32
+        ),
+        (64,),
+    ),
+    "wide_resnet": (lambda: WideResNet(2, 2, 4, CLASSES), (32, 45)),
+    "vgg": (lambda: _vgg("4 M 6 8 M 8 M 8 M 8 M", batch_norm=False), (32, 64, 250)),
+    "vgg_bn": (lambda: _vgg("4 M 6 8 M 8 M 8 M 8 M", batch_norm=True), (32, 77)),
+    "vgg_cifar": (lambda: PlainVGG([[4], [6, 8], [8]], CLASSES), (32, 41)),
+    "densenet": (lambda: tv.DenseNet(8, (2, 2, 2), 12, num_classes=CLASSES), (32, 75)),
+    "mobilenet_v3": (_mobilenet_v3, (32, 75)),
+    "efficientnet": (_efficientnet, (32, 75)),
+    "convnext": (_convnext, (32, 75)),
+    "vit": (_vit, (32,)),
+    "vit_resizing": (lambda: Resizing(_vit(), 32), (20, 24)),
+}
+
+# The networks as they are used, at the sizes that they are used at.
+FULL: dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ...]]] = {
+    **{
+        f"{kind}{depth}": (
+            functools.partial(
+                CifarResNet,
+                blocks,
+                (64, 128, 256, 512),
+                bottleneck=depth == 50,
+                preact=kind == "preact_resnet",
+            ),
+            (32, 64),
+        )
+        for kind in ("preact_resnet", "resnet_cifar")
+        for depth, blocks in ((18, (2, 2, 2, 2)), (34, (3, 4, 6, 3)), (50, (3, 4, 6, 3)))
+    },
+    **{name: (getattr(tv, name), (32, 64, 224)) for name in ("resnet18", "resnet34", "resnet50")},
+    **{
+        f"vgg{depth}{suffix}": (getattr(tv, f"vgg{depth}{suffix}"), (32, 64, 224))
+        for depth in (11, 13, 16, 19)
+        for suffix in ("", "_bn")
+    },
+    "wide_resnet28_10": (WideResNet, (32, 64)),
+    **{
+        name: (getattr(tv, name), (32, 64, 224))
+        for name in (
+            "densenet121",
+            "densenet161",
+            "mobilenet_v3_large",
+            "efficientnet_b0",
+            "efficientnet_b3",
+            "convnext_tiny",
+        )
+    },
+    "vit_b_16": (tv.vit_b_16, (224,)),
+    "vit_b_16_resizing": (lambda: Resizing(tv.vit_b_16(), 224), (32, 64)),
+}
+
+
+def converted(network: torch.nn.Module) -> tuple[ModelSpec, Any]:
+    arrays = {key: value.numpy().copy() for key, value in network.state_dict().items()}
+    return convert.from_torch(arrays)
+
+
+def still(module: Any) -> Any:
+    """The module with nothing random in training."""
+    rates = {
+        field.name: tuple(0.0 for _ in rate)
+        if isinstance(rate := getattr(module, field.name), tuple)
+        else 0.0
+        for field in dataclasses.fields(module)
+        if field.name in ("dropout", "drop")
+    }
+    return dataclasses.replace(module, **rates)
+
+
+def batch(side: int, count: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    images = rng.random((count, side, side, 3)).astype(np.float32)
+    return images, rng.integers(0, CLASSES, count)
+
+
+def to_nchw(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+def distance(found: np.ndarray, true: np.ndarray) -> float:
+    return float(np.linalg.norm(found - true) / max(float(np.linalg.norm(true)), 1e-12))
+
+
+def check_logits(network: torch.nn.Module, side: int, count: int) -> None:
+    spec, variables = converted(network.eval())
+    images, _ = batch(side, count)
+    with torch.no_grad():
+        true = network(to_nchw(images)).numpy()
+    found = np.asarray(jax.jit(lambda v, x: spec.apply(v, x, train=False)[0])(variables, images))
+    assert float(np.ptp(true)) > 0.01  # otherwise agreement says nothing
+    np.testing.assert_allclose(found, true, atol=1e-4)
+    assert np.array_equal(found.argmax(1), true.argmax(1))
+
+
+def check_gradients(network: torch.nn.Module, side: int, count: int) -> None:
+    spec, variables = converted(network.eval())
+    images, labels = batch(side, count)
+    pixels = to_nchw(images).requires_grad_()
+    torch.nn.functional.cross_entropy(network(pixels), torch.from_numpy(labels)).backward()
+    true = {key: p.grad.numpy() for key, p in network.named_parameters()}
+
+    def loss(params: Any, x: jax.Array) -> jax.Array:
+        logits = spec.apply({**variables, "params": params}, x, train=False)[0]
+        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(count), labels])
+
+    found, found_pixels = jax.jit(jax.grad(loss, argnums=(0, 1)))(variables["params"], jnp.asarray(images))
+    assert distance(np.asarray(found_pixels).transpose(0, 3, 1, 2), pixels.grad.numpy()) < 1e-4
+    back = convert.to_torch(spec, {**variables, "params": found})
+    keys = {convert.canonical(spec, key): key for key in true}
+    flat = [
+        np.concatenate([grads[key].ravel() for key in grads])
+        for grads in ({key: back[key] for key in keys}, {key: true[keys[key]] for key in keys})
+    ]
+    assert distance(*flat) < 1e-4
+
+
+def check_statistics(network: torch.nn.Module, side: int, count: int) -> None:
+    spec, variables = converted(network.train())
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    spec = dataclasses.replace(spec, module=still(spec.module))
+    step = jax.jit(lambda v, x: {**v, **pick(spec.apply(v, x, train=True)[1])})
+    for seed in range(3):
+        images, _ = batch(side, count, seed)
+        with torch.no_grad():
+            network(to_nchw(images))
+        variables = step(variables, images)
+    true = {key: value.numpy() for key, value in network.state_dict().items()}
+    back = convert.to_torch(spec, variables)
+    statistics = [key for key in true if key.endswith(("running_mean", "running_var"))]
+    for key in statistics:
+        np.testing.assert_allclose(back[convert.canonical(spec, key)], true[key], rtol=1e-5, atol=1e-5)
+
+
+def pick(aux: dict[str, Any]) -> dict[str, Any]:
+    return {"batch_stats": aux["batch_stats"]} if "batch_stats" in aux else {}
+
+
+def check_round_trip(network: torch.nn.Module) -> None:
+    state_dict = network.state_dict()
+    for number, (key, value) in enumerate(state_dict.items()):
+        if key.endswith("num_batches_tracked"):
+            value.fill_(number)
+    arrays = {key: value.numpy().copy() for key, value in state_dict.items()}
+    for dtype in (np.float32, np.float16, np.float64):
+        cast = {k: a.astype(dtype) if a.dtype == np.float32 else a for k, a in arrays.items()}
+        spec, variables = convert.from_torch(cast)
+        variables = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), variables)
+        back = convert.to_torch(spec, variables, like=cast)
+        assert list(back) == list(cast)
+        for key, array in cast.items():
+            assert back[key].dtype == array.dtype
+            np.testing.assert_array_equal(back[key], array)
+
+
+@pytest.mark.parametrize(("name", "side"), [(n, side) for n, (_, sides) in SMALL.items() for side in sides])
+def test_logits(name: str, side: int) -> None:
+    torch.manual_seed(0)
+    check_logits(randomise(SMALL[name][0](), 1), side, count=4)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_gradients(name: str) -> None:
+    torch.manual_seed(0)
+    check_gradients(randomise(SMALL[name][0](), 2), SMALL[name][1][0], count=4)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_running_statistics(name: str) -> None:
+    torch.manual_seed(0)
+    check_statistics(randomise(SMALL[name][0](), 3), max(SMALL[name][1][0], 32), count=8)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_round_trip(name: str) -> None:
+    torch.manual_seed(0)
+    check_round_trip(randomise(SMALL[name][0](), 4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "side"), [(n, side) for n, (_, sides) in FULL.items() for side in sides])
+def test_full_size_logits(name: str, side: int) -> None:
+    torch.manual_seed(0)
+    check_logits(FULL[name][0](), side, count=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FULL)
+def test_full_size_gradients(name: str) -> None:
+    torch.manual_seed(0)
+    check_gradients(FULL[name][0](), FULL[name][1][0], count=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FULL)
+def test_full_size_statistics(name: str) -> None:
+    torch.manual_seed(0)
+    check_statistics(FULL[name][0](), max(64, FULL[name][1][0]), count=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FULL)
+def test_full_size_names_and_round_trip(name: str) -> None:
+    torch.manual_seed(0)
+    network = FULL[name][0]()
+    assert converted(network)[0].name == name.removesuffix("_resizing").replace("resnet_cifar", "resnet") + (
+        "_cifar" if name.startswith("resnet_cifar") else ""
+    )
+    check_round_trip(network)
+
+
+def test_other_names_of_the_same_tensors() -> None:
+    """timm's vision transformer and old torchvision files, by renaming what torchvision writes now."""
+    torch.manual_seed(0)
+    arrays = {key: value.numpy() for key, value in randomise(_vit(), 0).state_dict().items()}
+    timm = {
+        key.replace("class_token", "cls_token")
+        .replace("encoder.pos_embedding", "pos_embed")
+        .replace("conv_proj", "patch_embed.proj")
+        .replace("encoder.layers.encoder_layer_", "blocks.")
+        .replace("ln_1", "norm1")
+        .replace("ln_2", "norm2")
+        .replace("self_attention.in_proj_", "attn.qkv.")
+        .replace("self_attention.out_proj", "attn.proj")
+        .replace("mlp.0", "mlp.fc1")
+        .replace("mlp.3", "mlp.fc2")
+        .replace("encoder.ln.", "norm.")
+        .replace("heads.head", "head"): array
+        for key, array in arrays.items()
+    }
+    old = {
+        key.replace("mlp.0", "mlp.linear_1").replace("mlp.3", "mlp.linear_2"): a for key, a in arrays.items()
+    }
+    expected = convert.from_torch(arrays)
+    for renamed in (timm, old):
+        assert len(set(renamed) & set(arrays)) < len(arrays)
+        spec, variables = convert.from_torch(renamed)
+        assert spec == expected.spec
+        for name, leaf in named_leaves(variables).items():
+            np.testing.assert_array_equal(leaf, named_leaves(expected.variables)[name])
+        assert list(convert.to_torch(spec, variables, like=renamed)) == list(renamed)
+
+
+def test_the_densenet_of_old_files() -> None:
+    network = randomise(tv.DenseNet(8, (2, 2), 12, num_classes=CLASSES), 0)
+    arrays = {key: value.numpy() for key, value in network.state_dict().items()}
+    old = {
+        key.replace("norm1", "norm.1")
+        .replace("norm2", "norm.2")
+        .replace("conv1", "conv.1")
+        .replace("conv2", "conv.2")
+        if "denselayer" in key
+        else key: array
+        for key, array in arrays.items()
+        if not key.endswith("num_batches_tracked")
+    }
+    spec, variables = convert.from_torch(old)
+    back = convert.to_torch(spec, variables, like=old)
+    for key, array in old.items():
+        np.testing.assert_array_equal(back[key], array)
