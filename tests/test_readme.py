@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from converters import convert, torch_io
+from converters import arch, convert, torch_io
 from jaxunlearn.models import small_vgg
 
+PAGE = Path(__file__).parents[1] / "docs" / "adding-a-model.md"
 README = (Path(__file__).parents[1] / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
@@ -21,6 +22,21 @@ def test_example(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     arrays = convert.to_torch(spec, jax.tree.map(np.asarray, spec.init(jax.random.key(0))))
     Path("model.pth").write_bytes(torch_io.new_state_dict_bytes(arrays))
     exec(compile(EXAMPLES[number], f"README example {number}", "exec"), {})  # noqa: S102  # our own text
+
+
+def test_the_page_on_adding_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its blocks in order are one program; run as a script, it cleans the new network's checkpoint."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(arch, "_ARCHITECTURES", dict(arch._ARCHITECTURES))
+    flags = ["--ckpt", "tiny.pth", "--clean", "digits[:100]", "--rounds", "1", "--out", "out"]
+    monkeypatch.setattr("sys.argv", ["my_tiny_net.py", *flags])
+    with pytest.raises(SystemExit) as ended:
+        exec(compile("\n".join(blocks), str(PAGE), "exec"), {"__name__": "__main__"})  # noqa: S102  # our own text
+    assert ended.value.code == 0, capsys.readouterr().err
+    assert torch_io.read(Path("out/model.pth")).content["epoch"] == 3
 
 
 def test_there_are_examples() -> None:

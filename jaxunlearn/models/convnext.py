@@ -5,6 +5,7 @@ Source: Liu et al., A ConvNet for the 2020s (2022), as in torchvision.
 
 import flax.linen as nn
 
+from jaxunlearn._typing import Images
 from jaxunlearn.models.layers import Activations, Answer, Conv, StochasticDepth, gelu, layer_norm
 from jaxunlearn.models.spec import ImageShape, ModelSpec
 
@@ -45,7 +46,7 @@ class ConvNeXt(nn.Module):
     drop: float = 0.1
 
     @nn.compact
-    def __call__(self, images: Activations, *, train: bool) -> Answer:
+    def __call__(self, images: Images, *, train: bool) -> Answer:
         """Returns logits and the normalised means that the linear layer reads."""
         stem = Conv(self.widths[0], 4, 4, padding=0, use_bias=True, name="features.0.0")
         x = layer_norm("features.0.1")(stem(images))

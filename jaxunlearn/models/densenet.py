@@ -6,6 +6,7 @@ Source: Huang et al., Densely Connected Convolutional Networks (2017), as in tor
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxunlearn._typing import Images
 from jaxunlearn.models.layers import Activations, Answer, BatchNorm, Conv, avg_pool_2x2, conv_norm, max_pool
 from jaxunlearn.models.spec import ImageShape, ModelSpec
 
@@ -55,7 +56,7 @@ class DenseNet(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, images: Activations, *, train: bool) -> Answer:
+    def __call__(self, images: Images, *, train: bool) -> Answer:
         """Returns logits and the means that the linear layer reads."""
         conv = Conv(self.stem, 7, 2, name="features.conv0")
         norm = BatchNorm(self.stem, name="features.norm0")

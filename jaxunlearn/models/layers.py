@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxunlearn._typing import Images
+
 Activations: TypeAlias = Float[Array, "n _ _ _"]
-"""Images or what a network makes of them, NHWC."""
+"""What a network makes of images, NHWC."""
 
 Answer: TypeAlias = tuple[Float[Array, "n classes"], Float[Array, "n d"]]
 """Logits, and the features that the last linear layer reads."""
@@ -42,16 +44,16 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "n h w c"],
+        x: Images,
         scale: Float[Array, " d"] | float = 1.0,
         shift: Float[Array, " d"] | float = 0.0,
-    ) -> Float[Array, "n h2 w2 d"]:
+    ) -> Activations:
         """scale * conv(x) + shift, where the scale goes into the kernel and not over the activations."""
         shape = (self.window, self.window, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", nn.initializers.kaiming_normal(), shape, x.dtype)
         border = self.window // 2 if self.padding is None else self.padding
         out = jax.lax.conv_general_dilated(
-            x,
+            jnp.asarray(x),
             kernel * scale,
             (self.stride, self.stride),
             ((border, border), (border, border)),
@@ -108,9 +110,7 @@ class BatchNorm(nn.Module):
         return (x - mean) * (self.scale * jax.lax.rsqrt(var + self.eps)) + self.bias
 
 
-def conv_norm(
-    conv: Conv, norm: BatchNorm, x: Float[Array, "n h w c"], *, train: bool
-) -> Float[Array, "n h2 w2 d"]:
+def conv_norm(conv: Conv, norm: BatchNorm, x: Images, *, train: bool) -> Activations:
     """A convolution and its normalisation.
 
     In evaluation the normalisation goes into the kernel: one pass over the activations less in every forward,

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array
 
+from jaxunlearn._typing import Images
 from jaxunlearn.models.layers import Activations, Answer, BatchNorm, Conv, StochasticDepth, conv_norm
 from jaxunlearn.models.spec import ImageShape, ModelSpec
 
@@ -127,7 +128,7 @@ class MobileNetV3(nn.Module):
     dropout: float = 0.2
 
     @nn.compact
-    def __call__(self, images: Activations, *, train: bool) -> Answer:
+    def __call__(self, images: Images, *, train: bool) -> Answer:
         """Returns logits and the activations that the last linear layer reads."""
         momentum, eps = 0.01, 1e-3
         norm = BatchNorm(self.stem, momentum, eps, name="features.0.1")
@@ -172,7 +173,7 @@ class EfficientNet(nn.Module):
     eps: float = 1e-5
 
     @nn.compact
-    def __call__(self, images: Activations, *, train: bool) -> Answer:
+    def __call__(self, images: Images, *, train: bool) -> Answer:
         """Returns logits and the means that the linear layer reads."""
         norm = BatchNorm(self.stem, self.momentum, self.eps, name="features.0.1")
         x = nn.silu(conv_norm(Conv(self.stem, 3, 2, name="features.0.0"), norm, images, train=train))

@@ -6,6 +6,7 @@ torchvision; He et al., Identity Mappings (2016); Zagoruyko and Komodakis, Wide 
 
 import flax.linen as nn
 
+from jaxunlearn._typing import Images
 from jaxunlearn.models.layers import Activations, Answer, BatchNorm, Conv, conv_norm, max_pool
 from jaxunlearn.models.spec import ImageShape, ModelSpec
 
@@ -82,7 +83,7 @@ class ResNet(nn.Module):
     head: str = "fc"
 
     @nn.compact
-    def __call__(self, images: Activations, *, train: bool) -> Answer:
+    def __call__(self, images: Images, *, train: bool) -> Answer:
         """Returns logits and the means that the linear layer reads."""
         for_imagenet = self.stem_window == 7
         conv = Conv(self.stem, self.stem_window, 2 if for_imagenet else 1, name="conv1")
@@ -147,7 +148,7 @@ class PreActResNet(nn.Module):
     stem: int = 64
 
     @nn.compact
-    def __call__(self, images: Activations, *, train: bool) -> Answer:
+    def __call__(self, images: Images, *, train: bool) -> Answer:
         """Returns logits and the means that the linear layer reads."""
         x = Conv(self.stem, name="conv1")(images)
         for stage, (blocks, width, out) in enumerate(zip(self.blocks, self.widths, self.outs, strict=True)):
@@ -204,7 +205,7 @@ class WideResNet(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, images: Activations, *, train: bool) -> Answer:
+    def __call__(self, images: Images, *, train: bool) -> Answer:
         """Returns logits and the means that the linear layer reads."""
         x = Conv(self.stem, name="conv1")(images)
         for stage, out in enumerate(self.outs):

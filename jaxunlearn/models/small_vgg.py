@@ -5,8 +5,10 @@ batch normalisation and ELU, each stage closed by 2x2 max-pooling and dropout, t
 """
 
 import flax.linen as nn
+import jax.numpy as jnp
 
-from jaxunlearn.models.layers import Activations, Answer, BatchNorm, Conv, conv_norm, flatten_chw, max_pool
+from jaxunlearn._typing import Images
+from jaxunlearn.models.layers import Answer, BatchNorm, Conv, conv_norm, flatten_chw, max_pool
 from jaxunlearn.models.spec import ModelSpec
 
 # Each stage is conv, norm, ELU, conv, norm, ELU, pool, dropout; a convolution's norm follows it directly.
@@ -27,9 +29,9 @@ class SmallVGG(nn.Module):
     dropout: tuple[float, ...] = (0.3, 0.4, 0.4)
 
     @nn.compact
-    def __call__(self, images: Activations, *, train: bool) -> Answer:
+    def __call__(self, images: Images, *, train: bool) -> Answer:
         """Returns logits and the flattened activations that the linear layer reads."""
-        x = images
+        x = jnp.asarray(images)
         for index, position in enumerate(CONVOLUTIONS):
             stage, second = divmod(index, 2)
             conv = Conv(self.widths[stage], use_bias=True, name=f"features.{position}")

@@ -4,9 +4,10 @@ Source: Simonyan and Zisserman, Very Deep Convolutional Networks (2015), as in t
 """
 
 import flax.linen as nn
+import jax.numpy as jnp
 
+from jaxunlearn._typing import Images
 from jaxunlearn.models.layers import (
-    Activations,
     Answer,
     BatchNorm,
     Conv,
@@ -40,9 +41,9 @@ class VGG(nn.Module):
     dropout: float = 0.5
 
     @nn.compact
-    def __call__(self, images: Activations, *, train: bool) -> Answer:
+    def __call__(self, images: Images, *, train: bool) -> Answer:
         """Returns logits and the activations that the last linear layer reads."""
-        x, position = images, 0
+        x, position = jnp.asarray(images), 0
         for widths in self.stages:
             for width in widths:
                 conv = Conv(width, use_bias=True, name=f"features.{position}")

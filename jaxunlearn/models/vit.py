@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxunlearn.models.layers import Activations, Answer, Conv, gelu, layer_norm
+from jaxunlearn._typing import Images
+from jaxunlearn.models.layers import Answer, Conv, gelu, layer_norm
 from jaxunlearn.models.spec import ImageShape, ModelSpec
 
 Tokens: TypeAlias = Float[Array, "n t e"]
@@ -89,7 +90,7 @@ class VisionTransformer(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, images: Activations, *, train: bool) -> Answer:
+    def __call__(self, images: Images, *, train: bool) -> Answer:
         """Returns logits and the class token that the linear layer reads."""
         x = images
         if self.resizes:
