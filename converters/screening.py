@@ -8,7 +8,7 @@ import mmap
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from jaxunlearn._check import InputError
 
 _LARGEST_PICKLE_BYTES = 64 * 2**20
 _MOST_MEMBERS = 100_000
-_MOST_OPCODES = 5_000_000
+_MOST_OPCODES = 3_000_000
 _MOST_NODES = 100_000  # of one value, counting shared parts as often as they are used
 _DEEPEST = 100
 _LARGEST_GROWTH = 2  # of an archive's members over the file; torch.save does not compress
@@ -42,6 +42,10 @@ class _Opcodes(NamedTuple):
 
     globals: tuple[str, ...]
     problem: str | None
+
+
+class _UnreadableError(Exception):
+    """A pickle that is not worth following any further; the message is half a sentence."""
 
 
 class _Value(NamedTuple):
@@ -99,7 +103,8 @@ def refusal(
     path: Path, asked: tuple[str, ...], problem: str = "damaged, or another kind of file"
 ) -> InputError:
     """Why a file that asks for these names cannot be read, for the person who has it."""
-    odd = [name[:_LONGEST_NAME] for name in asked if not _harmless(name)]
+    # Names are the attacker's words: no control characters reach the terminal.
+    odd = [ascii(name)[1:-1][:_LONGEST_NAME] for name in asked if not _harmless(name)]
     if any(name.startswith("torch.nn.modules.") for name in odd):
         return InputError(
             f"{path} holds a whole pickled module ({odd[0]}), which cannot be read without running code; in "
@@ -112,7 +117,7 @@ def refusal(
         )
     if odd:
         return InputError(
-            f"{path} asks to run {odd[0]!s} when it is opened, so it was refused and nothing was run; do not open "
+            f"{path} asks to run {odd[0]} when it is opened, so it was refused and nothing was run; do not open "
             "it with other tools, and get a file that holds only weights."
         )
     return InputError(
@@ -208,6 +213,8 @@ def _read_opcodes(stream: "mmap.mmap | bytes") -> _Opcodes:
     asked: dict[str, None] = {}
     try:
         problem = _follow(stream, asked)
+    except _UnreadableError as error:
+        problem = str(error)
     except Exception:  # damaged opcodes raise anything from ValueError to struct.error
         problem = "damaged"
     return _Opcodes(tuple(asked), problem)
@@ -219,10 +226,7 @@ def _follow(stream: "mmap.mmap | bytes", asked: dict[str, None]) -> str | None:
     marks: list[int] = []
     memo: dict[int, _Value] = {}
     problem = None
-    for count, (opcode, argument, _) in enumerate(_opcodes_of(stream)):
-        name = opcode.name
-        if count > _MOST_OPCODES:
-            return "a pickle longer than any state dict needs"
+    for name, argument in _opcodes_of(stream):
         if name in _PUTS:
             memo[len(memo) if argument is None else argument] = stack[-1]
         elif name in _GETS:
@@ -238,36 +242,36 @@ def _follow(stream: "mmap.mmap | bytes", asked: dict[str, None]) -> str | None:
             operands, to_mark = _OPERANDS[name]
             cut = (marks.pop() if to_mark else len(stack)) - operands
             if cut < 0:
-                return "damaged"
+                raise _UnreadableError("damaged")
             taken = stack[cut:]
             del stack[cut:]
             stack.append(taken[0] if name in _IN_PLACE else _made_of(taken))
             if name == "STACK_GLOBAL":
                 asked[f"{taken[0].text}.{taken[1].text}"] = None
-            problem = problem or _problem_of(name, taken, stack[-1])
+            if name in ("REDUCE", "NEWOBJ") and not taken[0].named:
+                problem = problem or "it calls what it did not ask for"
         if name not in _KNOWN:
             problem = problem or f"torch.save writes no {name}"
     return problem
 
 
-def _problem_of(name: str, taken: list[_Value], made: _Value) -> str | None:
-    """What is wrong with an opcode that made one value of others."""
-    if name in ("REDUCE", "NEWOBJ") and not taken[0].named:
-        return "it calls what it did not ask for"
-    if made.nodes > _MOST_NODES or made.depth > _DEEPEST:
-        return "values nested without end"
-    return None
-
-
-def _opcodes_of(stream: "mmap.mmap | bytes") -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
-    return pickletools.genops(stream)  # type: ignore[arg-type]  # a memory map reads like a file
+def _opcodes_of(stream: "mmap.mmap | bytes") -> Iterator[tuple[str, Any]]:
+    """Names of opcodes with their arguments."""
+    genops: Callable[[Any], Any] = pickletools.genops  # a memory map reads like a file
+    for count, (opcode, argument, _) in enumerate(genops(stream)):
+        if count == _MOST_OPCODES:
+            raise _UnreadableError("a pickle longer than any state dict needs")
+        yield opcode.name, argument
 
 
 def _made_of(parts: list[_Value]) -> _Value:
     """A value that holds others."""
     if not parts:
         return _ATOM
-    return _Value(1 + sum(part.nodes for part in parts), 1 + max(part.depth for part in parts))
+    made = _Value(1 + sum(part.nodes for part in parts), 1 + max(part.depth for part in parts))
+    if made.nodes > _MOST_NODES or made.depth > _DEEPEST:
+        raise _UnreadableError("values nested without end")
+    return made
 
 
 def _operands(opcode: pickletools.OpcodeInfo) -> tuple[int, bool]:
