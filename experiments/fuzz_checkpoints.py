@@ -5,7 +5,7 @@ What      writes files of every family below into a temporary folder and reads e
           torch_io.read, convert.from_torch and inspect, and BackdoorBench's images where a file names some
 Hardware  two CPU cores
 Time      a quarter of an hour on an idle machine
-Expected  experiments/results/fuzz_checkpoints.json: every file gives a result or an InputError
+Expected  every file gives a result or an InputError; experiments/results/fuzz_checkpoints.json is of --files 2000
 
 Files are read in worker processes. An audit hook records every event that reading data has no business with
 (starting processes, exec, sockets, writing files outside the worker's own needs), the address space of a worker
