@@ -1,32 +1,41 @@
-"""The only importer of torch: checkpoints are read as data, never run, and written back as they came.
+"""Checkpoints are read as data, never run, and written back as they came. The only module that unpickles.
 
-A checkpoint may come from an attacker. So ``weights_only=True`` is explicit and there is no other way
-in, torch releases with known holes in that reader are refused, and what comes out is checked before use.
+A checkpoint may come from an attacker. So a file is screened before it is opened, ``weights_only=True`` is
+explicit and there is no other way in, torch releases with known holes in that reader are refused, and what
+comes out is checked before use.
 """
 
 import hashlib
 import io
 import math
-import pickletools
 import re
+import threading
 import warnings
-import zipfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 import torch
 
+from converters import safetensors_io, screening
+from converters.numpy_twins import TWINS, TwinArray, TwinDtype
+from converters.torch_weights import materialise
 from jaxunlearn._check import InputError
 
 _OLDEST_TORCH = (2, 10)  # CVE-2025-32434 and CVE-2026-24747: holes in the weights-only reader before it
-_CONTAINER_KEYS = ("net", "state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "_orig_mod.")
-_LARGEST_TENSOR_BYTES = 8 * 2**30
-_LARGEST_PICKLE_BYTES = 64 * 2**20
+_CONTAINER_KEYS = ("net", "state_dict", "model_state_dict", "model", "weights", "params")
+_AVERAGED = re.compile(r"(.*_)?ema(_.*)?")  # an exponential moving average of the weights: another network
+_PREFIXES = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "model.", "net.", "backbone.")
+_MOST_TENSORS = 20_000
+_LONGEST_KEY = 300
+_DEEPEST = 64
+_SHARED_TIMES = 4  # tensors over the file's size: weights may be shared, and so be counted more than once
+_SLACK_BYTES = 2**20
 _DTYPES = {
     torch.float32: np.float32,
     torch.float64: np.float64,
@@ -37,6 +46,29 @@ _DTYPES = {
     torch.uint8: np.uint8,
     torch.bool: np.bool_,
 }
+_LEAVES = frozenset(
+    {
+        *(type(None), bool, int, float, complex, str, bytes, bytearray),
+        *(torch.Tensor, torch.nn.Parameter, torch.Size, torch.device, torch.dtype),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a file says about its network and data; None where it says nothing (or something unusable).
+
+    Attributes:
+      model_name: of the architecture, in the words of the program that wrote the file.
+      num_classes: the number of classes.
+      clean_data: name of the data set.
+      img_size: (height, width, channels).
+    """
+
+    model_name: str | None = None
+    num_classes: int | None = None
+    clean_data: str | None = None
+    img_size: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,41 +76,98 @@ class Checkpoint:
     """A checkpoint file as read.
 
     Attributes:
-      arrays: the state dict as NumPy arrays by key, without ``prefix``, in the file's order.
+      arrays: the state dict as NumPy arrays by key, without ``prefix``, in the file's order. Not to be written
+        into: they share the memory of ``content``.
       container_key: under which the file's dictionary holds the state dict; None for a bare state dict.
       prefix: that every key of the file carries (``module.``), or "".
-      sha256: of the file, in hexadecimal.
-      content: what the file held, for writing back.
+      content: what the file held, for writing back; the metadata of a safetensors file.
+      kind: of container: ``zip`` (torch.save), ``legacy`` (torch.save before 1.6) or ``safetensors``.
+      size: of the file, in bytes.
+      globals: names that its pickles ask for.
+      facts: what it says about its network and data.
+      notices: what the user should know, in sentences.
     """
 
     arrays: dict[str, np.ndarray]
     container_key: str | None
     prefix: str
-    sha256: str
-    content: dict[str, Any]
+    content: Any
+    kind: str
+    size: int
+    globals: tuple[str, ...]
+    facts: Facts
+    notices: tuple[str, ...]
+    _hash: Future[str]
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file, in hexadecimal; a thread computes it beside the reading."""
+        return self._hash.result()
+
+    @property
+    def suffix(self) -> str:
+        """The usual ending of such a file's name."""
+        return ".safetensors" if self.kind == "safetensors" else ".pth"
 
 
-def read(path: Path) -> Checkpoint:
-    """Reads a PyTorch checkpoint without running anything in it.
+class _Opened(NamedTuple):
+    """A state dict as it lies in a file."""
+
+    tensors: Mapping[str, torch.Tensor]
+    container_key: str | None
+    content: Any
+
+
+def read(path: Path, key: str | None = None, *, finite: bool = True) -> Checkpoint:
+    """Reads a checkpoint without running anything in it.
 
     Args:
-      path: a file written by ``torch.save``: a state dict, or a dictionary that holds one under ``net``,
-        ``state_dict``, ``model_state_dict`` or ``model``.
+      path: a file written by ``torch.save``, a state dict or a dictionary that holds one (also BackdoorBench's
+        ``attack_result.pt`` and ``defense_result.pt``), or a safetensors file.
+      key: of the dictionary's entry to take, where it holds several state dicts or an unusual one.
+      finite: whether NaN and infinity are refused.
 
     Raises:
-      InputError: if the file is missing, is no checkpoint, asks to run code, holds a whole module, or
-        holds tensors that cannot be weights (odd types, huge, NaN or infinite).
+      InputError: if the file is missing, is no checkpoint, asks to run code, holds a whole module, leaves
+        open which state dict is meant, or holds tensors that cannot be weights.
     """
     _check_torch()
     if not path.exists():
         raise InputError(f"There is no file {path}; give the path of a PyTorch checkpoint.")
     if not path.is_file():
         raise InputError(f"{path} is not a file; give the path of a PyTorch checkpoint.")
-    content = _load(path)
-    state_dict, container_key = _state_dict_in(content, path)
-    prefix = next((p for p in _PREFIXES if all(key.startswith(p) for key in state_dict)), "")
-    arrays = {key.removeprefix(prefix): _to_numpy(key, tensor, path) for key, tensor in state_dict.items()}
-    return Checkpoint(arrays, container_key, prefix, hash_file(path), content)
+    try:
+        screened = screening.screen(path)
+        size = path.stat().st_size
+        sha256 = _hash_beside(path)
+        opened = (_open_safetensors if screened.kind == "safetensors" else _open_pickled)(path, key, screened)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+    except MemoryError:
+        raise screening.refusal(path, (), "it needs more memory than there is") from None
+    _check_keys(path, opened.tensors)
+    _check_tensors(path, opened.tensors, size)
+    plain, notices = materialise(opened.tensors)
+    content = opened.content
+    if notices:
+        tensors = _like(opened.tensors, plain)
+        content = tensors if opened.container_key is None else content | {opened.container_key: tensors}
+    prefix = _common_prefix(list(plain))
+    arrays = {name.removeprefix(prefix): _to_numpy(tensor) for name, tensor in plain.items()}
+    if finite:
+        _check_finite(path, arrays)
+    return Checkpoint(
+        arrays=arrays,
+        container_key=opened.container_key,
+        prefix=prefix,
+        content=content,
+        kind=screened.kind,
+        size=size,
+        globals=screened.globals,
+        facts=_facts_in(content),
+        notices=notices,
+        _hash=sha256,
+    )
 
 
 def encode(checkpoint: Checkpoint, arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -87,22 +176,25 @@ def encode(checkpoint: Checkpoint, arrays: Mapping[str, np.ndarray]) -> bytes:
     Same container, same keys in the same order, same dtypes and extra entries. Equal weights give equal
     bytes, whatever the file will be called.
     """
-    tensors = _with_tensors(checkpoint, arrays)
+    if checkpoint.kind == "safetensors":
+        return encode_safetensors(checkpoint, arrays)
+    content = checkpoint.content
     if checkpoint.container_key is None:
-        content: Any = tensors
+        content = _like(content, _with_keys(checkpoint, arrays))
     else:
-        content = type(checkpoint.content)(checkpoint.content)
-        content[checkpoint.container_key] = tensors
+        tensors = _like(content[checkpoint.container_key], _with_keys(checkpoint, arrays))
+        content = content | {checkpoint.container_key: tensors}
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
 
 
 def encode_safetensors(checkpoint: Checkpoint, arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The weights alone, under the checkpoint's keys, in the safetensors format."""
-    from safetensors.torch import save
-
-    return save(dict(_with_tensors(checkpoint, arrays)), metadata={"format": "pt"})
+    """The weights alone, under the file's keys, in the safetensors format."""
+    metadata = checkpoint.content if checkpoint.kind == "safetensors" else {"format": "pt"}
+    return safetensors_io.encode(
+        {f"{checkpoint.prefix}{key}": arrays[key] for key in checkpoint.arrays}, metadata
+    )
 
 
 def new_state_dict_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -132,141 +224,263 @@ def _check_torch() -> None:
         )
 
 
-def _load(path: Path) -> Any:
+def _hash_beside(path: Path) -> Future[str]:
+    """The hash of a file, computed in a thread."""
+    future: Future[str] = Future()
+
+    def compute() -> None:
+        try:
+            future.set_result(hash_file(path))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=compute, daemon=True).start()
+    return future
+
+
+def _open_safetensors(path: Path, key: str | None, screened: screening.Screened) -> _Opened:
+    if key is not None:
+        raise InputError(f"{path} is a safetensors file, which holds one state dict; leave --key away.")
+    content = bytearray(path.read_bytes())
     try:
-        with warnings.catch_warnings():
+        decoded = safetensors_io.decode(content)
+    except ValueError as error:
+        raise InputError(
+            f"{path} cannot be read as safetensors ({error}); the file is damaged, get an intact copy."
+        ) from None
+    return _Opened({name: _to_torch(array) for name, array in decoded.arrays.items()}, None, decoded.metadata)
+
+
+def _open_pickled(path: Path, key: str | None, screened: screening.Screened) -> _Opened:
+    twins = TWINS if any(name.startswith("numpy.") for name in screened.globals) else ()
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(twins)):
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = _plain(torch.load(path, map_location="cpu", weights_only=True))
+    except MemoryError:
+        raise
     except Exception as error:  # a hostile file can make the reader raise anything at all
-        raise _refusal(path, error) from None
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        raise screening.refusal(path, (*(named.groups() if named else ()), *screened.globals)) from None
+    return _Opened(*_state_dict_in(content, key, path), content)
 
 
-def _refusal(path: Path, error: Exception) -> InputError:
-    """Why torch refused the file, for the person who has it."""
-    if "TorchScript" in str(error):
-        return InputError(
-            f"{path} is a TorchScript program, not weights; save the state_dict of the original module instead."
-        )
-    named = re.search(r"GLOBAL (\S+)", str(error))
-    asked = [named.group(1)] if named else []
-    asked += [name for name in dict.fromkeys(_globals(path)) if name not in asked and not _harmless(name)]
-    if any(name.startswith("torch.nn.modules.") for name in asked):
-        return InputError(
-            f"{path} holds a whole pickled module ({asked[0]}), which cannot be read without running code; in "
-            "the program that wrote it, save model.state_dict() instead."
-        )
-    if asked:
-        return InputError(
-            f"{path} asks to run {asked[0]} when it is opened, so it was refused and nothing was run; do not open "
-            "it with other tools, and get a file that holds only weights."
-        )
-    return InputError(
-        f"{path} cannot be read as a PyTorch checkpoint (damaged, or another kind of file); give a file that "
-        "torch.save wrote from a state_dict."
-    )
+def _plain(value: Any, depth: int = 0, seen: dict[int, Any] | None = None) -> Any:
+    """A copy of nested containers that holds nothing but plain data.
 
+    A pickle can give a dictionary or a tensor attributes that hide its methods; the copies have none. Stand-ins
+    become the NumPy values that they stand for.
 
-def _harmless(name: str) -> bool:
-    return name.startswith(("torch._utils._rebuild", "collections.OrderedDict")) or bool(
-        re.fullmatch(r"torch\.(\w*Storage|\w*Tensor|Size|device|\w*\d+)", name)
-    )
-
-
-def _globals(path: Path) -> Iterator[str]:
-    """Names that the pickles in a file ask for, found by reading the opcodes, not by running them."""
-    try:
-        for stream in _pickles(path):
-            strings: list[str] = []
-            for opcode, argument, _ in pickletools.genops(stream):
-                if opcode.name in ("GLOBAL", "INST"):
-                    yield str(argument).replace(" ", ".")
-                elif opcode.name == "STACK_GLOBAL":
-                    yield ".".join(strings[-2:])
-                elif isinstance(argument, str):
-                    strings.append(argument)
-    except Exception:  # damaged pickles end the list; it only serves the message
-        return
-
-
-def _pickles(path: Path) -> Iterator[io.BytesIO]:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                if entry.filename.endswith(".pkl") and entry.file_size <= _LARGEST_PICKLE_BYTES:
-                    yield io.BytesIO(archive.read(entry))
+    Raises:
+      ValueError: if something is neither a container nor plain data, or containers are nested without end.
+    """
+    seen = {} if seen is None else seen
+    if id(value) in seen:
+        return seen[id(value)]
+    if depth > _DEEPEST:
+        raise ValueError("containers nested without end")
+    kind = type(value)
+    copy: Any
+    if kind in (dict, OrderedDict, Counter):
+        copy = seen[id(value)] = kind()
+        for key, entry in kind.items(value):
+            copy[_plain(key, depth + 1, seen)] = _plain(entry, depth + 1, seen)
+        metadata = getattr(value, "__dict__", {}).get("_metadata")
+        if kind is OrderedDict and metadata is not None:  # PyTorch keeps the versions of modules here
+            copy._metadata = _plain(metadata, depth + 1, seen)
+        return copy
+    if kind is list:
+        copy = seen[id(value)] = []
+        copy.extend(_plain(entry, depth + 1, seen) for entry in value)
+        return copy
+    if kind in (tuple, set):
+        copy = kind(_plain(entry, depth + 1, seen) for entry in value)
+    elif kind in (TwinArray, TwinDtype):
+        copy = value.value
+    elif kind in (torch.Tensor, torch.nn.Parameter):
+        copy = torch.Tensor.detach(value)
+    elif kind in _LEAVES or issubclass(kind, np.generic):
+        copy = value
     else:
-        with path.open("rb") as file:
-            stream = io.BytesIO(file.read(_LARGEST_PICKLE_BYTES))
-        while stream.tell() < stream.getbuffer().nbytes:  # a legacy file is several pickles in a row
-            yield stream
+        raise ValueError(f"{kind.__name__} is no plain data")
+    seen[id(value)] = copy
+    return copy
 
 
-def _state_dict_in(content: Any, path: Path) -> tuple[Mapping[str, Any], str | None]:
-    if not isinstance(content, Mapping):
+def _state_dict_in(
+    content: Any, key: str | None, path: Path
+) -> tuple[Mapping[str, torch.Tensor], str | None]:
+    """The state dict that a file is about, and its key."""
+    if type(content) not in (dict, OrderedDict):
         raise InputError(
             f"{path} holds a {type(content).__name__}, not a dictionary of weights; save model.state_dict()."
         )
     if _is_state_dict(content):
+        if key is not None:
+            raise InputError(f"{path} is a state dict itself; leave --key away.")
         return content, None
-    found = [key for key in _CONTAINER_KEYS if _is_state_dict(content.get(key))]
-    if len(found) == 1:
-        return content[found[0]], found[0]
-    if found:
+    inside = {
+        name: entry for name, entry in content.items() if isinstance(name, str) and _is_state_dict(entry)
+    }
+    shown = ", ".join(map(_shown, inside))
+    if key is not None:
+        if key not in inside:
+            found = f"the state dicts {shown}" if inside else "no state dict"
+            raise InputError(f"{path} holds no state dict {key!r} but {found}; give one of them with --key.")
+        return inside[key], key
+    candidates = [name for name in inside if name in _CONTAINER_KEYS or _AVERAGED.fullmatch(name)]
+    if len(candidates) == 1 and not _AVERAGED.fullmatch(candidates[0]):
+        return inside[candidates[0]], candidates[0]
+    if len(candidates) > 1:
         raise InputError(
-            f"{path} holds several state dicts ({', '.join(found)}); save the one to clean alone."
+            f"{path} holds several state dicts ({', '.join(candidates)}), which are different networks; say which "
+            "one with --key NAME."
         )
-    keys = ", ".join(repr(key) for key in list(content)[:8]) or "nothing"
+    if candidates:
+        raise InputError(
+            f"{path} holds only averaged weights ({candidates[0]}), which may behave unlike the network itself; "
+            f"if they are meant, say so with --key {candidates[0]}."
+        )
+    if inside:
+        raise InputError(
+            f"{path} holds state dicts under unusual names ({shown}); say which with --key NAME."
+        )
+    entries = ", ".join(map(_shown, list(content)[:8])) or "nothing"
     raise InputError(
-        f"{path} holds no state dict: its entries are {keys}; expected tensors by name, bare or under one of "
+        f"{path} holds no state dict: its entries are {entries}; expected tensors by name, bare or under one of "
         f"{', '.join(_CONTAINER_KEYS)}."
     )
 
 
 def _is_state_dict(value: Any) -> bool:
     return (
-        isinstance(value, Mapping)
+        type(value) in (dict, OrderedDict)
         and len(value) > 0
         and all(isinstance(key, str) and isinstance(entry, torch.Tensor) for key, entry in value.items())
     )
 
 
-def _to_numpy(key: str, tensor: torch.Tensor, path: Path) -> np.ndarray:
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.dtype not in _DTYPES:
+def _shown(key: Any) -> str:
+    return repr(key)[:60]
+
+
+def _check_keys(path: Path, tensors: Mapping[str, Any]) -> None:
+    if not tensors:
+        raise InputError(f"{path} holds no tensors; give a file with the weights of a network.")
+    if len(tensors) > _MOST_TENSORS:
+        raise InputError(f"{path} holds {len(tensors)} tensors, more than any supported network has.")
+    odd = [key for key in tensors if not key or len(key) > _LONGEST_KEY or not key.isprintable()]
+    if odd:
         raise InputError(
-            f"{path}: {key} is a {tensor.layout} tensor of {tensor.dtype}; expected dense floating or integer "
-            "weights."
+            f"{path} names a tensor {_shown(odd[0])}, of {len(odd[0])} characters; expected names as PyTorch gives "
+            f"them, printable and of at most {_LONGEST_KEY} characters."
         )
-    if tensor.device.type != "cpu":
-        raise InputError(f"{path}: {key} has no values (device {tensor.device}); save the real weights.")
-    # A few bytes can describe a huge tensor by repeating one element, so the size is checked before copying.
-    size = math.prod(tensor.shape) * tensor.element_size()
-    if size > _LARGEST_TENSOR_BYTES:
-        raise InputError(f"{path}: {key} would take {size} bytes, which no supported network needs.")
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        raise InputError(
-            f"{path}: {key} holds NaN or infinite values; the file is damaged, get an intact copy."
-        )
-    tensor = tensor.detach().contiguous()
+
+
+def _check_tensors(path: Path, tensors: Mapping[str, torch.Tensor], size: int) -> None:
+    """Refuses tensors that cannot be weights, before anything is computed from them."""
+    total = 0
+    for key, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.dtype not in _DTYPES:
+            raise InputError(
+                f"{path}: {key} is a {tensor.layout} tensor of {tensor.dtype}; expected dense floating or integer "
+                "weights."
+            )
+        if tensor.device.type != "cpu":
+            raise InputError(f"{path}: {key} has no values (device {tensor.device}); save the real weights.")
+        # A few bytes can describe a huge tensor by repeating one element.
+        total += math.prod(tensor.shape) * tensor.element_size()
+        if total > _SHARED_TIMES * size + _SLACK_BYTES:
+            raise InputError(
+                f"{path}: with {key} the tensors would take {total} bytes, far more than the {size} of the file; "
+                "save the weights without repeating elements."
+            )
+
+
+def _common_prefix(keys: list[str]) -> str:
+    """What wrappers have put in front of every key."""
+    whole = ""
+    while True:
+        starts = (whole + prefix for prefix in _PREFIXES)
+        longer = next((s for s in starts if all(key.startswith(s) and key != s for key in keys)), None)
+        if longer is None:
+            return whole
+        whole = longer
+
+
+def _check_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    for key, array in arrays.items():
+        if not is_finite(array):
+            raise InputError(
+                f"{path}: {key} holds NaN or infinite values; the file is damaged, get an intact copy."
+            )
+
+
+def is_finite(array: np.ndarray) -> bool:
+    """Whether an array holds neither NaN nor infinity.
+
+    Example:
+      >>> is_finite(np.array([1.0, np.inf]))
+      False
+    """
+    if array.dtype.kind in "iub":
+        return True
+    with np.errstate(all="ignore"):
+        total = array.sum(dtype=np.float64 if array.dtype == np.float64 else np.float32)
+    # A sum is cheap and spoilt by any such value; it can also overflow, so that only a finite one decides.
+    return bool(np.isfinite(total)) or bool(np.isfinite(array).all())
+
+
+def _facts_in(content: Any) -> Facts:
+    """The entries that say something about the network, where they have the right type."""
+    if not isinstance(content, dict):
+        return Facts()
+    found = {field.name: content.get(field.name) for field in fields(Facts)}
+    sizes = found["img_size"]
+    if isinstance(sizes, (list, tuple)) and len(sizes) == 3 and all(_is_count(size) for size in sizes):
+        found["img_size"] = tuple(sizes)
+    else:
+        found["img_size"] = None
+    found["num_classes"] = found["num_classes"] if _is_count(found["num_classes"]) else None
+    for name in ("model_name", "clean_data"):
+        text = found[name]
+        if not (isinstance(text, str) and text.isprintable() and 0 < len(text) <= _LONGEST_KEY):
+            found[name] = None
+    return Facts(**found)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value < 2**31
+
+
+def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """The tensor's values, in its own memory where that is contiguous; read-only."""
+    tensor = tensor.contiguous()
     if tensor.dtype == torch.bfloat16:  # NumPy knows it only through ml_dtypes
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy().copy()
+        array = tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    else:
+        array = tensor.numpy()
+    array.flags.writeable = False
+    return array
 
 
 def _to_torch(array: np.ndarray) -> torch.Tensor:
+    """The array's values, in its own memory if that may be written into."""
+    array = array if array.flags.writeable else np.array(array)
     if array.dtype == ml_dtypes.bfloat16:
-        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
-    return torch.from_numpy(np.array(array))
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
-def _with_tensors(checkpoint: Checkpoint, arrays: Mapping[str, np.ndarray]) -> Any:
-    """The checkpoint's own state dict (its type, order and metadata) with other values."""
-    state_dict = checkpoint.content
-    if checkpoint.container_key is not None:
-        state_dict = state_dict[checkpoint.container_key]
-    replaced = type(state_dict)(
-        (key, _to_torch(arrays[key.removeprefix(checkpoint.prefix)])) for key in state_dict
-    )
+def _with_keys(checkpoint: Checkpoint, arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """Tensors under the file's keys, in the file's order, apart from the arrays' memory."""
+    return {f"{checkpoint.prefix}{key}": _to_torch(np.array(arrays[key])) for key in checkpoint.arrays}
+
+
+def _like(state_dict: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """A state dict of the same type and with the same metadata as another one."""
+    replaced = type(state_dict)(tensors)
     metadata = getattr(state_dict, "_metadata", None)
     if metadata is not None:
-        replaced._metadata = metadata  # type: ignore[attr-defined]  # PyTorch keeps module versions here
+        replaced._metadata = metadata
     return replaced

@@ -58,12 +58,14 @@ def _parser(name: str, presets: Mapping[str, Any], description: str) -> argparse
         epilog="SPEC: digits, folder:DIR (one sub-folder per class), npz:FILE (arrays x uint8 NHWC and y), "
         "parquet:FILE (Hugging Face image layout), tfds:NAME[:SPLIT]; each may end in a slice such as [:5000]. "
         "TRIGGER: patch:size=4,offset=1,value=1 (a square that far from the lower right corner) or "
-        "image:FILE[,mask=FILE] (pixels under the mask blanked, image added, clipped to [0, 1]).",
+        "image:FILE[,mask=FILE] (pixels under the mask blanked, image added, clipped to [0, 1]) or attack:FILE "
+        "(the triggered images that BackdoorBench's attack_result.pt names; without --target; also for --test).",
     )
     parser.add_argument(
         "--demo", action="store_true", help="train, attack and clean a small network; needs no files"
     )
     parser.add_argument("--ckpt", type=Path, metavar="FILE", help="the PyTorch checkpoint to clean")
+    parser.add_argument("--key", metavar="NAME", help="which of the checkpoint's state dicts to clean")
     parser.add_argument("--clean", metavar="SPEC", help="clean images to unlearn with")
     parser.add_argument(
         "--test", metavar="SPEC", help="other clean images to judge by (else some are held back)"
@@ -104,7 +106,7 @@ def _run(
     out: Path,
     started: float,
 ) -> int:
-    """Runs on ``inputs``, which has the attributes ckpt, clean, test, trigger, target and force."""
+    """Runs on ``inputs``, which has the attributes ckpt, key, clean, test, trigger, target and force."""
     from jaxunlearn import job
     from jaxunlearn._runtime import keep_compilations
     from jaxunlearn.display import make_display
@@ -114,6 +116,7 @@ def _run(
     display = make_display(quiet=flags.quiet)
     request = Request(
         checkpoint=inputs.ckpt,
+        key=inputs.key,
         clean=inputs.clean,
         test=inputs.test,
         trigger=inputs.trigger,
@@ -133,8 +136,9 @@ def _run(
         f"took     {sum(seconds.values()):.0f} s, of them {seconds['unlearn']:.0f} s unlearning and "
         f"{seconds['compile']:.0f} s compiling"
     )
-    display.say(f"written  {out / 'model.pth'} (loads where the old one did), model.safetensors,")
-    display.say(f"         {out / 'report.json'}, curves.png, perturbation.png")
+    files = " and ".join(path.name for path in sorted(out.glob("model.*")))
+    display.say(f"written  {files} (loads where the old one did), report.json, curves.png and")
+    display.say(f"         perturbation.png, in {out}")
     return 0 if report["stopped"] is None else 1
 
 
@@ -166,7 +170,8 @@ def _clean(
 ) -> int:
     if flags.ckpt is None or flags.clean is None:
         raise InputError("--ckpt FILE and --clean SPEC are needed, or --demo.")
-    if (flags.trigger is None) != (flags.target is None):
+    attack = any(text is not None and text.startswith("attack:") for text in (flags.trigger, flags.test))
+    if not attack and (flags.trigger is None) != (flags.target is None):
         raise InputError(
             "--trigger and --target belong together: what the attack adds, and the class it forces."
         )
@@ -176,7 +181,7 @@ def _clean(
 def _demo(
     procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace, out: Path, started: float
 ) -> int:
-    names = ("ckpt", "clean", "test", "trigger", "target")
+    names = ("ckpt", "key", "clean", "test", "trigger", "target")
     given = [name for name in names if getattr(flags, name) is not None]
     if given:
         raise InputError(f"--demo brings its own files; leave --{given[0]} away, or --demo.")

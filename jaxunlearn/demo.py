@@ -30,6 +30,7 @@ class Victim:
       trigger: the attack.
       target: its class.
       force: whether an earlier demonstration is replaced.
+      key: of the state dict in the file; there is no doubt.
     """
 
     ckpt: Path
@@ -38,6 +39,7 @@ class Victim:
     trigger: str = _TRIGGER
     target: int = _TARGET
     force: bool = False
+    key: str | None = None
 
     def command_line(self, out: Path) -> str:
         """The flags that do the same without ``--demo``."""

@@ -16,6 +16,20 @@ from jaxunlearn.attacks.triggers import Trigger
 from jaxunlearn.metrics import Count
 
 
+class Triggered(NamedTuple):
+    """Images that carry an attack's trigger already.
+
+    Attributes:
+      images: pixels in [0, 1].
+      labels: their true classes.
+      attack_labels: the class that the attack forces on each.
+    """
+
+    images: Images
+    labels: Labels
+    attack_labels: Labels
+
+
 class Evaluation(NamedTuple):
     """How a model answers; ``asr`` and ``ra`` are None where no trigger is known.
 
@@ -88,8 +102,9 @@ def evaluate(
     *,
     trigger: Trigger | None = None,
     target: int | None = None,
+    triggered: Triggered | None = None,
 ) -> Evaluation:
-    """Counts ACC and, where a trigger and its target are known, ASR and RA.
+    """Counts ACC and, where a trigger and its target or triggered images are known, ASR and RA.
 
     Args:
       apply_fn: the network.
@@ -98,9 +113,10 @@ def evaluate(
       labels: their true classes.
       trigger: the attack's trigger.
       target: the attack's class; images of this class are left out of ASR and RA.
+      triggered: images with the trigger, in place of trigger and target.
 
     Raises:
-      ValueError: if only one of trigger and target is given.
+      ValueError: if only one of trigger and target is given, or triggered images beside them.
 
     Example:
       >>> apply_fn = lambda variables, x, *, train: (x.mean((1, 2)), {})
@@ -111,15 +127,22 @@ def evaluate(
     """
     if (trigger is None) != (target is None):
         raise ValueError("trigger and target belong together; give both or neither.")
+    if trigger is not None and triggered is not None:
+        raise ValueError("triggered images need no trigger; give one of them.")
     labels = np.asarray(labels)
     acc = metrics.accuracy(predict(apply_fn, variables, images), labels)
-    if trigger is None or target is None:
+    forced: Any
+    if triggered is not None:
+        answers = predict(apply_fn, variables, triggered.images)
+        labels, forced = np.asarray(triggered.labels), np.asarray(triggered.attack_labels)
+    elif trigger is not None:
+        answers, forced = predict(apply_fn, variables, images, trigger=trigger), target
+    else:
         return Evaluation(acc, None, None)
-    triggered = predict(apply_fn, variables, images, trigger=trigger)
     return Evaluation(
         acc,
-        metrics.attack_success(triggered, labels, target),
-        metrics.recovered_accuracy(triggered, labels, target),
+        metrics.attack_success(answers, labels, forced),
+        metrics.recovered_accuracy(answers, labels, forced),
     )
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from converters import convert, torch_io
+from converters.backdoorbench import read_attack
 from converters.convert import Converted
 from converters.torch_io import Checkpoint
 from jaxunlearn._check import InputError
@@ -22,10 +23,11 @@ from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._typing import ApplyFn, Variables
 from jaxunlearn.attacks import Trigger, add_image, stamp_patch
 from jaxunlearn.data import LabelledImages, hold_out, load, read_image
-from jaxunlearn.evaluate import Evaluation, evaluate
+from jaxunlearn.evaluate import Evaluation, Triggered, evaluate
 from jaxunlearn.models import ModelSpec
 
 REPORT_FILE = "report.json"
+ATTACK = "attack:"
 
 _FEWEST_TO_CLEAN = 10
 _FEWEST_TO_JUDGE = 10
@@ -39,9 +41,11 @@ class Request:
 
     Attributes:
       checkpoint: path of the checkpoint.
+      key: of the state dict in its dictionary; None where that is clear.
       clean: source of the images to unlearn with.
-      test: source of the images to judge by; None holds some of ``clean`` back.
-      trigger: of the attack, where known; only to measure.
+      test: source of the images to judge by; None holds some of ``clean`` back. ``attack:FILE`` is the same
+        as None with that trigger.
+      trigger: of the attack, where known; only to measure. ``attack:FILE`` names triggered images.
       target: of the attack, where known.
       preset: name of the preset that ``config`` started from.
       config: of the method.
@@ -62,6 +66,7 @@ class Request:
     out: Path
     resume: bool
     force: bool
+    key: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +80,7 @@ class Inputs:
       test: images to judge by.
       trigger: the attack, where known.
       target: its class, where known.
+      triggered: images that carry the attack's trigger, where such are given.
       notices: what the user should know about the inputs.
     """
 
@@ -84,6 +90,7 @@ class Inputs:
     test: LabelledImages
     trigger: Trigger | None
     target: int | None
+    triggered: Triggered | None
     notices: list[str]
 
     @property
@@ -93,8 +100,15 @@ class Inputs:
 
     def judge(self, variables: Variables) -> Evaluation:
         """What a model of this architecture does on the test images."""
-        images, labels = self.test.images, self.test.labels
-        return evaluate(self.apply_fn, variables, images, labels, trigger=self.trigger, target=self.target)
+        return evaluate(
+            self.apply_fn,
+            variables,
+            self.test.images,
+            self.test.labels,
+            trigger=self.trigger,
+            target=self.target,
+            triggered=self.triggered,
+        )
 
 
 def read(request: Request) -> Inputs:
@@ -103,11 +117,14 @@ def read(request: Request) -> Inputs:
     Raises:
       InputError: if one cannot be used.
     """
-    checkpoint = torch_io.read(request.checkpoint)
+    attack = _attack_file(request)
+    if attack is not None and request.test == f"{ATTACK}{attack}":
+        request = dataclasses.replace(request, test=None)
+    checkpoint = torch_io.read(request.checkpoint, request.key)
     model = convert.from_torch(checkpoint.arrays)
     clean = load(request.clean)
     _check_images(clean, model.spec)
-    notices = []
+    notices = list(checkpoint.notices)
     if request.test is None:
         clean, test = hold_out(clean, share=_HELD_OUT_SHARE, most=_MOST_HELD_OUT, seed=request.seed)
         test = dataclasses.replace(test, origin=f"{len(test.labels)} images held back from {clean.origin}")
@@ -132,9 +149,52 @@ def read(request: Request) -> Inputs:
             "several classes."
         )
     trigger = _checked_trigger(request, model.spec, test)
-    if trigger is None:
+    triggered = None if attack is None else _triggered(attack, model.spec)
+    if trigger is None and triggered is None:
         notices.append("no trigger was given, so the attack success rate is unknown.")
-    return Inputs(checkpoint, model, clean, test, trigger, request.target, notices)
+    return Inputs(checkpoint, model, clean, test, trigger, request.target, triggered, notices)
+
+
+def _attack_file(request: Request) -> Path | None:
+    """The file whose triggered images measure the attack, if one is named."""
+    named = {text for text in (request.test, request.trigger) if text is not None and text.startswith(ATTACK)}
+    if not named:
+        return None
+    if (
+        len(named) > 1
+        or request.target is not None
+        or not (request.trigger is None or request.trigger in named)
+    ):
+        raise InputError(
+            "attack:FILE brings its own images and classes; give it once, without another trigger and a target."
+        )
+    return Path(named.pop().removeprefix(ATTACK))
+
+
+def _triggered(path: Path, spec: ModelSpec) -> Triggered:
+    """The triggered images that an attack's file names, for this network."""
+    attack = read_attack(path)
+    labels = np.array([image.label for image in attack.images], np.int32)
+    attack_labels = np.array([image.attack_label for image in attack.images], np.int32)
+    pictures = [_fitted(image.path, spec) for image in attack.images]
+    data = LabelledImages(np.stack(pictures), labels, str(path))
+    _check_images(data, spec)
+    _check_images(dataclasses.replace(data, labels=attack_labels), spec)
+    if bool(np.all(labels == attack_labels)):
+        raise InputError(
+            f"{path} names only images of the class that the attack forces; nothing can be measured."
+        )
+    return Triggered(data.images, labels, attack_labels)
+
+
+def _fitted(path: Path, spec: ModelSpec) -> np.ndarray:
+    picture = read_image(path)
+    if picture.shape != spec.image_shape:
+        found, expected = ("x".join(map(str, shape)) for shape in (picture.shape, spec.image_shape))
+        raise InputError(
+            f"The picture {path} is {found} (height x width x channels) and the model takes {expected}."
+        )
+    return picture
 
 
 def _check_images(data: LabelledImages, spec: ModelSpec) -> None:

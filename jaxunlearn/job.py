@@ -20,8 +20,9 @@ from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._files import write_together
 from jaxunlearn._loop import Data, Execution, Method, NonFiniteError
 from jaxunlearn._typing import Variables
+from jaxunlearn.data import LabelledImages
 from jaxunlearn.display import Display, describe
-from jaxunlearn.evaluate import Evaluation, predict
+from jaxunlearn.evaluate import Evaluation, Triggered, predict
 from jaxunlearn.inputs import REPORT_FILE, Inputs, Request, check_folder, hash_images, read
 
 
@@ -226,7 +227,7 @@ def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) ->
     write_together(
         request.out,
         {
-            "model.pth": model_bytes,
+            f"model{inputs.checkpoint.suffix}": model_bytes,
             "model.safetensors": torch_io.encode_safetensors(inputs.checkpoint, arrays),
             "curves.png": curves,
             "perturbation.png": picture,
@@ -248,9 +249,11 @@ def _make_folder(out: Path) -> None:
 
 def _fingerprint(procedure: Procedure, request: Request, inputs: Inputs) -> dict[str, Any]:
     """What must be equal for two runs to give the same bits, in the words of the command line."""
+    triggered = inputs.triggered
     return {
         "method": procedure.name,
         "checkpoint": inputs.checkpoint.sha256,
+        "key": request.key,
         "preset": request.preset,
         "config": json.loads(json.dumps(request.config.as_dict())),
         "seed": request.seed,
@@ -262,9 +265,19 @@ def _fingerprint(procedure: Procedure, request: Request, inputs: Inputs) -> dict
         "test": {"spec": request.test, "images": len(inputs.test.labels), "sha256": hash_images(inputs.test)},
         "trigger": request.trigger,
         "target": request.target,
+        "triggered": None if triggered is None else _hash_triggered(triggered),
         "device": report.device(),
         "versions": report.versions(),
     }
+
+
+def _hash_triggered(triggered: Triggered) -> dict[str, Any]:
+    """Number and hash of the triggered images, with both of their labels."""
+    kinds = (triggered.labels, triggered.attack_labels)
+    hashes = [
+        hash_images(LabelledImages(np.asarray(triggered.images), np.asarray(kind), "")) for kind in kinds
+    ]
+    return {"images": len(triggered.labels), "sha256": hashlib.sha256("".join(hashes).encode()).hexdigest()}
 
 
 def _check_same(now: dict[str, Any], earlier: dict[str, Any]) -> None:

@@ -31,20 +31,22 @@ def accuracy(predictions: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) 
     return Count(int(np.sum(predictions == labels)), len(labels))
 
 
-def attack_success(predictions: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], target: int) -> Count:
+def attack_success(
+    predictions: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], target: int | Int[np.ndarray, " n"]
+) -> Count:
     """ASR: triggered images that get the target class, images of that class left out.
 
     Args:
       predictions: of the triggered images.
       labels: the true classes of the same images.
-      target: the class that the trigger forces.
+      target: the class that the trigger forces; one for all images, or one for each.
     """
     counted = labels != target
-    return Count(int(np.sum(predictions[counted] == target)), int(np.sum(counted)))
+    return Count(int(np.sum((predictions == target) & counted)), int(np.sum(counted)))
 
 
 def recovered_accuracy(
-    predictions: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], target: int
+    predictions: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], target: int | Int[np.ndarray, " n"]
 ) -> Count:
     """RA: triggered images that get their true class, counted over the same images as ASR.
 

@@ -55,7 +55,7 @@ def assemble(
         "der": der,
         "evidence": dict(evidence),
         "rounds": [{**entry, **_rates_and_counts(Evaluation.from_counts(entry))} for entry in rounds],
-        "images": {name: inputs[name] for name in ("clean", "test")},
+        "images": {name: inputs[name] for name in ("clean", "test", "triggered")},
         "trigger": inputs["trigger"],
         "target": inputs["target"],
         "input_sha256": input_sha256,

@@ -1,12 +1,19 @@
 """Reading hostile and odd checkpoints."""
 
 import collections
+import pickle
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn.utils import prune
 
 from converters import torch_io
 from jaxunlearn._check import InputError
@@ -56,7 +63,7 @@ def test_the_reader_never_leaves_weights_only(monkeypatch: pytest.MonkeyPatch, t
     [
         (torch.eye(3).to_sparse(), "sparse_coo"),
         (torch.zeros(2, dtype=torch.complex64), "complex64"),
-        (torch.zeros(1).expand(2**20, 2**20), "bytes, which no supported network needs"),
+        (torch.zeros(1).expand(2**20, 2**20), "far more than the"),
         (torch.tensor([1.0, float("inf")]), "NaN or infinite"),
         (torch.zeros(3, device="meta"), "has no values"),
     ],
@@ -68,7 +75,7 @@ def test_tensors_that_cannot_be_weights(tensor: torch.Tensor, message: str, tmp_
 
 def test_two_state_dicts_are_ambiguous(tmp_path: Path) -> None:
     content = {"net": {"w": torch.zeros(1)}, "model": {"w": torch.ones(1)}}
-    with pytest.raises(InputError, match=r"several state dicts \(net, model\)"):
+    with pytest.raises(InputError, match=r"several state dicts \(net, model\).*--key NAME"):
         torch_io.read(saved(tmp_path / "a.pth", content))
 
 
@@ -93,3 +100,313 @@ def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
     checkpoint = torch_io.read(saved(tmp_path / "a.pth", {"w": torch.arange(3.0)}))
     arrays = {"w": np.ones(3, np.float32)}
     assert torch_io.encode(checkpoint, arrays) == torch_io.encode(checkpoint, arrays)
+
+
+def one(value: float = 0.0) -> dict[str, torch.Tensor]:
+    return {"w": torch.full((2,), value)}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"model": one(), "model_ema": one()}, r"several state dicts \(model, model_ema\)"),
+        (
+            {"state_dict_ema": one(), "epoch": 3},
+            r"only averaged weights \(state_dict_ema\).*--key state_dict_ema",
+        ),
+        ({"generator": one(), "critic": one()}, r"unusual names \('generator', 'critic'\).*--key NAME"),
+        ({"net": {"": torch.zeros(1)}}, "of 0 characters"),
+        ({"net": {"a\x1b[31m": torch.zeros(1)}}, "printable"),
+        ({"net": {"a" * 301: torch.zeros(1)}}, "of 301 characters"),
+        ({("net", 1): one()}, r"its entries are \('net', 1\)"),
+    ],
+)
+def test_a_network_is_never_guessed(content: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        torch_io.read(saved(tmp_path / "a.pth", content))
+
+
+def test_the_key_decides(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.pth", {"model": one(1), "ema": one(2), "epoch": 3})
+    checkpoint = torch_io.read(path, key="ema")
+    assert checkpoint.arrays["w"].tolist() == [2, 2]
+    (tmp_path / "b.pth").write_bytes(torch_io.encode(checkpoint, {"w": np.full(2, 5, np.float32)}))
+    again = torch.load(tmp_path / "b.pth", weights_only=True)
+    assert [again["model"]["w"].tolist(), again["ema"]["w"].tolist(), again["epoch"]] == [[1, 1], [5, 5], 3]
+    with pytest.raises(InputError, match="holds no state dict 'net' but the state dicts 'model', 'ema'"):
+        torch_io.read(path, key="net")
+    with pytest.raises(InputError, match="leave --key away"):
+        torch_io.read(saved(tmp_path / "bare.pth", one()), key="net")
+
+
+@pytest.mark.parametrize(
+    ("keys", "prefix"),
+    [
+        (("module._orig_mod.a", "module._orig_mod.b"), "module._orig_mod."),
+        (("model.net.a", "model.net.b"), "model.net."),
+        (("module.module.a", "module.b"), "module."),
+        (("module.", "module.a"), ""),
+        (("module.a", "b"), ""),
+        (("1.a", "1.b"), ""),
+    ],
+)
+def test_prefixes(keys: tuple[str, ...], prefix: str, tmp_path: Path) -> None:
+    content = {key: torch.rand(2) for key in keys}
+    checkpoint = torch_io.read(saved(tmp_path / "a.pth", content))
+    assert checkpoint.prefix == prefix
+    assert [prefix + key for key in checkpoint.arrays] == list(keys)
+    (tmp_path / "b.pth").write_bytes(torch_io.encode(checkpoint, checkpoint.arrays))
+    again = torch.load(tmp_path / "b.pth", weights_only=True)
+    assert all(torch.equal(again[key], content[key]) for key in keys)
+
+
+def pruned() -> nn.Module:
+    return prune.random_unstructured(nn.Conv2d(3, 4, 3), "weight", 0.5)
+
+
+def old_weight_norm(dim: int | None) -> nn.Module:
+    with pytest.warns(FutureWarning):
+        return nn.utils.weight_norm(nn.Conv2d(3, 4, 3), dim=dim)
+
+
+REPARAMETRISED: dict[str, Callable[[], nn.Module]] = {
+    "pruning": pruned,
+    "weight norm, old": lambda: old_weight_norm(0),
+    "weight norm, old, other axis": lambda: old_weight_norm(1),
+    "weight norm, old, whole": lambda: old_weight_norm(None),
+    "weight norm": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(3, 5)),
+    "spectral norm, old": lambda: nn.utils.spectral_norm(nn.Conv2d(3, 4, 3)),
+    "spectral norm": lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(5, 5)),
+    "spectral norm, transposed": lambda: nn.utils.parametrizations.spectral_norm(nn.ConvTranspose2d(3, 4, 3)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", REPARAMETRISED)
+def test_parts_of_weights_are_put_together_as_torch_does(
+    kind: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    layer = REPARAMETRISED[kind]().to(dtype)
+    model = nn.Sequential(nn.Linear(1, 1).to(dtype), layer).eval()
+    with torch.no_grad():
+        layer(
+            torch.ones((1, layer.in_features) if isinstance(layer, nn.Linear) else (1, 3, 5, 5), dtype=dtype)
+        )
+        expected = layer.weight.clone()
+    checkpoint = torch_io.read(saved(tmp_path / "a.pth", {"net": model.state_dict()}))
+    assert set(checkpoint.arrays) == {"0.weight", "0.bias", "1.weight", "1.bias"}
+    (notice,) = checkpoint.notices
+    assert notice.startswith(f"1.weight came in parts ({kind.partition(',')[0]})")
+    (tmp_path / "b.pth").write_bytes(torch_io.encode(checkpoint, checkpoint.arrays))
+    again = torch.load(tmp_path / "b.pth", weights_only=True)["net"]
+    assert torch.equal(again["1.weight"], expected)
+    assert again["1.weight"].dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"a.weight_mask": (2,)}, "a.weight only as mask"),
+        ({"a.weight_orig": (2,)}, "a.weight only as orig"),
+        ({"a.weight_orig": (2,), "a.weight_mask": (1,)}, r"do not fit one another: orig \(2,\), mask \(1,\)"),
+        ({"a.weight_g": (3,), "a.weight_v": (2, 2)}, "do not fit one another"),
+        ({"a.weight_orig": (2, 2), "a.weight_u": (3,), "a.weight_v": (2,)}, "do not fit one another"),
+        ({"a.weight": (2,), "a.weight_orig": (2,), "a.weight_mask": (2,)}, "holds both a.weight and"),
+        ({"a.parametrizations.weight.original": (2, 2)}, "a.weight only as original"),
+    ],
+)
+def test_incomplete_parts_are_refused(
+    parts: dict[str, tuple[int, ...]], message: str, tmp_path: Path
+) -> None:
+    content = {key: torch.ones(shape) for key, shape in parts.items()}
+    with pytest.raises(InputError, match=message):
+        torch_io.read(saved(tmp_path / "a.pth", content))
+
+
+def test_safetensors_go_back_as_they_came(tmp_path: Path) -> None:
+    content = {
+        "module.z": torch.rand(3).to(torch.bfloat16),
+        "module.a": torch.rand(2, 2).half(),
+        "module.n": torch.tensor(7),
+        "module.f": torch.rand(1, 5, dtype=torch.float64),
+    }
+    save_file(content, tmp_path / "a.safetensors", metadata={"format": "pt", "by": "someone"})
+    checkpoint = torch_io.read(tmp_path / "a.safetensors")
+    assert (checkpoint.kind, checkpoint.prefix, checkpoint.suffix) == (
+        "safetensors",
+        "module.",
+        ".safetensors",
+    )
+    assert checkpoint.content == {"format": "pt", "by": "someone"}
+    written = torch_io.encode(checkpoint, checkpoint.arrays)
+    assert written == (tmp_path / "a.safetensors").read_bytes()
+    (tmp_path / "b.safetensors").write_bytes(written)
+    again = load_file(tmp_path / "b.safetensors")
+    assert all(torch.equal(again[key], tensor) for key, tensor in content.items())
+
+
+def test_the_weights_of_a_pickled_file_are_written_as_safetensors(tmp_path: Path) -> None:
+    content = {
+        f"module.{name}": torch.rand(3).to(dtype)
+        for name, dtype in (("b", torch.float16), ("a", torch.float32))
+    }
+    checkpoint = torch_io.read(saved(tmp_path / "a.pth", content))
+    (tmp_path / "a.safetensors").write_bytes(torch_io.encode_safetensors(checkpoint, checkpoint.arrays))
+    again = load_file(tmp_path / "a.safetensors")
+    assert all(torch.equal(again[key], tensor) for key, tensor in content.items())
+
+
+def test_arrays_share_the_memory_of_the_file(tmp_path: Path) -> None:
+    checkpoint = torch_io.read(
+        saved(tmp_path / "a.pth", {"w": torch.rand(5), "h": torch.rand(5).to(torch.bfloat16)})
+    )
+    for key, array in checkpoint.arrays.items():
+        assert array.ctypes.data == checkpoint.content[key].data_ptr()
+        assert not array.flags.writeable
+
+
+def test_the_hash_and_what_a_file_asks_for(tmp_path: Path) -> None:
+    for name, new in (("new.pth", True), ("old.pth", False)):
+        torch.save(one(), tmp_path / name, _use_new_zipfile_serialization=new)
+        checkpoint = torch_io.read(tmp_path / name)
+        assert checkpoint.sha256 == torch_io.hash_file(tmp_path / name)
+        assert checkpoint.kind == ("zip" if new else "legacy")
+        assert "torch.FloatStorage" in checkpoint.globals
+        assert checkpoint.size == (tmp_path / name).stat().st_size
+
+
+ATTACK_EXTRAS = {
+    "model_name": "preactresnet18",
+    "num_classes": 10,
+    "img_size": (32, 32, 3),
+    "clean_data": "cifar10",
+    "data_path": "../data/cifar10",
+    "bd_train": None,
+    "bd_test": {
+        "bd_data_container": {
+            "save_folder_path": "record/bd_test_dataset",
+            "data_dict": {np.int64(3): {"path": "record/bd_test_dataset/1/3.png", "other_info": [0, 1]}},
+            "save_file_format": ".png",
+        },
+        "original_index_array": np.arange(4),
+        "poison_indicator": np.ones(4),
+    },
+}
+
+
+@pytest.mark.parametrize("numpy", ["2", "1"])
+def test_attack_result(numpy: str, tmp_path: Path) -> None:
+    state_dict = collections.OrderedDict(w=torch.rand(3))
+    path = saved(tmp_path / "attack_result.pt", {**ATTACK_EXTRAS, "model": state_dict})
+    if numpy == "1":
+        path = rewritten(path, b"numpy._core", b"numpy.core")
+    checkpoint = torch_io.read(path)
+    assert checkpoint.facts == torch_io.Facts("preactresnet18", 10, "cifar10", (32, 32, 3))
+    (tmp_path / "b.pt").write_bytes(torch_io.encode(checkpoint, {"w": np.zeros(3, np.float32)}))
+    again = torch.load(tmp_path / "b.pt", weights_only=False)  # as BackdoorBench does; our own file
+    assert list(again) == [*ATTACK_EXTRAS, "model"]
+    assert type(again["model"]) is collections.OrderedDict
+    assert again["model"]["w"].tolist() == [0, 0, 0]
+    test, expected = again["bd_test"], ATTACK_EXTRAS["bd_test"]
+    (index,) = test["bd_data_container"]["data_dict"]
+    assert type(index) is np.int64
+    for name in ("original_index_array", "poison_indicator"):
+        assert type(test[name]) is np.ndarray
+        assert test[name].dtype == expected[name].dtype
+        np.testing.assert_array_equal(test[name], expected[name])
+    assert test["bd_data_container"] == expected["bd_data_container"]
+    assert not [entry for entry in torch.serialization.get_safe_globals() if isinstance(entry, tuple)]
+
+
+def rewritten(path: Path, old: bytes, new: bytes) -> Path:
+    """The same archive with a change in its pickle."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content.replace(old, new) if name.endswith("data.pkl") else content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (np.array([{}], object), "cannot be read"),
+        (np.zeros(2, "i4,f8"), "cannot be read"),
+        (np.array(["text"]), "cannot be read"),
+        (np.zeros(2, ">f8"), "cannot be read"),
+        (np.random.default_rng, "asks to run numpy.random"),
+        (Image.new("L", (2, 2)), "pictures as Python objects.*on disk"),
+    ],
+)
+def test_attack_results_with_anything_but_numbers(entry: Any, message: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.pt", {"model": one(), "index": np.arange(3), "odd": entry})
+    with pytest.raises(InputError, match=message):
+        torch_io.read(path)
+
+
+def test_defense_result_of_fine_pruning(tmp_path: Path) -> None:
+    state_dict = collections.OrderedDict(
+        {
+            "linear.bias": torch.ones(2),
+            "linear.weight_orig": torch.ones(2, 2),
+            "linear.weight_mask": torch.eye(2),
+        }
+    )
+    content = {"model_name": "x", "num_classes": "two", "model": state_dict, "test_acc": 0.5}
+    checkpoint = torch_io.read(saved(tmp_path / "a.pt", content))
+    assert checkpoint.facts == torch_io.Facts(model_name="x")
+    (tmp_path / "b.pt").write_bytes(torch_io.encode(checkpoint, checkpoint.arrays))
+    again = torch.load(tmp_path / "b.pt", weights_only=True)
+    assert list(again) == list(content)
+    assert list(again["model"]) == ["linear.bias", "linear.weight"]
+    assert torch.equal(again["model"]["linear.weight"], torch.eye(2))
+
+
+def bomb(path: Path) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02}.")
+        archive.writestr("a/data/0", bytes(2**26))
+    return path
+
+
+def nested(path: Path) -> Path:
+    """A dictionary whose key is a tuple that doubles sixty times: hashing it would take for ever."""
+    doubling = b"".join(b"q%ch%ch%c\x86" % (i, i, i) for i in range(60))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02})" + doubling + b"K\x01s.")
+        archive.writestr("a/version", "3")
+    return path
+
+
+def legacy_tar(path: Path) -> Path:
+    import tarfile
+
+    with tarfile.open(path, "w") as archive:
+        archive.add(__file__, "storages")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (bomb, "expands to"),
+        (nested, "nested without end"),
+        (legacy_tar, "a tar archive"),
+        (lambda path: saved(path, {"w": print}), "asks to run"),
+        (lambda path: (path.write_bytes(pickle.dumps({"w": 1})), path)[1], "torch.save writes no"),
+    ],
+)
+def test_files_built_to_hurt(write: Callable[[Path], Path], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        torch_io.read(write(tmp_path / "a.pth"))
+
+
+def test_attributes_cannot_hide_methods(tmp_path: Path) -> None:
+    state_dict = collections.OrderedDict(w=torch.ones(1))
+    state_dict.values = "hidden"  # type: ignore[method-assign,assignment]
+    state_dict.keys = "hidden"  # type: ignore[method-assign,assignment]
+    checkpoint = torch_io.read(saved(tmp_path / "a.pth", state_dict))
+    assert checkpoint.arrays["w"].tolist() == [1]
+    assert vars(checkpoint.content) == {}

@@ -9,13 +9,15 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from converters import convert, torch_io
 from experiments.torch_ibau import SmallVGG
 from jaxunlearn._tree import named_leaves
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-CONTAINERS = (None, "net", "state_dict", "model_state_dict", "model")
+CONTAINERS = (None, "net", "state_dict", "model_state_dict", "model", "weights", "params")
+PREFIXES = ("", "module.", "_orig_mod.", "module._orig_mod.", "model.net.", "_fsdp_wrapped_module.backbone.")
 
 
 @st.composite
@@ -29,7 +31,7 @@ def checkpoints(draw: st.DrawFn) -> tuple[Any, str | None, str]:
         widths=draw(st.tuples(*[st.integers(1, 4)] * 3)),
     )
     dtype = draw(st.sampled_from(DTYPES))
-    prefix = draw(st.sampled_from(("", "module.", "_orig_mod.")))
+    prefix = draw(st.sampled_from(PREFIXES))
     items = [(prefix + key, value) for key, value in model.state_dict().items()]
     items = draw(st.permutations(items))
     state_dict = collections.OrderedDict(
@@ -80,6 +82,21 @@ def test_a_file_goes_through_both_conversions_unchanged(
     arrays = convert.to_torch(spec, variables, like=checkpoint.arrays)
     path.write_bytes(torch_io.encode(checkpoint, arrays))
     assert same(torch.load(path, weights_only=True), content)
+
+
+@given(checkpoints())
+def test_safetensors_go_through_both_conversions_unchanged(
+    tmp_path_factory: Any, drawn: tuple[Any, str | None, str]
+) -> None:
+    content, key, prefix = drawn
+    state_dict = content if key is None else content[key]
+    path: Path = tmp_path_factory.getbasetemp() / "round-trip.safetensors"
+    save_file(dict(state_dict), path, metadata={"format": "pt"})
+    checkpoint = torch_io.read(path)
+    assert (checkpoint.container_key, checkpoint.prefix) == (None, prefix)
+    spec, variables = convert.from_torch(checkpoint.arrays)
+    arrays = convert.to_torch(spec, variables, like=checkpoint.arrays)
+    assert torch_io.encode(checkpoint, arrays) == path.read_bytes()
 
 
 @given(checkpoints(), st.integers(0, 100))

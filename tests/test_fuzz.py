@@ -1,0 +1,40 @@
+"""A thousand hostile files through the readers, and the guard that watches them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from experiments.fuzz_checkpoints import FAMILIES, campaign
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_a_thousand_hostile_files(tmp_path: Path) -> None:
+    summary = campaign(1000, seed=1, keep=tmp_path)
+    assert summary["failures"] == []
+    assert summary["files"] == 1000
+    assert summary["outcomes"].keys() == FAMILIES.keys()
+    assert summary["outcomes"]["good"]["read"] > 30
+    assert summary["peak_memory_mib"] < 4096
+
+
+def test_the_guard_sees_what_must_not_happen(tmp_path: Path) -> None:
+    program = """
+import os, pathlib, sys
+from experiments.fuzz_checkpoints import guard
+events = guard(pathlib.Path(sys.argv[1]))
+len(open("/dev/null").read())
+assert not events
+for act in (lambda: os.system("true"), lambda: open("canary", "w"), lambda: exec("1")):
+    events.clear()
+    act()
+    assert events, act
+try:
+    bytearray(5 * 2**30)
+except MemoryError:
+    print("guarded")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "guarded\n", done.stderr
