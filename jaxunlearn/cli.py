@@ -70,6 +70,13 @@ def _parser(name: str, presets: Mapping[str, Any], description: str) -> argparse
     )
     parser.add_argument("--trigger", metavar="TRIGGER", help="the attack's trigger, only to measure")
     parser.add_argument("--target", type=int, metavar="N", help="the class that the attack forces")
+    parser.add_argument(
+        "--normalize",
+        metavar="NAME",
+        help="how the network's inputs were normalised: none, cifar10, cifar100, gtsrb, imagenet, tiny, half, or "
+        "MEAN/STD such as 0.49,0.48,0.45/0.25,0.24,0.26 (else whatever gives the most accuracy on clean images)",
+    )
+    parser.add_argument("--channels", choices=("rgb", "bgr"), help="order of the network's colour channels")
     parser.add_argument("--preset", choices=sorted(presets), default="default", help="named settings")
     parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds, instead of the preset's")
     parser.add_argument(
@@ -126,6 +133,8 @@ def _run(
         out=out,
         resume=flags.resume,
         force=inputs.force,
+        normalize=flags.normalize,
+        channels=flags.channels,
     )
     report = job.run(procedure, request, display, started)
     seconds = report["seconds"]
@@ -176,7 +185,7 @@ def _clean(
 def _demo(
     procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace, out: Path, started: float
 ) -> int:
-    names = ("ckpt", "clean", "test", "trigger", "target")
+    names = ("ckpt", "clean", "test", "trigger", "target", "normalize", "channels")
     given = [name for name in names if getattr(flags, name) is not None]
     if given:
         raise InputError(f"--demo brings its own files; leave --{given[0]} away, or --demo.")

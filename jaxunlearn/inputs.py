@@ -24,6 +24,8 @@ from jaxunlearn.attacks import Trigger, add_image, stamp_patch
 from jaxunlearn.data import LabelledImages, hold_out, load, read_image
 from jaxunlearn.evaluate import Evaluation, evaluate
 from jaxunlearn.models import ModelSpec
+from jaxunlearn.pixels import parse_normalization
+from jaxunlearn.preprocessing import Choice, choose_preprocessing
 
 REPORT_FILE = "report.json"
 
@@ -31,6 +33,11 @@ _FEWEST_TO_CLEAN = 10
 _FEWEST_TO_JUDGE = 10
 _HELD_OUT_SHARE = 0.2
 _MOST_HELD_OUT = 2000
+_IMPLAUSIBLE = (
+    "the model gets less than half of the clean images right, or hardly more than always answering the commonest "
+    "class would; check the normalisation (--normalize, --channels), the numbering of the classes and the images, "
+    "because nothing can be unlearned or measured with inputs that the model cannot read."
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +56,8 @@ class Request:
       out: the output folder.
       resume: go on with an interrupted run.
       force: overwrite an earlier run.
+      normalize: how the network's inputs were normalised; None finds out.
+      channels: ``rgb`` or ``bgr``; None finds out, or is ``rgb`` where ``normalize`` is given.
     """
 
     checkpoint: Path
@@ -62,6 +71,8 @@ class Request:
     out: Path
     resume: bool
     force: bool
+    normalize: str | None = None
+    channels: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +86,9 @@ class Inputs:
       test: images to judge by.
       trigger: the attack, where known.
       target: its class, where known.
+      preprocessing: how the network's inputs were normalised, and what speaks for it.
       notices: what the user should know about the inputs.
+      warnings: what makes the results doubtful.
     """
 
     checkpoint: Checkpoint
@@ -84,12 +97,14 @@ class Inputs:
     test: LabelledImages
     trigger: Trigger | None
     target: int | None
+    preprocessing: Choice
     notices: list[str]
+    warnings: list[str]
 
     @property
     def apply_fn(self) -> ApplyFn:
-        """The network."""
-        return self.model.spec.apply
+        """The network, of pixels in [0, 1]."""
+        return self.preprocessing.preprocessing.before(self.model.spec.apply)
 
     def judge(self, variables: Variables) -> Evaluation:
         """What a model of this architecture does on the test images."""
@@ -134,7 +149,28 @@ def read(request: Request) -> Inputs:
     trigger = _checked_trigger(request, model.spec, test)
     if trigger is None:
         notices.append("no trigger was given, so the attack success rate is unknown.")
-    return Inputs(checkpoint, model, clean, test, trigger, request.target, notices)
+    preprocessing = _preprocessing(request, model, clean)
+    notices.append(preprocessing.describe())
+    warnings = [_IMPLAUSIBLE] if preprocessing.implausible else []
+    return Inputs(checkpoint, model, clean, test, trigger, request.target, preprocessing, notices, warnings)
+
+
+def _preprocessing(request: Request, model: Converted, clean: LabelledImages) -> Choice:
+    """The preprocessing that the user gave, or that the clean images tell."""
+    known = None if request.normalize is None else parse_normalization(request.normalize)
+    channels = model.spec.image_shape[-1]
+    if known is not None and len(known.mean) not in (1, channels):
+        raise InputError(
+            f"The normalisation {known.name} is one of {len(known.mean)} channels and the model takes images of "
+            f"{channels}; give one number each, such as 0.5/0.5, or leave --normalize away."
+        )
+    if request.channels == "bgr" and channels != 3:
+        raise InputError(f"The model takes images of {channels} channels; leave --channels bgr away.")
+    bgr = None if request.channels is None else request.channels == "bgr"
+    variables = jax.tree.map(jnp.asarray, model.variables)
+    return choose_preprocessing(
+        model.spec.apply, variables, clean.images, clean.labels, normalization=known, bgr=bgr
+    )
 
 
 def _check_images(data: LabelledImages, spec: ModelSpec) -> None:

@@ -135,6 +135,8 @@ def run(procedure: Procedure, request: Request, display: Display, loading_since:
     clock.lap("load")
     for notice in inputs.notices:
         display.say(f"note     {notice}")
+    for warning in inputs.warnings:
+        display.say(f"warning  {warning}")
 
     execution = Execution(on_batch=_Progress(display, procedure.passes(request.config)))
     method = procedure.make_method(inputs.apply_fn, execution)
@@ -220,7 +222,9 @@ def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) ->
         input_sha256=inputs.checkpoint.sha256,
         output_sha256=hashlib.sha256(model_bytes).hexdigest(),
         seconds=this.clock.seconds,
+        preprocessing=inputs.preprocessing.as_dict(),
         notices=inputs.notices,
+        warnings=inputs.warnings,
         stopped=stopped,
     )
     write_together(
@@ -260,6 +264,7 @@ def _fingerprint(procedure: Procedure, request: Request, inputs: Inputs) -> dict
             "sha256": hash_images(inputs.clean),
         },
         "test": {"spec": request.test, "images": len(inputs.test.labels), "sha256": hash_images(inputs.test)},
+        "preprocessing": inputs.preprocessing.preprocessing.as_dict(),
         "trigger": request.trigger,
         "target": request.target,
         "device": report.device(),

@@ -203,6 +203,15 @@ BAD_INPUTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unknown setting": ((*GOOD, "--set", "speed=3"), ("no setting speed", "learning_rate")),
     "setting of another type": ((*GOOD, "--set", "damping=much"), ("'much' is not a float",)),
     "setting out of range": ((*GOOD, "--set", "damping=-1"), ("damping=-1.0", "at least 0")),
+    "unknown normalisation": (
+        (*GOOD, "--normalize", "mnist"),
+        ("'mnist' is no normalisation", "cifar10", "MEAN/STD"),
+    ),
+    "normalisation of other channels": (
+        (*GOOD, "--normalize", "gtsrb"),
+        ("gtsrb is one of 3 channels", "images of 1"),
+    ),
+    "swapped channels of grey images": ((*GOOD, "--channels", "bgr"), ("leave --channels bgr away",)),
     "no rounds": ((*GOOD, "--rounds", "0"), ("--rounds", "at least 1")),
     "unknown preset": ((*GOOD, "--preset", "fancy"), ("fancy", "reference")),
     "output is a file": ((*GOOD, "--out", "file"), ("file is a file",)),
@@ -265,6 +274,8 @@ def test_the_report_is_complete_and_true(finished: tuple[Path, Any], victim: Pat
     assert set(report["seconds"]) == {"load", "compile", "unlearn", "evaluate"}
     assert all(seconds > 0 for seconds in report["seconds"].values())
     assert len(report["rounds"]) == report["config"]["rounds"]
+    assert (report["preprocessing"]["name"], report["preprocessing"]["chosen"]) == ("none", "by accuracy")
+    assert report["warnings"] == []
     test = load("digits[1300:]")
     for when, path in (("before", victim), ("after", out / "model.pth")):
         counts = torch_counts(path, test)
@@ -356,6 +367,9 @@ def test_interrupted_and_resumed_gives_the_same_bits(finished: tuple[Path, Any],
     changed = run(folder, *arguments, "--resume", "--seed", 1)
     assert changed.returncode == 2
     assert "had seed 0 and this one has 1" in changed.stderr
+    renormalised = run(folder, *arguments, "--resume", "--normalize", "half")
+    assert renormalised.returncode == 2
+    assert "had preprocessing" in renormalised.stderr
     resumed = run(folder, *arguments, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed  after round 1" in resumed.stdout
@@ -375,6 +389,7 @@ def test_quiet_without_trigger_and_test_images(shop: Path) -> None:
     assert report["before"]["counts"]["acc"][1] == 12
     assert any("12 of the clean images are held back" in notice for notice in report["notices"])
     assert any("attack success rate is unknown" in notice for notice in report["notices"])
+    assert any("--normalize" in warning for warning in report["warnings"])  # the network was never trained
 
 
 def test_nan_in_the_first_round_stops_with_a_sentence(shop: Path) -> None:
@@ -405,6 +420,8 @@ def test_help_names_every_flag(shop: Path) -> None:
         "--test",
         "--trigger",
         "--target",
+        "--normalize",
+        "--channels",
         "--preset",
         "--rounds",
         "--seed",
