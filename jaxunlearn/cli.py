@@ -77,6 +77,12 @@ def _parser(name: str, presets: Mapping[str, Any], description: str) -> argparse
         "MEAN/STD such as 0.49,0.48,0.45/0.25,0.24,0.26 (else whatever gives the most accuracy on clean images)",
     )
     parser.add_argument("--channels", choices=("rgb", "bgr"), help="order of the network's colour channels")
+    parser.add_argument(
+        "--size",
+        type=_positive,
+        metavar="N",
+        help="height and width to bring pictures to, where the network takes any (else their own)",
+    )
     parser.add_argument("--preset", choices=sorted(presets), default="default", help="named settings")
     parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds, instead of the preset's")
     parser.add_argument(
@@ -135,6 +141,7 @@ def _run(
         force=inputs.force,
         normalize=flags.normalize,
         channels=flags.channels,
+        size=flags.size,
     )
     report = job.run(procedure, request, display, started)
     seconds = report["seconds"]
@@ -185,7 +192,7 @@ def _clean(
 def _demo(
     procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace, out: Path, started: float
 ) -> int:
-    names = ("ckpt", "clean", "test", "trigger", "target", "normalize", "channels")
+    names = ("ckpt", "clean", "test", "trigger", "target", "normalize", "channels", "size")
     given = [name for name in names if getattr(flags, name) is not None]
     if given:
         raise InputError(f"--demo brings its own files; leave --{given[0]} away, or --demo.")

@@ -21,7 +21,7 @@ from jaxunlearn._check import InputError
 from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._typing import ApplyFn, Variables
 from jaxunlearn.attacks import Trigger, add_image, stamp_patch
-from jaxunlearn.data import LabelledImages, hold_out, load, read_image
+from jaxunlearn.data import LabelledImages, Takes, hold_out, load, read_image, without_shared
 from jaxunlearn.evaluate import Evaluation, evaluate
 from jaxunlearn.models import ModelSpec
 from jaxunlearn.pixels import parse_normalization
@@ -58,6 +58,7 @@ class Request:
       force: overwrite an earlier run.
       normalize: how the network's inputs were normalised; None finds out.
       channels: ``rgb`` or ``bgr``; None finds out, or is ``rgb`` where ``normalize`` is given.
+      size: height and width of the images, for models that take any; None takes theirs.
     """
 
     checkpoint: Path
@@ -73,6 +74,7 @@ class Request:
     force: bool
     normalize: str | None = None
     channels: str | None = None
+    size: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,19 +122,25 @@ def read(request: Request) -> Inputs:
     """
     checkpoint = torch_io.read(request.checkpoint)
     model = convert.from_torch(checkpoint.arrays)
-    clean = load(request.clean)
+    takes = _takes(request, model.spec)
+    clean = load(request.clean, takes)
+    if takes.any_size:
+        takes = takes._replace(shape=(*clean.images.shape[1:3], takes.shape[2]), any_size=False)
+    model = model._replace(spec=dataclasses.replace(model.spec, image_shape=takes.shape))
     _check_images(clean, model.spec)
-    notices = []
+    notices = [*clean.notices]
     if request.test is None:
         clean, test = hold_out(clean, share=_HELD_OUT_SHARE, most=_MOST_HELD_OUT, seed=request.seed)
         test = dataclasses.replace(test, origin=f"{len(test.labels)} images held back from {clean.origin}")
         notices.append(
-            f"no test images were given, so {len(test.labels)} of the clean images are held back to judge by; "
-            f"a rate from {len(test.labels)} images is known to about +-{50 / len(test.labels) ** 0.5:.0f} points."
+            f"no test images were given, so {len(test.labels)} of the clean images are held back to judge by; a rate "
+            f"from {len(test.labels)} images is known to about +-{50 / max(1, len(test.labels)) ** 0.5:.0f} points."
         )
     else:
-        test = load(request.test)
+        test = load(request.test, takes)
         _check_images(test, model.spec)
+        clean = without_shared(clean, test)
+        notices = list(dict.fromkeys([*clean.notices, *test.notices]))
     for data, fewest, purpose in (
         (clean, _FEWEST_TO_CLEAN, "clean with"),
         (test, _FEWEST_TO_JUDGE, "judge by"),
@@ -153,6 +161,20 @@ def read(request: Request) -> Inputs:
     notices.append(preprocessing.describe())
     warnings = [_IMPLAUSIBLE] if preprocessing.implausible else []
     return Inputs(checkpoint, model, clean, test, trigger, request.target, preprocessing, notices, warnings)
+
+
+def _takes(request: Request, spec: ModelSpec) -> Takes:
+    """What images must fit: the model, and the size that the user asked for."""
+    any_size = getattr(spec, "any_size", False)
+    if request.size is None:
+        return Takes(spec.image_shape, any_size, spec.classes)
+    shape = (request.size, request.size, spec.image_shape[2])
+    if not any_size and shape != spec.image_shape:
+        height, width, _ = spec.image_shape
+        raise InputError(
+            f"The model takes images of {height}x{width} only; leave --size {request.size} away."
+        )
+    return Takes(shape, any_size=False, classes=spec.classes)
 
 
 def _preprocessing(request: Request, model: Converted, clean: LabelledImages) -> Choice:
@@ -278,7 +300,7 @@ def _writable(folder: Path) -> bool:
 
 
 def hash_images(data: LabelledImages) -> str:
-    """SHA-256 of pixels and labels, in hexadecimal."""
-    digest = hashlib.sha256(np.ascontiguousarray(data.images).data)
+    """SHA-256 of the fingerprints of all images and of their labels, in hexadecimal."""
+    digest = hashlib.sha256("".join(data.fingerprints).encode())
     digest.update(np.ascontiguousarray(data.labels).data)
     return digest.hexdigest()

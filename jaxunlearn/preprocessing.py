@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
-from jaxunlearn._typing import ApplyFn, Images, Labels, Variables
+from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Variables
 from jaxunlearn.evaluate import predict
 from jaxunlearn.metrics import Count
 from jaxunlearn.pixels import NORMALIZATIONS, Preprocessing
@@ -72,7 +72,7 @@ class Choice(NamedTuple):
 def choose_preprocessing(
     apply_fn: ApplyFn,
     variables: Variables,
-    images: Images,
+    images: AnyImages,
     labels: Labels,
     *,
     normalization: Preprocessing | None = None,

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from converters import convert, torch_io
 from jaxunlearn import NORMALIZATIONS, InputError, Preprocessing, choose_preprocessing, evaluate, fit
 from jaxunlearn.data import load
 from jaxunlearn.inputs import Request, read
 from jaxunlearn.metrics import Count
-from jaxunlearn.models import small_vgg
+from jaxunlearn.models import ModelSpec, small_vgg
 from jaxunlearn.preprocessing import Choice
 
 
@@ -128,6 +129,19 @@ def test_a_run_finds_the_normalisation_of_a_trained_network(normalised: Path) ->
     wrong = read(request(normalised, normalize="none"))
     assert wrong.preprocessing.chosen == "by the user"
     assert wrong.judge(wrong.model.variables).acc.rate < accuracy - 0.1
+
+
+def test_pictures_come_to_the_size_that_is_asked_for(
+    normalised: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, image in enumerate(load("digits[1000:1060]").images):
+        (tmp_path / str(number % 2)).mkdir(exist_ok=True)
+        pixels = np.rint(image[..., 0] * 255).astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+        Image.fromarray(pixels).save(tmp_path / str(number % 2) / f"{number}.png")
+    monkeypatch.setattr(ModelSpec, "any_size", True, raising=False)
+    inputs = read(request(normalised, clean=f"folder:{tmp_path}", size=8))
+    assert inputs.clean.images.shape[1:] == inputs.model.spec.image_shape == (8, 8, 1)
+    assert any("other sizes than 8x8 (height x width, 16x16)" in notice for notice in inputs.notices)
 
 
 def test_a_wrong_normalisation_is_a_warning(normalised: Path) -> None:
