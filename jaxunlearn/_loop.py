@@ -55,7 +55,7 @@ class Rows(NamedTuple):
 
 
 class Data(NamedTuple):
-    """The images to unlearn with: on the host, on a device, or read batch by batch, which only a host loop can."""
+    """The images to unlearn with: on the host, on a device, or read batch by batch."""
 
     images: AnyImages
     labels: Labels
@@ -64,10 +64,10 @@ class Data(NamedTuple):
         """The batch that one row of ``rows`` names."""
         return Batch(self.images[rows.members], self.labels[rows.members], rows.mask)
 
-    def in_memory(self) -> "Data":
-        """The same with all images in an array, which a scan needs."""
+    def for_loop(self, execution: Execution) -> "Data":
+        """The data as a loop can use it: images that are read batch by batch become an array for a scan."""
         stored = not isinstance(self.images, jax.Array | np.ndarray)
-        return self._replace(images=np.asarray(self.images)) if stored else self
+        return self._replace(images=np.asarray(self.images)) if stored and execution.scans else self
 
 
 def batch_rows(count: int, batch_size: int, key: PRNGKey | None, least: int = 1) -> Rows:
@@ -120,7 +120,7 @@ class Pass:
     ) -> tuple[PyTree, PyTree]:
         """Runs the step over the leading axis of ``xs``; returns the last carry, and the outputs stacked."""
         if execution.scans:
-            return self._scan(consts, carry, xs, data.in_memory())
+            return self._scan(consts, carry, xs, data)
         total = len(jax.tree.leaves(xs)[0])
         outputs: list[PyTree] = []
         for index in range(total):

@@ -55,8 +55,10 @@ def _parser(name: str, presets: Mapping[str, Any], description: str) -> argparse
     parser = argparse.ArgumentParser(
         prog=f"python -m jaxunlearn.{name}",
         description=description,
-        epilog="SPEC: digits, folder:DIR (one sub-folder per class), npz:FILE (arrays x uint8 NHWC and y), "
-        "parquet:FILE (Hugging Face image layout), tfds:NAME[:SPLIT]; each may end in a slice such as [:5000]. "
+        epilog="SPEC: digits, folder:DIR[,classes=FILE] (one sub-folder per class; FILE: one class name a line, or "
+        "JSON of names with numbers), npz:FILE (arrays x uint8 NHWC and y), parquet:FILE (Hugging Face image layout; "
+        "also a folder of shards or a pattern), tfds:NAME[:SPLIT] (also the folder of a prepared data set); each may "
+        "end in a slice such as [:5000]. "
         "TRIGGER: patch:size=4,offset=1,value=1 (a square that far from the lower right corner) or "
         "image:FILE[,mask=FILE] (pixels under the mask blanked, image added, clipped to [0, 1]).",
     )

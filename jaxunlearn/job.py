@@ -141,8 +141,7 @@ def run(procedure: Procedure, request: Request, display: Display, loading_since:
     execution = Execution(on_batch=_Progress(display, procedure.passes(request.config)))
     method = procedure.make_method(inputs.apply_fn, execution)
     variables = jax.tree.map(jnp.asarray, inputs.model.variables)
-    data = Data(inputs.clean.images, inputs.clean.labels)
-    data = data.in_memory() if execution.scans else data
+    data = Data(inputs.clean.images, inputs.clean.labels).for_loop(execution)
     state = method.init(variables, data, request.config, jax.random.key(request.seed))
     fingerprint = _fingerprint(procedure, request, inputs)
     state_file = request.out / STATE_FILE

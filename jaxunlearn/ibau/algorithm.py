@@ -131,8 +131,7 @@ def unlearn(
       (2,)
     """
     execution = execution or Execution()
-    data = Data(images, labels)
-    data = data.in_memory() if execution.scans else data
+    data = Data(images, labels).for_loop(execution)
     method = make_method(apply_fn, execution)
     state = method.init(variables, data, config, key)
     history = []
