@@ -128,19 +128,12 @@ def read(request: Request) -> Inputs:
         takes = takes._replace(shape=(*clean.images.shape[1:3], takes.shape[2]), any_size=False)
     model = model._replace(spec=dataclasses.replace(model.spec, image_shape=takes.shape))
     _check_images(clean, model.spec)
-    notices = [*clean.notices]
     if request.test is None:
         clean, test = hold_out(clean, share=_HELD_OUT_SHARE, most=_MOST_HELD_OUT, seed=request.seed)
-        test = dataclasses.replace(test, origin=f"{len(test.labels)} images held back from {clean.origin}")
-        notices.append(
-            f"no test images were given, so {len(test.labels)} of the clean images are held back to judge by; a rate "
-            f"from {len(test.labels)} images is known to about +-{50 / max(1, len(test.labels)) ** 0.5:.0f} points."
-        )
+        test = _described_as_held_back(test)
     else:
         test = load(request.test, takes)
         _check_images(test, model.spec)
-        clean = without_shared(clean, test)
-        notices = list(dict.fromkeys([*clean.notices, *test.notices]))
     for data, fewest, purpose in (
         (clean, _FEWEST_TO_CLEAN, "clean with"),
         (test, _FEWEST_TO_JUDGE, "judge by"),
@@ -154,6 +147,8 @@ def read(request: Request) -> Inputs:
             f"All {len(clean.labels)} images of {clean.origin} are of class {clean.labels[0]}; give images of "
             "several classes."
         )
+    clean = without_shared(clean, test)
+    notices = list(dict.fromkeys([*clean.notices, *test.notices]))
     trigger = _checked_trigger(request, model.spec, test)
     if trigger is None:
         notices.append("no trigger was given, so the attack success rate is unknown.")
@@ -175,6 +170,16 @@ def _takes(request: Request, spec: ModelSpec) -> Takes:
             f"The model takes images of {height}x{width} only; leave --size {request.size} away."
         )
     return Takes(shape, any_size=False, classes=spec.classes)
+
+
+def _described_as_held_back(test: LabelledImages) -> LabelledImages:
+    count = len(test.labels)
+    notice = (
+        f"no test images were given, so {count} of the clean images are held back to judge by; a rate from {count} "
+        f"images is known to about +-{50 / max(1, count) ** 0.5:.0f} points."
+    )
+    origin = f"{count} images held back from {test.origin}"
+    return dataclasses.replace(test, origin=origin, notices=(*test.notices, notice))
 
 
 def _preprocessing(request: Request, model: Converted, clean: LabelledImages) -> Choice:
