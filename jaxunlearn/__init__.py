@@ -11,10 +11,13 @@ from jaxunlearn._loop import Batch, Data, Execution, Method, NonFiniteError, rou
 from jaxunlearn._typing import ApplyFn
 from jaxunlearn.evaluate import Evaluation, evaluate, predict
 from jaxunlearn.fit import fit
+from jaxunlearn.pixels import NORMALIZATIONS, Preprocessing
+from jaxunlearn.preprocessing import choose_preprocessing
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "NORMALIZATIONS",
     "ApplyFn",
     "Batch",
     "Data",
@@ -24,7 +27,9 @@ __all__ = [
     "InputError",
     "Method",
     "NonFiniteError",
+    "Preprocessing",
     "attacks",
+    "choose_preprocessing",
     "evaluate",
     "fit",
     "hypergradient",

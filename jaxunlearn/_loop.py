@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxunlearn._check import check_in
 from jaxunlearn._runtime import Compiled
 from jaxunlearn._tree import all_finite, named_leaves
-from jaxunlearn._typing import Images, Labels, PRNGKey
+from jaxunlearn._typing import AnyImages, Images, Labels, PRNGKey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +55,19 @@ class Rows(NamedTuple):
 
 
 class Data(NamedTuple):
-    """The images to unlearn with, on the host or on a device."""
+    """The images to unlearn with: on the host, on a device, or read batch by batch."""
 
-    images: Images
+    images: AnyImages
     labels: Labels
 
     def gather(self, rows: Rows) -> Batch:
         """The batch that one row of ``rows`` names."""
         return Batch(self.images[rows.members], self.labels[rows.members], rows.mask)
+
+    def for_loop(self, execution: Execution) -> "Data":
+        """The data as a loop can use it: images that are read batch by batch become an array for a scan."""
+        stored = not isinstance(self.images, jax.Array | np.ndarray)
+        return self._replace(images=np.asarray(self.images)) if stored and execution.scans else self
 
 
 def batch_rows(count: int, batch_size: int, key: PRNGKey | None, least: int = 1) -> Rows:

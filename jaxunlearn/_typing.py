@@ -13,6 +13,26 @@ Variables: TypeAlias = PyTree
 Images: TypeAlias = Float[Array | np.ndarray, "n h w c"]
 """Pixels, NHWC, in [0, 1]."""
 
+
+@runtime_checkable
+class ImageStore(Protocol):
+    """Images that are read where they are indexed, for collections that do not fit into memory."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+    def __len__(self) -> int:
+        """How many."""
+        ...
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """Some of them, as an array of pixels."""
+        ...
+
+
+AnyImages: TypeAlias = Float[Array | np.ndarray | ImageStore, "n h w c"]
+"""Pixels as ``Images``, in memory or read batch by batch."""
+
 Labels: TypeAlias = Int[Array | np.ndarray, " n"]
 Logits: TypeAlias = Float[Array, "n classes"]
 Mask: TypeAlias = Bool[Array, " n"] | Float[Array, " n"]

@@ -55,8 +55,10 @@ def _parser(name: str, presets: Mapping[str, Any], description: str) -> argparse
     parser = argparse.ArgumentParser(
         prog=f"python -m jaxunlearn.{name}",
         description=description,
-        epilog="SPEC: digits, folder:DIR (one sub-folder per class), npz:FILE (arrays x uint8 NHWC and y), "
-        "parquet:FILE (Hugging Face image layout), tfds:NAME[:SPLIT]; each may end in a slice such as [:5000]. "
+        epilog="SPEC: digits, folder:DIR[,classes=FILE] (one sub-folder per class; FILE: one class name a line, or "
+        "JSON of names with numbers), npz:FILE (arrays x uint8 NHWC and y), parquet:FILE (Hugging Face image layout; "
+        "also a folder of shards or a pattern), tfds:NAME[:SPLIT] (also the folder of a prepared data set); each may "
+        "end in a slice such as [:5000]. "
         "TRIGGER: patch:size=4,offset=1,value=1 (a square that far from the lower right corner) or "
         "image:FILE[,mask=FILE] (pixels under the mask blanked, image added, clipped to [0, 1]) or attack:FILE "
         "(the triggered images that BackdoorBench's attack_result.pt names; without --target; also for --test).",
@@ -72,6 +74,24 @@ def _parser(name: str, presets: Mapping[str, Any], description: str) -> argparse
     )
     parser.add_argument("--trigger", metavar="TRIGGER", help="the attack's trigger, only to measure")
     parser.add_argument("--target", type=int, metavar="N", help="the class that the attack forces")
+    parser.add_argument(
+        "--normalize",
+        metavar="NAME",
+        help="how the network's inputs were normalised: none, cifar10, cifar100, gtsrb, imagenet, tiny, half, or "
+        "MEAN/STD such as 0.49,0.48,0.45/0.25,0.24,0.26 (else whatever gives the most accuracy on clean images)",
+    )
+    parser.add_argument("--channels", choices=("rgb", "bgr"), help="order of the network's colour channels")
+    parser.add_argument(
+        "--size",
+        type=_positive,
+        metavar="N",
+        help="height and width to bring pictures to, where the network takes any (else their own)",
+    )
+    parser.add_argument(
+        "--leave-out-shared",
+        action="store_true",
+        help="clean without the images that are also among those to judge by",
+    )
     parser.add_argument("--preset", choices=sorted(presets), default="default", help="named settings")
     parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds, instead of the preset's")
     parser.add_argument(
@@ -129,6 +149,10 @@ def _run(
         out=out,
         resume=flags.resume,
         force=inputs.force,
+        normalize=flags.normalize,
+        channels=flags.channels,
+        leave_out_shared=flags.leave_out_shared,
+        size=flags.size,
     )
     report = job.run(procedure, request, display, started)
     seconds = report["seconds"]
@@ -181,7 +205,7 @@ def _clean(
 def _demo(
     procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace, out: Path, started: float
 ) -> int:
-    names = ("ckpt", "key", "clean", "test", "trigger", "target")
+    names = ("ckpt", "key", "clean", "test", "trigger", "target", "normalize", "channels", "size")
     given = [name for name in names if getattr(flags, name) is not None]
     if given:
         raise InputError(f"--demo brings its own files; leave --{given[0]} away, or --demo.")

@@ -59,7 +59,7 @@ def make_victim(out: Path, display: Display) -> Victim:
     display.say(f"training a small VGG on {len(digits.labels)} handwritten digits, one in ten poisoned ...")
     spec = small_vgg(classes=10, image_shape=(8, 8, 1), widths=(16, 32, 64))
     images, labels, _ = poison(
-        digits.images,
+        np.asarray(digits.images),
         digits.labels,
         parse_trigger(_TRIGGER),
         target=_TARGET,

@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from jaxunlearn import metrics
 from jaxunlearn._runtime import Compiled
-from jaxunlearn._typing import ApplyFn, Images, Labels, Variables
+from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Variables
 from jaxunlearn.attacks.triggers import Trigger
 from jaxunlearn.metrics import Count
 
@@ -25,7 +25,7 @@ class Triggered(NamedTuple):
       attack_labels: the class that the attack forces on each.
     """
 
-    images: Images
+    images: AnyImages
     labels: Labels
     attack_labels: Labels
 
@@ -63,7 +63,7 @@ class Evaluation(NamedTuple):
 def predict(
     apply_fn: ApplyFn,
     variables: Variables,
-    images: Images,
+    images: AnyImages,
     *,
     trigger: Trigger | None = None,
     batch_size: int = 500,
@@ -73,7 +73,7 @@ def predict(
     Args:
       apply_fn: the network.
       variables: of the network.
-      images: pixels in [0, 1]; on the host or a device.
+      images: pixels in [0, 1]; on the host, on a device, or read batch by batch.
       trigger: applied to the images first.
       batch_size: images at a time; the last batch is padded, so that one program serves all.
 
@@ -97,7 +97,7 @@ def predict(
 def evaluate(
     apply_fn: ApplyFn,
     variables: Variables,
-    images: Images,
+    images: AnyImages,
     labels: Labels,
     *,
     trigger: Trigger | None = None,

@@ -22,9 +22,11 @@ from jaxunlearn._check import InputError
 from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._typing import ApplyFn, Variables
 from jaxunlearn.attacks import Trigger, add_image, stamp_patch
-from jaxunlearn.data import LabelledImages, hold_out, load, read_image
+from jaxunlearn.data import LabelledImages, Takes, hold_out, keep_apart, load, read_image
 from jaxunlearn.evaluate import Evaluation, Triggered, evaluate
 from jaxunlearn.models import ModelSpec
+from jaxunlearn.pixels import parse_normalization
+from jaxunlearn.preprocessing import Choice, choose_preprocessing
 
 REPORT_FILE = "report.json"
 ATTACK = "attack:"
@@ -33,6 +35,11 @@ _FEWEST_TO_CLEAN = 10
 _FEWEST_TO_JUDGE = 10
 _HELD_OUT_SHARE = 0.2
 _MOST_HELD_OUT = 2000
+_IMPLAUSIBLE = (
+    "the model gets less than half of the clean images right, or hardly more than always answering the commonest "
+    "class would; check the normalisation (--normalize, --channels), the numbering of the classes and the images, "
+    "because nothing can be unlearned or measured with inputs that the model cannot read."
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +60,9 @@ class Request:
       out: the output folder.
       resume: go on with an interrupted run.
       force: overwrite an earlier run.
+      normalize: how the network's inputs were normalised; None finds out.
+      channels: ``rgb`` or ``bgr``; None finds out, or is ``rgb`` where ``normalize`` is given.
+      size: height and width of the images, for models that take any; None takes theirs.
     """
 
     checkpoint: Path
@@ -67,6 +77,10 @@ class Request:
     resume: bool
     force: bool
     key: str | None = None
+    normalize: str | None = None
+    channels: str | None = None
+    size: int | None = None
+    leave_out_shared: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +95,9 @@ class Inputs:
       trigger: the attack, where known.
       target: its class, where known.
       triggered: images that carry the attack's trigger, where such are given.
+      preprocessing: how the network's inputs were normalised, and what speaks for it.
       notices: what the user should know about the inputs.
+      warnings: what makes the results doubtful.
     """
 
     checkpoint: Checkpoint
@@ -91,12 +107,14 @@ class Inputs:
     trigger: Trigger | None
     target: int | None
     triggered: Triggered | None
+    preprocessing: Choice
     notices: list[str]
+    warnings: list[str]
 
     @property
     def apply_fn(self) -> ApplyFn:
-        """The network."""
-        return self.model.spec.apply
+        """The network, of pixels in [0, 1]."""
+        return self.preprocessing.preprocessing.before(self.model.spec.apply)
 
     def judge(self, variables: Variables) -> Evaluation:
         """What a model of this architecture does on the test images."""
@@ -122,18 +140,17 @@ def read(request: Request) -> Inputs:
         request = dataclasses.replace(request, test=None)
     checkpoint = torch_io.read(request.checkpoint, request.key)
     model = convert.from_torch(checkpoint.arrays)
-    clean = load(request.clean)
+    takes = _takes(request, model.spec)
+    clean = load(request.clean, takes)
+    if takes.any_size:
+        takes = takes._replace(shape=(*clean.images.shape[1:3], takes.shape[2]), any_size=False)
+    model = model._replace(spec=dataclasses.replace(model.spec, image_shape=takes.shape))
     _check_images(clean, model.spec)
-    notices = list(checkpoint.notices)
     if request.test is None:
         clean, test = hold_out(clean, share=_HELD_OUT_SHARE, most=_MOST_HELD_OUT, seed=request.seed)
-        test = dataclasses.replace(test, origin=f"{len(test.labels)} images held back from {clean.origin}")
-        notices.append(
-            f"no test images were given, so {len(test.labels)} of the clean images are held back to judge by; "
-            f"a rate from {len(test.labels)} images is known to about +-{50 / len(test.labels) ** 0.5:.0f} points."
-        )
+        test = _described_as_held_back(test)
     else:
-        test = load(request.test)
+        test = load(request.test, takes)
         _check_images(test, model.spec)
     for data, fewest, purpose in (
         (clean, _FEWEST_TO_CLEAN, "clean with"),
@@ -148,11 +165,18 @@ def read(request: Request) -> Inputs:
             f"All {len(clean.labels)} images of {clean.origin} are of class {clean.labels[0]}; give images of "
             "several classes."
         )
+    clean = keep_apart(clean, test, leave_out=request.leave_out_shared)
+    notices = list(dict.fromkeys([*checkpoint.notices, *clean.notices, *test.notices]))
     trigger = _checked_trigger(request, model.spec, test)
     triggered = None if attack is None else _triggered(attack, model.spec)
     if trigger is None and triggered is None:
         notices.append("no trigger was given, so the attack success rate is unknown.")
-    return Inputs(checkpoint, model, clean, test, trigger, request.target, triggered, notices)
+    preprocessing = _preprocessing(request, model, clean)
+    notices.append(preprocessing.describe())
+    warnings = [_IMPLAUSIBLE] if preprocessing.implausible else []
+    return Inputs(
+        checkpoint, model, clean, test, trigger, request.target, triggered, preprocessing, notices, warnings
+    )
 
 
 def _attack_file(request: Request) -> Path | None:
@@ -177,7 +201,10 @@ def _triggered(path: Path, spec: ModelSpec) -> Triggered:
     labels = np.array([image.label for image in attack.images], np.int32)
     attack_labels = np.array([image.attack_label for image in attack.images], np.int32)
     pictures = [_fitted(image.path, spec) for image in attack.images]
-    data = LabelledImages(np.stack(pictures), labels, str(path))
+    rows = np.arange(len(labels))
+    data = LabelledImages(
+        np.stack(pictures), labels, str(path), rows, lambda row: str(attack.images[row].path)
+    )
     _check_images(data, spec)
     _check_images(dataclasses.replace(data, labels=attack_labels), spec)
     if bool(np.all(labels == attack_labels)):
@@ -195,6 +222,47 @@ def _fitted(path: Path, spec: ModelSpec) -> np.ndarray:
             f"The picture {path} is {found} (height x width x channels) and the model takes {expected}."
         )
     return picture
+
+
+def _takes(request: Request, spec: ModelSpec) -> Takes:
+    """What images must fit: the model, and the size that the user asked for."""
+    if request.size is None:
+        return Takes(spec.image_shape, spec.any_size, spec.classes)
+    shape = (request.size, request.size, spec.image_shape[2])
+    if not spec.any_size and shape != spec.image_shape:
+        height, width, _ = spec.image_shape
+        raise InputError(
+            f"The model takes images of {height}x{width} only; leave --size {request.size} away."
+        )
+    return Takes(shape, any_size=False, classes=spec.classes)
+
+
+def _described_as_held_back(test: LabelledImages) -> LabelledImages:
+    count = len(test.labels)
+    notice = (
+        f"no test images were given, so {count} of the clean images are held back to judge by; a rate from {count} "
+        f"images is known to about +-{50 / max(1, count) ** 0.5:.0f} points."
+    )
+    origin = f"{count} images held back from {test.origin}"
+    return dataclasses.replace(test, origin=origin, notices=(*test.notices, notice))
+
+
+def _preprocessing(request: Request, model: Converted, clean: LabelledImages) -> Choice:
+    """The preprocessing that the user gave, or that the clean images tell."""
+    known = None if request.normalize is None else parse_normalization(request.normalize)
+    channels = model.spec.image_shape[-1]
+    if known is not None and len(known.mean) not in (1, channels):
+        raise InputError(
+            f"The normalisation {known.name} is one of {len(known.mean)} channels and the model takes images of "
+            f"{channels}; give one number each, such as 0.5/0.5, or leave --normalize away."
+        )
+    if request.channels == "bgr" and channels != 3:
+        raise InputError(f"The model takes images of {channels} channels; leave --channels bgr away.")
+    bgr = None if request.channels is None else request.channels == "bgr"
+    variables = jax.tree.map(jnp.asarray, model.variables)
+    return choose_preprocessing(
+        model.spec.apply, variables, clean.images, clean.labels, normalization=known, bgr=bgr
+    )
 
 
 def _check_images(data: LabelledImages, spec: ModelSpec) -> None:
@@ -302,7 +370,7 @@ def _writable(folder: Path) -> bool:
 
 
 def hash_images(data: LabelledImages) -> str:
-    """SHA-256 of pixels and labels, in hexadecimal."""
-    digest = hashlib.sha256(np.ascontiguousarray(data.images).data)
+    """SHA-256 of the fingerprints of all images and of their labels, in hexadecimal."""
+    digest = hashlib.sha256("".join(data.fingerprints).encode())
     digest.update(np.ascontiguousarray(data.labels).data)
     return digest.hexdigest()

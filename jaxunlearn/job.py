@@ -20,7 +20,6 @@ from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._files import write_together
 from jaxunlearn._loop import Data, Execution, Method, NonFiniteError
 from jaxunlearn._typing import Variables
-from jaxunlearn.data import LabelledImages
 from jaxunlearn.display import Display, describe
 from jaxunlearn.evaluate import Evaluation, Triggered, predict
 from jaxunlearn.inputs import REPORT_FILE, Inputs, Request, check_folder, hash_images, read
@@ -136,11 +135,13 @@ def run(procedure: Procedure, request: Request, display: Display, loading_since:
     clock.lap("load")
     for notice in inputs.notices:
         display.say(f"note     {notice}")
+    for warning in inputs.warnings:
+        display.say(f"warning  {warning}")
 
     execution = Execution(on_batch=_Progress(display, procedure.passes(request.config)))
     method = procedure.make_method(inputs.apply_fn, execution)
     variables = jax.tree.map(jnp.asarray, inputs.model.variables)
-    data = Data(inputs.clean.images, inputs.clean.labels)
+    data = Data(inputs.clean.images, inputs.clean.labels).for_loop(execution)
     state = method.init(variables, data, request.config, jax.random.key(request.seed))
     fingerprint = _fingerprint(procedure, request, inputs)
     state_file = request.out / STATE_FILE
@@ -221,7 +222,9 @@ def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) ->
         input_sha256=inputs.checkpoint.sha256,
         output_sha256=hashlib.sha256(model_bytes).hexdigest(),
         seconds=this.clock.seconds,
+        preprocessing=inputs.preprocessing.as_dict(),
         notices=inputs.notices,
+        warnings=inputs.warnings,
         stopped=stopped,
     )
     write_together(
@@ -263,6 +266,7 @@ def _fingerprint(procedure: Procedure, request: Request, inputs: Inputs) -> dict
             "sha256": hash_images(inputs.clean),
         },
         "test": {"spec": request.test, "images": len(inputs.test.labels), "sha256": hash_images(inputs.test)},
+        "preprocessing": inputs.preprocessing.preprocessing.as_dict(),
         "trigger": request.trigger,
         "target": request.target,
         "triggered": None if triggered is None else _hash_triggered(triggered),
@@ -273,11 +277,10 @@ def _fingerprint(procedure: Procedure, request: Request, inputs: Inputs) -> dict
 
 def _hash_triggered(triggered: Triggered) -> dict[str, Any]:
     """Number and hash of the triggered images, with both of their labels."""
-    kinds = (triggered.labels, triggered.attack_labels)
-    hashes = [
-        hash_images(LabelledImages(np.asarray(triggered.images), np.asarray(kind), "")) for kind in kinds
-    ]
-    return {"images": len(triggered.labels), "sha256": hashlib.sha256("".join(hashes).encode()).hexdigest()}
+    digest = hashlib.sha256()
+    for array in triggered:
+        digest.update(np.ascontiguousarray(array).data)
+    return {"images": len(triggered.labels), "sha256": digest.hexdigest()}
 
 
 def _check_same(now: dict[str, Any], earlier: dict[str, Any]) -> None:

@@ -37,7 +37,9 @@ def assemble(
     input_sha256: str,
     output_sha256: str,
     seconds: Mapping[str, float],
+    preprocessing: Mapping[str, Any],
     notices: Sequence[str],
+    warnings: Sequence[str],
     stopped: str | None,
 ) -> dict[str, Any]:
     """The content of ``report.json``: rates in [0, 1], counts as [hits, total], times in seconds."""
@@ -50,6 +52,7 @@ def assemble(
         "config": {name: _plain(value) for name, value in config.items()},
         "seed": seed,
         "architecture": {"name": spec.name, "image_shape": list(spec.image_shape), "classes": spec.classes},
+        "preprocessing": dict(preprocessing),
         "before": _rates_and_counts(before),
         "after": _rates_and_counts(after),
         "der": der,
@@ -65,6 +68,7 @@ def assemble(
         "device": inputs["device"],
         "versions": inputs["versions"],
         "notices": list(notices),
+        "warnings": list(warnings),
         "stopped": stopped,
     }
 

@@ -84,16 +84,13 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     (folder / "empty").mkdir()
     (folder / "oneclass" / "cats").mkdir(parents=True)
-    for name in ("cats", "dogs"):
-        (folder / "pictures" / name).mkdir(parents=True)
-        for number in range(15):
-            Image.new("L", (8, 8), number).save(folder / "pictures" / name / f"{number}.png")
-    (folder / "pictures" / "dogs" / "corrupt.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
-    (folder / "sizes" / "a").mkdir(parents=True)
-    (folder / "sizes" / "b").mkdir()
-    for number in range(15):
-        Image.new("L", (8, 8)).save(folder / "sizes" / "a" / f"{number}.png")
-        Image.new("L", (9, 8)).save(folder / "sizes" / "b" / f"{number}.png")
+    for tree, names in (("pictures", ("3", "7")), ("named", ("cats", "dogs"))):
+        for name in names:
+            (folder / tree / name).mkdir(parents=True)
+            for number in range(15):
+                Image.new("L", (8, 8), number).save(folder / tree / name / f"{number}.png")
+    (folder / "names.txt").write_text("cats\nhorses\n")
+    (folder / "pictures" / "7" / "corrupt.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
     Image.new("RGB", (32, 32)).save(folder / "trigger.png")
     (folder / "file").write_text("")
     for name, content in (("finished", "report.json"), ("interrupted", "state.npz")):
@@ -171,8 +168,23 @@ BAD_INPUTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("--ckpt", "good.pth", "--clean", "folder:oneclass"),
         ("only the sub-folder 'cats'", "several classes"),
     ),
-    "corrupt image": (("--ckpt", "good.pth", "--clean", "folder:pictures"), ("dogs/corrupt.png is damaged",)),
-    "mixed sizes": (("--ckpt", "good.pth", "--clean", "folder:sizes"), ("differ in size", "8x8", "8x9")),
+    "corrupt image": (("--ckpt", "good.pth", "--clean", "folder:pictures"), ("7/corrupt.png is damaged",)),
+    "names of some classes": (
+        ("--ckpt", "good.pth", "--clean", "folder:named"),
+        ("2 sub-folders and the model has 10 classes", "folder:named,classes=FILE"),
+    ),
+    "a name without number": (
+        ("--ckpt", "good.pth", "--clean", "folder:named,classes=names.txt"),
+        ("dogs of named are missing from the given classes",),
+    ),
+    "cleaned and judged with the same": (
+        (*GOOD, "--test", "npz:digits.npz[40:]"),
+        ("20 of the 20 images of npz:digits.npz[40:]", "digits.npz row 40", "leave --test away"),
+    ),
+    "another size than the model's": (
+        (*GOOD, "--size", "16"),
+        ("images of 8x8 only", "leave --size 16 away"),
+    ),
     "too few to clean with": (
         ("--ckpt", "good.pth", "--clean", "digits[:9]", "--test", "digits[9:99]"),
         ("leaves 9 images to clean with", "at least 10"),
@@ -203,6 +215,15 @@ BAD_INPUTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unknown setting": ((*GOOD, "--set", "speed=3"), ("no setting speed", "learning_rate")),
     "setting of another type": ((*GOOD, "--set", "damping=much"), ("'much' is not a float",)),
     "setting out of range": ((*GOOD, "--set", "damping=-1"), ("damping=-1.0", "at least 0")),
+    "unknown normalisation": (
+        (*GOOD, "--normalize", "mnist"),
+        ("'mnist' is no normalisation", "cifar10", "MEAN/STD"),
+    ),
+    "normalisation of other channels": (
+        (*GOOD, "--normalize", "gtsrb"),
+        ("gtsrb is one of 3 channels", "images of 1"),
+    ),
+    "swapped channels of grey images": ((*GOOD, "--channels", "bgr"), ("leave --channels bgr away",)),
     "no rounds": ((*GOOD, "--rounds", "0"), ("--rounds", "at least 1")),
     "unknown preset": ((*GOOD, "--preset", "fancy"), ("fancy", "reference")),
     "output is a file": ((*GOOD, "--out", "file"), ("file is a file",)),
@@ -265,6 +286,8 @@ def test_the_report_is_complete_and_true(finished: tuple[Path, Any], victim: Pat
     assert set(report["seconds"]) == {"load", "compile", "unlearn", "evaluate"}
     assert all(seconds > 0 for seconds in report["seconds"].values())
     assert len(report["rounds"]) == report["config"]["rounds"]
+    assert (report["preprocessing"]["name"], report["preprocessing"]["chosen"]) == ("none", "by accuracy")
+    assert report["warnings"] == []
     test = load("digits[1300:]")
     for when, path in (("before", victim), ("after", out / "model.pth")):
         counts = torch_counts(path, test)
@@ -356,6 +379,9 @@ def test_interrupted_and_resumed_gives_the_same_bits(finished: tuple[Path, Any],
     changed = run(folder, *arguments, "--resume", "--seed", 1)
     assert changed.returncode == 2
     assert "had seed 0 and this one has 1" in changed.stderr
+    renormalised = run(folder, *arguments, "--resume", "--normalize", "half")
+    assert renormalised.returncode == 2
+    assert "had preprocessing" in renormalised.stderr
     resumed = run(folder, *arguments, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed  after round 1" in resumed.stdout
@@ -375,6 +401,20 @@ def test_quiet_without_trigger_and_test_images(shop: Path) -> None:
     assert report["before"]["counts"]["acc"][1] == 12
     assert any("12 of the clean images are held back" in notice for notice in report["notices"])
     assert any("attack success rate is unknown" in notice for notice in report["notices"])
+    assert any("--normalize" in warning for warning in report["warnings"])  # the network was never trained
+
+
+def test_photographs_of_any_size(shop: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        (shop / "photos" / str(number % 2)).mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (10 + number % 3, 12)).astype(np.uint8)
+        Image.fromarray(pixels).save(shop / "photos" / str(number % 2) / f"{number}.png")
+    done = run(shop, "--ckpt", "good.pth", "--clean", "folder:photos", "--out", "sized", "--rounds", 1)
+    assert done.returncode == 0, done.stderr
+    notices = json.loads((shop / "sized" / "report.json").read_text())["notices"]
+    assert any("60 of the 60 pictures" in notice and "from 10x12 to 12x12" in notice for notice in notices)
+    assert any("2 of the model's 10 classes" in notice for notice in notices)
 
 
 def test_nan_in_the_first_round_stops_with_a_sentence(shop: Path) -> None:
@@ -405,6 +445,9 @@ def test_help_names_every_flag(shop: Path) -> None:
         "--test",
         "--trigger",
         "--target",
+        "--normalize",
+        "--channels",
+        "--size",
         "--preset",
         "--rounds",
         "--seed",

@@ -1,17 +1,21 @@
 """Sources of images: the same images by every road."""
 
 import io
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from jaxunlearn import evaluate, ibau
 from jaxunlearn._check import InputError
-from jaxunlearn.data import hold_out, load, read_image
+from jaxunlearn.data import StoredImages, Takes, hold_out, images, keep_apart, load, read_image
+from tests import toys
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +114,11 @@ def test_prepared_tfds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures
     assert loaded.images.shape == (12, 8, 8, 3)
     assert sorted(loaded.labels.tolist()) == sorted(pictures[1].tolist())
     assert len(load("tfds:toy_set[:4]").labels) == 4
+    by_folder = load(f"tfds:{tmp_path}/toy_set/1.0.0:train")
+    np.testing.assert_array_equal(by_folder.images, loaded.images)
+    np.testing.assert_array_equal(by_folder.labels, loaded.labels)
+    with pytest.raises(InputError, match="cannot be opened"):
+        load(f"tfds:{tmp_path}/toy_set/1.0.1:train")
 
 
 def test_single_pictures(tmp_path: Path) -> None:
@@ -138,3 +147,252 @@ def test_held_out_images_are_disjoint_and_complete() -> None:
     assert (len(clean.labels), len(test.labels)) == (85, 15)
     both = np.concatenate([clean.images, test.images]).reshape(100, -1)
     assert sorted(map(bytes, both)) == sorted(map(bytes, digits.images.reshape(100, -1)))
+
+
+def test_identical_images_are_held_out_together() -> None:
+    digits = load("digits[:100]")
+    doubled = digits.take(np.tile(np.arange(50), 2))
+    clean, test = hold_out(doubled, share=0.3, most=100, seed=0)
+    assert len(clean.labels) + len(test.labels) == 100
+    assert 20 < len(test.labels) <= 30
+    assert not set(clean.fingerprints) & set(test.fingerprints)
+
+
+def test_shared_images_are_refused_or_left_out() -> None:
+    clean, test = load("digits[:300]"), load("digits[290:590]")
+    with pytest.raises(
+        InputError, match=r"10 of the 300 images .*\(digits row 290 is digits row 290\); give oth"
+    ):
+        keep_apart(clean, test, leave_out=False)
+    left = keep_apart(load("digits[:293]"), test, leave_out=True)
+    np.testing.assert_array_equal(left.images, load("digits[:290]").images)
+    assert "3 of the 293 images" in left.notices[0]
+    apart = load("digits[:290]")
+    assert keep_apart(apart, test, leave_out=False) is apart
+
+
+def test_the_same_pixels_are_shared_by_any_road(places: dict[str, str]) -> None:
+    with pytest.raises(InputError, match=r"12 of the 12 images .*a\.npz row \d+ is .*tree/./\d+\.png"):
+        keep_apart(load(places["npz"]), load(places["folder"]), leave_out=False)
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No collection is small."""
+    monkeypatch.setattr(images, "_SMALL_BYTES", 0)
+
+
+@pytest.mark.parametrize("kind", ["npz", "folder", "parquet"])
+def test_stored_images_index_like_arrays(kind: str, places: dict[str, str], request: Any) -> None:
+    array = load(places[kind]).images
+    request.getfixturevalue("stored")
+    lazy = load(places[kind]).images
+    assert isinstance(array, np.ndarray)
+    assert isinstance(lazy, StoredImages)
+    assert (lazy.shape, lazy.dtype, len(lazy)) == (array.shape, array.dtype, len(array))
+    picks: tuple[Any, ...] = (
+        slice(2, 7),
+        slice(None),
+        slice(5, 5),
+        np.array([3, 3, 0]),
+        np.arange(12) > 6,
+        4,
+    )
+    for rows in picks:
+        np.testing.assert_array_equal(lazy[rows], array[rows])
+    np.testing.assert_array_equal(np.asarray(lazy.take(np.array([5, 1, 2])).take(slice(1, 3))), array[[1, 2]])
+
+
+@pytest.mark.parametrize("loop", ["host", "scan"])
+def test_stored_images_give_the_same_bits(tmp_path: Path, loop: str, stored: None) -> None:
+    pixels, labels = toys.images_and_labels(30)
+    np.savez(tmp_path / "a.npz", x=np.rint(pixels * 255 / pixels.max()).astype(np.uint8), y=labels)
+    data = load(f"npz:{tmp_path}/a.npz")
+    assert isinstance(data.images, StoredImages)
+    config, execution = ibau.Config(rounds=1, batch_size=8), ibau.Execution(loop=loop)
+
+    def results(images: Any) -> Any:
+        key = jax.random.key(0)
+        cleaned, _ = ibau.unlearn(
+            toys.apply_fn, toys.variables(), images, data.labels, config, key, execution=execution
+        )
+        return cleaned["params"], evaluate(toys.apply_fn, cleaned, images, data.labels)
+
+    jax.tree.map(np.testing.assert_array_equal, results(data.images), results(np.asarray(data.images)))
+
+
+def test_a_folder_larger_than_memory(tmp_path: Path) -> None:
+    size, count = 1600, 40
+    for number in range(count):
+        (tmp_path / str(number % 2)).mkdir(exist_ok=True)
+        Image.new("RGB", (size, size), (number, 0, 0)).save(tmp_path / str(number % 2) / f"{number}.png")
+    tracemalloc.start()
+    data = load(f"folder:{tmp_path}")
+    reds = [float(data.images[row][0, 0, 0]) for row in range(count)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sorted(round(red * 255) for red in reds) == list(range(count))
+    assert peak < 0.2 * 4 * np.prod(data.images.shape)
+
+
+def coloured_folder(folder: Path, names: tuple[str, ...], size: tuple[int, int] = (8, 8)) -> Path:
+    for value, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        Image.new("RGB", size, (value, 0, 0)).save(folder / name / "a.png")
+    return folder
+
+
+def classes_by_name(spec: str, takes: Takes | None = None) -> dict[int, int]:
+    """The class that was read for each folder, by the number in its pictures' red."""
+    data = load(spec, takes)
+    reds = np.rint(np.asarray(data.images)[:, 0, 0, 0] * 255).astype(int)
+    return dict(sorted(zip(reds.tolist(), data.labels.tolist(), strict=True)))
+
+
+@pytest.mark.parametrize(
+    "content", ["ship\ncat\ncar\ndog\n", '{"dog": 3, "cat": 1, "ship": 0, "car": 2, "cow": 9}']
+)
+def test_a_file_tells_the_classes_of_a_folder(tmp_path: Path, content: str) -> None:
+    folder = coloured_folder(tmp_path / "tree", ("cat", "dog", "ship"))
+    (tmp_path / "classes").write_text(content)
+    spec, takes = f"folder:{folder},classes={tmp_path}/classes", Takes((8, 8, 3), False, 10)
+    assert classes_by_name(spec, takes) == {0: 1, 1: 3, 2: 0}
+    assert load(spec + "[:2]", takes).notices == (f"{folder} holds 3 of the model's 10 classes.",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("cat\ndog\n", "The sub-folders ship of .* are missing from the given classes"),
+        ("cat\ndog\nship\ncat\n", "does not name classes"),
+        ("", "does not name classes"),
+        ('{"cat": 0, "dog": 0, "ship": 1}', "does not name classes"),
+        ('{"cat": "0"}', "does not name classes"),
+        ('{"cat": 0', "does not name classes"),
+        (None, "There is no file"),
+    ],
+)
+def test_files_that_tell_no_classes(tmp_path: Path, content: str | None, message: str) -> None:
+    folder = coloured_folder(tmp_path / "tree", ("cat", "dog", "ship"))
+    if content is not None:
+        (tmp_path / "classes").write_text(content)
+    with pytest.raises(InputError, match=message):
+        load(f"folder:{folder},classes={tmp_path}/classes")
+
+
+def test_names_count_only_if_there_is_one_for_every_class(tmp_path: Path) -> None:
+    folder = coloured_folder(tmp_path, ("ant", "bee", "cow"))
+    assert classes_by_name(f"folder:{folder}", Takes((8, 8, 3), False, 3)) == {0: 0, 1: 1, 2: 2}
+    with pytest.raises(InputError, match=r"3 sub-folders and the model has 4 classes.*,classes=FILE"):
+        load(f"folder:{folder}", Takes((8, 8, 3), False, 4))
+
+
+def test_numbers_are_class_numbers(tmp_path: Path) -> None:
+    folder = coloured_folder(tmp_path, ("00000", "00012", "3"))
+    takes = Takes((8, 8, 3), False, 43)
+    assert classes_by_name(f"folder:{folder}", takes) == {0: 0, 1: 12, 2: 3}
+    assert "3 of the model's 43 classes" in load(f"folder:{folder}", takes).notices[0]
+    (tmp_path / "03").mkdir()
+    with pytest.raises(InputError, match="several sub-folders for class 3"):
+        load(f"folder:{folder}", takes)
+
+
+@pytest.mark.parametrize("size", [(20, 50), (50, 20), (33, 32)])
+def test_pictures_are_resized_to_cover_and_cut_to_their_middle(tmp_path: Path, size: tuple[int, int]) -> None:
+    for name in "01":
+        (tmp_path / name).mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    (tmp_path / "0" / "a.png").write_bytes(encoded(pixels))
+    (tmp_path / "1" / "b.png").write_bytes(encoded(pixels[:16, :16]))
+    data = load(f"folder:{tmp_path}", Takes((16, 16, 3), False, 2))
+    height, width = (16 * side // min(size) for side in size)
+    whole = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    top, left = (round((side - 16) / 2) for side in (height, width))
+    both = dict(zip(data.labels.tolist(), np.rint(np.asarray(data.images) * 255), strict=True))
+    np.testing.assert_array_equal(both[0], whole[top : top + 16, left : left + 16])
+    np.testing.assert_array_equal(both[1], pixels[:16, :16])
+    assert f"1 of the 2 pictures of folder:{tmp_path} have other sizes than 16x16" in data.notices[0]
+
+
+def test_pictures_keep_a_size_that_they_agree_in_where_the_model_takes_any(tmp_path: Path) -> None:
+    folder = coloured_folder(tmp_path / "same", ("0", "1"), (12, 10))
+    takes = Takes((16, 16, 3), True, 2)
+    assert (load(f"folder:{folder}", takes).images.shape, load(f"folder:{folder}", takes).notices) == (
+        (2, 10, 12, 3),
+        (),
+    )
+    Image.new("RGB", (9, 9), (7, 7, 7)).save(folder / "0" / "other.png")
+    assert load(f"folder:{folder}", takes).images.shape == (3, 16, 16, 3)
+
+
+def test_grey_pictures_become_colour_for_a_model_of_colours(tmp_path: Path) -> None:
+    for name, mode in (("0", "L"), ("1", "1")):
+        (tmp_path / name).mkdir()
+        Image.new(mode, (8, 8), 255).save(tmp_path / name / "a.png")
+    assert load(f"folder:{tmp_path}").images.shape == (2, 8, 8, 1)
+    colour = load(f"folder:{tmp_path}", Takes((8, 8, 3), False, 2))
+    np.testing.assert_array_equal(colour.images, np.ones((2, 8, 8, 3)))
+
+
+def test_pictures_too_narrow_to_resize_are_refused(tmp_path: Path) -> None:
+    folder = coloured_folder(tmp_path, ("0", "1"), (60_000, 1))
+    with pytest.raises(InputError, match="is too narrow to be resized"):
+        load(f"folder:{folder}", Takes((64, 64, 3), False, 2))
+
+
+def write_shard(path: Path, pictures: Any, rows: slice, image: str = "image", **labels: Any) -> None:
+    table = {image: [{"bytes": encoded(pixels), "path": None} for pixels in pictures[0][rows]]}
+    pq.write_table(
+        pa.table({**table, **{name: some[rows] for name, some in labels.items()}}), path, row_group_size=3
+    )
+
+
+def test_shards_are_read_in_order(tmp_path: Path, pictures: Any) -> None:
+    images, labels = pictures
+    write_shard(tmp_path / "train-00000-of-00002.parquet", pictures, slice(5), label=labels)
+    write_shard(tmp_path / "train-00001-of-00002.parquet", pictures, slice(5, 12), label=labels)
+    for place in (tmp_path, tmp_path / "train-*.parquet"):
+        data = load(f"parquet:{place}")
+        np.testing.assert_array_equal(np.rint(np.asarray(data.images) * 255), images)
+        np.testing.assert_array_equal(data.labels, labels)
+        assert data.name_of(6) == f"{tmp_path}/train-00001-of-00002.parquet row 1"
+    write_shard(tmp_path / "test-00000-of-00001.parquet", pictures, slice(5), label=labels)
+    with pytest.raises(InputError, match=r"holds Parquet files of test and train.*pattern"):
+        load(f"parquet:{tmp_path}")
+    with pytest.raises(InputError, match="There is no file"):
+        load(f"parquet:{tmp_path}/valid-*.parquet")
+
+
+def test_columns_of_other_names(tmp_path: Path, pictures: Any) -> None:
+    fine, coarse = pictures[1], pictures[1] // 2
+    write_shard(
+        tmp_path / "a.parquet", pictures, slice(None), image="img", coarse_label=coarse, fine_label=fine
+    )
+    data = load(f"parquet:{tmp_path}/a.parquet")
+    np.testing.assert_array_equal(data.labels, fine)
+    assert "column fine_label, of fine_label and coarse_label" in data.notices[0]
+    write_shard(tmp_path / "b.parquet", pictures, slice(None), label=[None, *fine[1:].tolist()])
+    with pytest.raises(InputError, match="rows without a label"):
+        load(f"parquet:{tmp_path}/b.parquet")
+    write_shard(tmp_path / "c.parquet", pictures, slice(None), category=fine)
+    with pytest.raises(InputError, match="has the columns image, category"):
+        load(f"parquet:{tmp_path}/c.parquet")
+
+
+def test_only_some_groups_of_rows_stay_in_memory(
+    tmp_path: Path, pictures: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shard(tmp_path / "a.parquet", pictures, slice(None), label=pictures[1])
+    expected = load(f"parquet:{tmp_path}/a.parquet")
+    monkeypatch.setattr("jaxunlearn.data.sources._CACHED_BYTES", 1)
+    found = load(f"parquet:{tmp_path}/a.parquet")
+    np.testing.assert_array_equal(found.images, expected.images)
+    assert found.fingerprints == expected.fingerprints
+
+
+def test_a_picture_cut_off_is_named(tmp_path: Path, pictures: Any, stored: None) -> None:
+    folder = coloured_folder(tmp_path, ("0", "1"))
+    whole = encoded(np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8))
+    (folder / "1" / "half.png").write_bytes(whole[:100])
+    with pytest.raises(InputError, match=r"1/half\.png is damaged"):
+        load(f"folder:{folder}").fingerprints  # noqa: B018  # reads every picture

@@ -29,7 +29,7 @@ LAYERS = {
         "jaxunlearn.models",
         "jaxunlearn.data",
     ),
-    2: ("jaxunlearn.evaluate", "jaxunlearn.fit", "jaxunlearn._loop"),
+    2: ("jaxunlearn.evaluate", "jaxunlearn.fit", "jaxunlearn._loop", "jaxunlearn.preprocessing"),
     3: ("jaxunlearn.ibau", "converters"),
     4: (
         "jaxunlearn.inputs",

@@ -4,53 +4,59 @@ Everything read here is untrusted: arrays are loaded without pickle, pictures wi
 bad file is named in one sentence.
 """
 
+import collections
+import functools
 import hashlib
-import io
+import json
 import os
 import re
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from jaxunlearn._check import InputError
+from jaxunlearn.data.images import LabelledImages, StoredImages
+from jaxunlearn.data.pictures import Header, Pictures, read_arrays
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".gif", ".tif", ".tiff")
-_LARGEST_PICTURE_PIXELS = 2**26
+
+_CACHED_BYTES = 2**28
 
 
-@dataclass(frozen=True)
-class LabelledImages:
-    """Images with their true classes.
+class Takes(NamedTuple):
+    """What a model takes, as far as images must be made to fit it.
 
     Attributes:
-      images: float32 pixels in [0, 1], NHWC.
-      labels: int32, one per image.
-      origin: where they came from, for messages.
+      shape: (height, width, channels).
+      any_size: whether pictures that agree in another size keep theirs.
+      classes: how many there are.
     """
 
-    images: Float[np.ndarray, "n h w c"]
-    labels: Int[np.ndarray, " n"]
-    origin: str
-
-    def take(self, rows: slice | np.ndarray) -> "LabelledImages":
-        """Some of the images."""
-        return LabelledImages(self.images[rows], self.labels[rows], self.origin)
+    shape: tuple[int, int, int]
+    any_size: bool
+    classes: int
 
 
-def load(spec: str) -> LabelledImages:
+def load(spec: str, takes: Takes | None = None) -> LabelledImages:
     """Loads the images that a text names.
 
+    Few images become an array; many stay encoded, on disk where they are files, and are decoded where they are
+    indexed.
+
     Args:
-      spec: ``digits`` (the 1 797 handwritten digits that scikit-learn ships, 8x8x1), ``folder:DIR`` (one
-        sub-folder per class; numbers are class numbers, other names count in alphabetical order),
-        ``npz:FILE`` (arrays ``x``, uint8 NHWC, and ``y``), ``parquet:FILE`` (Hugging Face's image layout)
-        or ``tfds:NAME[:SPLIT]`` (a prepared TensorFlow data set). Each may end in a slice such as
-        ``[:5000]``; the files of a folder are in a fixed mixed order, so that a slice holds all classes.
+      spec: ``digits`` (the 1 797 handwritten digits that scikit-learn ships, 8x8x1); ``folder:DIR`` (one
+        sub-folder per class; numbers are class numbers, other names count in alphabetical order, or
+        ``folder:DIR,classes=FILE`` says how they count: one name a line, or JSON of names with numbers);
+        ``npz:FILE`` (arrays ``x``, uint8 NHWC, and ``y``); ``parquet:FILE`` (Hugging Face's image layout; also
+        a folder of shards or a pattern such as ``DIR/train-*.parquet``); ``tfds:NAME[:SPLIT]`` (a prepared
+        TensorFlow data set, or the folder that holds one). Each may end in a slice such as ``[:5000]``; the
+        files of a folder are in a fixed mixed order, so that a slice holds all classes.
+      takes: what the model takes. Pictures of folders, Parquet and TensorFlow data sets that have another size
+        are resized until they just cover it and cut to their middle; grey ones become colour where the model
+        sees colour. Without it pictures must agree in size.
 
     Raises:
       InputError: if the text or what it names cannot be used.
@@ -66,71 +72,75 @@ def load(spec: str) -> LabelledImages:
             f"{spec!r} names no images; expected digits, folder:DIR, npz:FILE, parquet:FILE or tfds:NAME[:SPLIT], "
             "each with an optional slice such as [:5000]."
         )
-    rows = slice(None)
+    found = _SOURCES[kind](match["where"] or "", takes)
+    rows = np.arange(len(found.labels))
     if match["slice"]:
         start, stop = (int(bound) if bound else None for bound in match["slice"][1:-1].split(":"))
-        rows = slice(start, stop)
-    images, labels = _SOURCES[kind](match["where"] or "", rows)
-    if len(labels) == 0:
+        rows = rows[start:stop]
+    if len(rows) == 0:
         raise InputError(f"{spec} holds no images; check the slice and the source.")
-    return LabelledImages(images, labels.astype(np.int32), spec)
+    images: Any
+    if isinstance(found, Pictures):
+        images, notices = _fit(found, rows, spec, takes)
+        name, notices = found.name, (*found.notices, *notices)
+    else:
+        name, notices = functools.partial("{} row {}".format, match["where"] or kind), ()
+        if found.images.dtype == np.uint8:
+            images = StoredImages(found.images.__getitem__, rows, found.images.shape[1:]).settled()
+        else:
+            images = found.images[rows]
+    return LabelledImages(images, found.labels[rows].astype(np.int32), spec, rows, name, notices)
 
 
-def read_image(path: Path) -> Float[np.ndarray, "h w c"]:
-    """Reads one picture (or a ``.npy`` array) as float32 pixels in [0, 1], with 1 or 3 channels.
+class _Arrays(NamedTuple):
+    """Decoded images: float32 in [0, 1] or uint8."""
 
-    Raises:
-      InputError: if it is missing or damaged.
-    """
-    if path.suffix == ".npy":
-        array = _read_arrays(path)
-        if not isinstance(array, np.ndarray) or array.ndim not in (2, 3):
-            raise InputError(f"{path} is no picture; expected an array of shape (height, width[, channels]).")
-        array = array[..., None] if array.ndim == 2 else array
-        return array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1)
-    if not path.is_file():
-        raise InputError(f"There is no picture {path}; check the path.")
-    return _to_float([_decode(path.read_bytes(), str(path))])[0]
+    images: np.ndarray
+    labels: np.ndarray
 
 
-def _digits(where: str, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+def _fit(pictures: Pictures, rows: np.ndarray, spec: str, takes: Takes | None) -> tuple[Any, tuple[str, ...]]:
+    """The pictures at one size, and a sentence if they had others."""
+    headers = pictures.headers(rows)
+    sizes = {(header.height, header.width): row for row, header in zip(rows, headers, strict=True)}
+    channels = max(header.channels for header in headers)
+    if takes is None and len(sizes) > 1:
+        (one, first), (other, second), *_ = sizes.items()
+        raise InputError(
+            f"The pictures differ in size: {pictures.name(first)} has {_size(one)} pixels and "
+            f"{pictures.name(second)} has {_size(other)}; bring them to the size that the model was trained on."
+        )
+    if takes is None or (takes.any_size and len(sizes) == 1):
+        height, width = next(iter(sizes))
+    else:
+        height, width, _ = takes.shape
+    shape = (height, width, channels if takes is None else max(channels, takes.shape[2]))
+    stored = StoredImages(functools.partial(pictures.decode, shape), rows, shape)
+    return stored.settled(), _resized(headers, (height, width), spec)
+
+
+def _resized(headers: Sequence[Header], size: tuple[int, int], spec: str) -> tuple[str, ...]:
+    """A notice if pictures have another size than the one they are brought to."""
+    others = [header[:2] for header in headers if header[:2] != size]
+    if not others:
+        return ()
+    smallest, largest = (_size(pick(others, key=np.prod)) for pick in (min, max))
+    sizes = smallest if smallest == largest else f"from {smallest} to {largest}"
+    return (
+        f"{len(others)} of the {len(headers)} pictures of {spec} have other sizes than {_size(size)} (height x "
+        f"width, {sizes}); they are resized until they cover it, and cut to their middle.",
+    )
+
+
+def _digits(where: str, takes: Takes | None) -> _Arrays:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    return (digits.images[rows, ..., None] / 16).astype(np.float32), digits.target[rows]
+    return _Arrays((digits.images[..., None] / 16).astype(np.float32), digits.target)
 
 
-def _folder(where: str, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-    folder = Path(where)
-    if not folder.is_dir():
-        raise InputError(
-            f"There is no folder {folder}; give a folder with one sub-folder of pictures per class."
-        )
-    classes = sorted(
-        entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
-    if len(classes) < 2:
-        found = f"only the sub-folder {classes[0]!r}" if classes else "no sub-folder"
-        raise InputError(
-            f"{folder} holds {found}; expected one sub-folder of pictures for each of several classes."
-        )
-    number = {name: int(name) if all(map(str.isdecimal, classes)) else i for i, name in enumerate(classes)}
-    files = [
-        (path, number[name])
-        for name in classes
-        for path in (folder / name).iterdir()
-        if path.suffix.lower() in PICTURE_ENDINGS and path.is_file()
-    ]
-    files.sort(key=lambda entry: hashlib.sha256(entry[0].relative_to(folder).as_posix().encode()).digest())
-    files = files[rows]
-    pictures = [_decode(path.read_bytes(), str(path)) for path, _ in files]
-    return _to_float(pictures, [str(path) for path, _ in files]), np.array(
-        [label for _, label in files], np.int32
-    )
-
-
-def _npz(where: str, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-    arrays = _read_arrays(Path(where))
+def _npz(where: str, takes: Takes | None) -> _Arrays:
+    arrays = read_arrays(Path(where))
     if isinstance(arrays, np.ndarray) or not {"x", "y"} <= set(arrays):
         held = ", ".join(arrays) if isinstance(arrays, dict) else "a single array"
         raise InputError(
@@ -144,121 +154,264 @@ def _npz(where: str, rows: slice) -> tuple[np.ndarray, np.ndarray]:
             f"{where}: x is {images.dtype} of shape {images.shape}, y is {labels.dtype} of shape {labels.shape}; "
             "expected x uint8 of shape (images, height, width, channels) and one integer in y for each image."
         )
-    return images[rows].astype(np.float32) / 255, labels[rows]
+    return _Arrays(images, labels)
 
 
-def _parquet(where: str, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = Path(where)
-    if not path.is_file():
-        raise InputError(f"There is no file {path}; give a Parquet file in Hugging Face's image layout.")
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0][:100]}).") from None
-    pictures = [
-        name
-        for name, kind in zip(table.schema.names, table.schema.types, strict=True)
-        if pa.types.is_struct(kind) and "bytes" in [field.name for field in kind]
-    ]
-    labels = [name for name in ("label", "labels", "fine_label") if name in table.schema.names]
-    if not pictures or not labels or not pa.types.is_integer(table.schema.field(labels[0]).type):
+def _folder(where: str, takes: Takes | None) -> Pictures:
+    place, _, mapping = where.partition(",classes=")
+    folder = Path(place)
+    if not folder.is_dir():
         raise InputError(
-            f"{path} has the columns {', '.join(table.schema.names)}; expected an image column (a struct of bytes "
-            "and path) and an integer column label."
+            f"There is no folder {folder}; give a folder with one sub-folder of pictures per class."
         )
-    start, stop, _ = rows.indices(table.num_rows)
-    table = table.slice(start, max(0, stop - start))
-    names = [f"{path} row {start + row}" for row in range(table.num_rows)]
-    encoded = table.column(pictures[0]).to_pylist()
-    decoded = [
-        _decode((entry or {}).get("bytes") or b"", name) for entry, name in zip(encoded, names, strict=True)
+    names = sorted(
+        entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+    )
+    if len(names) < 2:
+        found = f"only the sub-folder {names[0]!r}" if names else "no sub-folder"
+        raise InputError(
+            f"{folder} holds {found}; expected one sub-folder of pictures for each of several classes."
+        )
+    numbers = _class_numbers(folder, names, _read_classes(Path(mapping)) if mapping else None, takes)
+    files = [
+        (path, numbers[name])
+        for name in names
+        for path in (folder / name).iterdir()
+        if path.suffix.lower() in PICTURE_ENDINGS and path.is_file()
     ]
-    return _to_float(decoded, names), np.asarray(table.column(labels[0]).to_pylist(), np.int32)
+    files.sort(key=lambda entry: hashlib.sha256(entry[0].relative_to(folder).as_posix().encode()).digest())
+    notices: tuple[str, ...] = ()
+    if takes is not None and len(names) < takes.classes:
+        notices = (f"{folder} holds {len(names)} of the model's {takes.classes} classes.",)
+    return Pictures(
+        lambda rows: [_read_bytes(files[row][0]) for row in rows],
+        lambda row: str(files[row][0]),
+        np.array([label for _, label in files], np.int32),
+        notices,
+    )
 
 
-def _tfds(where: str, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-    name, _, split = where.partition(":")
+def _class_numbers(
+    folder: Path, names: Sequence[str], known: dict[str, int] | None, takes: Takes | None
+) -> dict[str, int]:
+    """The class of every sub-folder: as the mapping says, by their numbers, or in alphabetical order."""
+    if known is not None:
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise InputError(
+                f"The sub-folders {', '.join(unknown[:5])} of {folder} are missing from the given classes "
+                f"({', '.join(list(known)[:5])}, ...); add them, or move the sub-folders away."
+            )
+        return {name: known[name] for name in names}
+    if all(map(str.isdecimal, names)):
+        numbers = {name: int(name) for name in names}
+        twice = [name for name, count in collections.Counter(numbers.values()).items() if count > 1]
+        if twice:
+            raise InputError(f"{folder} holds several sub-folders for class {twice[0]}; keep one of them.")
+        return numbers
+    if takes is not None and len(names) != takes.classes:
+        raise InputError(
+            f"{folder} holds {len(names)} sub-folders and the model has {takes.classes} classes, so that their names "
+            f"({', '.join(names[:3])}, ...) do not tell the numbers of the classes; name the sub-folders 0, 1, ... or "
+            f"say folder:{folder},classes=FILE with the name of every class, one a line."
+        )
+    return {name: number for number, name in enumerate(names)}
+
+
+def _read_classes(path: Path) -> dict[str, int]:
+    """Class numbers by name, from lines of names or from JSON."""
+    refusal = InputError(
+        f"{path} does not name classes; expected one different name a line, in the order of the class numbers, or "
+        'JSON such as {"cat": 0, "dog": 1} with different numbers.'
+    )
+    try:
+        text = path.read_text("utf-8")
+        lines = text.strip().splitlines()
+        named = json.loads(text) if text.lstrip().startswith("{") else {}
+    except OSError:
+        raise InputError(f"There is no file {path} of classes that can be read; check the path.") from None
+    except ValueError:
+        raise refusal from None
+    if not named:
+        named = {line.strip(): number for number, line in enumerate(lines)}
+        if len(named) != len(lines) or "" in named:
+            raise refusal
+    if (
+        not named
+        or not all(type(number) is int for number in named.values())
+        or len(set(named.values())) != len(named)
+    ):
+        raise refusal
+    return named
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check the folder.") from None
+
+
+def _parquet(where: str, takes: Takes | None) -> Pictures:
+    import pyarrow as pa
+
+    shards = [_Shard(path) for path in _shard_paths(where)]
+    starts = np.cumsum([0, *(count for shard in shards for count in shard.group_sizes)])
+    shard_starts = np.cumsum([0, *(sum(shard.group_sizes) for shard in shards)])
+    groups = [(shard, group) for shard in shards for group in range(len(shard.group_sizes))]
+    cache = _Recent(lambda group: groups[group][0].encoded(groups[group][1]))
+
+    def read(rows: Sequence[int]) -> list[bytes]:
+        found: dict[int, bytes] = {}
+        members = np.searchsorted(starts, rows, side="right") - 1
+        for group in np.unique(members).tolist():
+            column = cache(group)
+            for row in np.asarray(rows)[members == group].tolist():
+                found[row] = column[row - int(starts[group])].as_py() or b""
+        return [found[row] for row in rows]
+
+    def name(row: int) -> str:
+        shard = int(np.searchsorted(shard_starts, row, side="right")) - 1
+        return f"{shards[shard].path} row {row - int(shard_starts[shard])}"
+
+    try:
+        labels = np.concatenate([shard.labels() for shard in shards])
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{where} cannot be read as Parquet ({_first_line(error)}).") from None
+    others = [column for column in ("fine_label", "coarse_label") if column in shards[0].columns]
+    used = shards[0].label
+    notice = f"the labels of {where} are its column {used}, of {' and '.join(others)}."
+    return Pictures(read, name, labels, (notice,) if used in others and len(others) > 1 else ())
+
+
+def _shard_paths(where: str) -> list[Path]:
+    """The files that a path, a folder or a pattern names, in the order of their names."""
+    path = Path(where)
+    if path.is_file():
+        return [path]
+    found = sorted(
+        entry
+        for entry in (path.glob("*.parquet") if path.is_dir() else path.parent.glob(path.name or "*"))
+        if entry.is_file()
+    )
+    if not found:
+        raise InputError(
+            f"There is no file {path}; give a Parquet file in Hugging Face's image layout, a folder of them, or a "
+            "pattern such as DIR/train-*.parquet."
+        )
+    splits = sorted({re.sub(r"[-_.]?\d.*", "", entry.stem) for entry in found})
+    if path.is_dir() and len(splits) > 1:
+        raise InputError(
+            f"{path} holds Parquet files of {' and '.join(splits)}; choose with a pattern such as "
+            f"parquet:{path}/{splits[-1]}*.parquet."
+        )
+    return found
+
+
+class _Shard:
+    """A Parquet file of pictures with labels, read one group of rows at a time."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.path = path
+        try:
+            self._file = pq.ParquetFile(path)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{path} cannot be read as Parquet ({_first_line(error)}).") from None
+        schema = self._file.schema_arrow
+        self.columns = schema.names
+        pictures = [
+            field.name
+            for field in schema
+            if pa.types.is_struct(field.type) and "bytes" in [part.name for part in field.type]
+        ]
+        pictures = [name for name in ("image", "img") if name in pictures] or pictures
+        labels = [name for name in ("label", "labels", "fine_label", "coarse_label") if name in schema.names]
+        if len(pictures) != 1 or not labels or not pa.types.is_integer(schema.field(labels[0]).type):
+            raise InputError(
+                f"{path} has the columns {', '.join(schema.names)}; expected one image column (a struct of bytes "
+                "and path) and an integer column label."
+            )
+        self._picture, self.label = pictures[0], labels[0]
+        metadata = self._file.metadata
+        self.group_sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+
+    def labels(self) -> np.ndarray:
+        column = self._file.read([self.label]).column(0)
+        if column.null_count:
+            raise InputError(f"{self.path} has rows without a label; remove them.")
+        return column.to_numpy()
+
+    def encoded(self, group: int) -> Any:
+        """The bytes of a group's pictures, as an Arrow array."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        try:
+            column = self._file.read_row_group(group, [f"{self._picture}.bytes"]).column(0).combine_chunks()
+            return pc.struct_field(column, "bytes")
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{self.path} cannot be read as Parquet ({_first_line(error)}).") from None
+
+
+class _Recent:
+    """Arrow arrays by number, the latest of them kept within a limit of memory."""
+
+    def __init__(self, make: Callable[[int], Any]) -> None:
+        self._make = make
+        self._kept: collections.OrderedDict[int, Any] = collections.OrderedDict()
+
+    def __call__(self, number: int) -> Any:
+        value = self._kept.pop(number) if number in self._kept else self._make(number)
+        self._kept[number] = value
+        while len(self._kept) > 1 and sum(one.nbytes for one in self._kept.values()) > _CACHED_BYTES:
+            self._kept.popitem(last=False)
+        return value
+
+
+def _tfds(where: str, takes: Takes | None) -> Pictures:
+    place, _, split = where.partition(":")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own dependencies, about nothing the user can change
         import tensorflow_datasets as tfds
 
+        encoded = {"image": tfds.decode.SkipDecoding()}
         try:
-            folder = os.environ.get("TFDS_DATA_DIR")  # its own default is fixed at import
-            source = tfds.data_source(name, split=split or "train", download=False, data_dir=folder)
+            if os.sep in place:
+                builder = tfds.builder_from_directory(place)
+            else:  # its own default of the folder is fixed at import
+                builder = tfds.builder(place, data_dir=os.environ.get("TFDS_DATA_DIR"))
+            features = builder.info.features
+            known = features is not None and {"image", "label"} <= set(features)
+            source = builder.as_data_source(split or "train", decoders=encoded if known else None)
         except Exception as error:  # it raises anything from AssertionError to its own kinds
-            reason = str(error).strip().splitlines()
             raise InputError(
-                f"tfds:{where} cannot be opened ({reason[0][:160] if reason else type(error).__name__}); prepare the "
-                "data set in array_record format first, and set TFDS_DATA_DIR if it does not lie in the default folder."
+                f"tfds:{where} cannot be opened ({_first_line(error)}); prepare the data set in array_record format "
+                "first, and set TFDS_DATA_DIR if it does not lie in the default folder."
             ) from None
-        picked = [source[row] for row in range(*rows.indices(len(source)))]
-    if picked and not {"image", "label"} <= set(picked[0]):
-        raise InputError(f"tfds:{where} has the features {', '.join(picked[0])}; expected image and label.")
-    pictures = [np.asarray(entry["image"], np.uint8) for entry in picked]
-    labels = np.array([int(entry["label"]) for entry in picked], np.int32)
-    return _to_float(pictures, [f"tfds:{where} row {row}" for row in range(len(pictures))]), labels
+    if not known:
+        raise InputError(f"tfds:{where} has the features {', '.join(features)}; expected image and label.")
+    return Pictures(
+        lambda rows: [source[row]["image"] for row in rows],
+        lambda row: f"tfds:{where} row {row}",
+        np.array([int(source[row]["label"]) for row in range(len(source))], np.int32),
+    )
 
 
-_SOURCES: dict[str, Callable[[str, slice], tuple[np.ndarray, np.ndarray]]] = {
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def _size(size: Sequence[int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+_SOURCES: dict[str, Callable[[str, Takes | None], "_Arrays | Pictures"]] = {
     "digits": _digits,
     "folder": _folder,
     "npz": _npz,
     "parquet": _parquet,
     "tfds": _tfds,
 }
-
-
-def _read_arrays(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(f"There is no file {path}; check the path.")
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except Exception as error:  # damaged archives raise zipfile, zlib, struct and NumPy errors alike
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise InputError(f"{path} cannot be read as NumPy arrays without pickle ({reason}).") from None
-
-
-def _decode(encoded: bytes, name: str) -> np.ndarray:
-    """uint8 pixels (height, width, 1 or 3); colour palettes and transparency become plain colours."""
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(encoded)) as picture:
-                if picture.width * picture.height > _LARGEST_PICTURE_PIXELS:
-                    raise InputError(
-                        f"The picture {name} has {picture.width}x{picture.height} pixels; too many."
-                    )
-                grey = picture.mode in ("1", "L")
-                pixels = np.asarray(picture.convert("L" if grey else "RGB"))
-                return pixels[..., None] if grey else pixels
-    except InputError:
-        raise
-    except Exception as error:  # decoders raise anything on damaged pictures
-        reason = "no picture format" if "cannot identify" in str(error) else str(error).splitlines()[0][:100]
-        raise InputError(f"The picture {name} is damaged ({reason}); repair or remove it.") from None
-
-
-def _to_float(pictures: list[np.ndarray], names: list[str] | None = None) -> np.ndarray:
-    """One float32 array of pictures that must agree in size; grey ones turn to colour among colour ones."""
-    if not pictures:
-        return np.zeros((0, 0, 0, 0), np.float32)
-    channels = max(picture.shape[2] for picture in pictures)
-    for index, picture in enumerate(pictures):
-        if picture.shape[:2] != pictures[0].shape[:2]:
-            first, other = (names[0], names[index]) if names else ("the first", f"number {index}")
-            raise InputError(
-                f"The pictures differ in size: {first} has {_size(pictures[0])} pixels and {other} has "
-                f"{_size(picture)}; bring them to the size that the model was trained on."
-            )
-    stacked = np.stack([np.broadcast_to(picture, (*picture.shape[:2], channels)) for picture in pictures])
-    return stacked.astype(np.float32) / 255
-
-
-def _size(picture: np.ndarray) -> str:
-    return f"{picture.shape[0]}x{picture.shape[1]}"

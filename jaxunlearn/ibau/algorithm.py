@@ -28,7 +28,7 @@ from jaxunlearn._implicit import Hypergradient, hypergradient, solver
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
 from jaxunlearn._optimizers import scale_by_torch_amsgrad
 from jaxunlearn._tree import combine, partition, trainable_mask
-from jaxunlearn._typing import ApplyFn, Images, Labels, PRNGKey, Scalar, Variables
+from jaxunlearn._typing import AnyImages, ApplyFn, Labels, PRNGKey, Scalar, Variables
 from jaxunlearn.ibau import perturbations
 from jaxunlearn.ibau.config import Config
 from jaxunlearn.ibau.perturbations import Ascent, Kinds, Perturbations
@@ -95,7 +95,7 @@ class Carried(NamedTuple):
 def unlearn(
     apply_fn: ApplyFn,
     variables: Variables,
-    images: Images,
+    images: AnyImages,
     labels: Labels,
     config: Config,
     key: PRNGKey,
@@ -130,8 +130,9 @@ def unlearn(
       >>> stats.outer_loss.shape
       (2,)
     """
-    data = Data(images, labels)
-    method = make_method(apply_fn, execution or Execution())
+    execution = execution or Execution()
+    data = Data(images, labels).for_loop(execution)
+    method = make_method(apply_fn, execution)
     state = method.init(variables, data, config, key)
     history = []
     for _, new_state, stats in _loop.rounds(method, state, data, 1, config.rounds):
