@@ -111,6 +111,11 @@ class _Preprocessed:
     preprocessing: Preprocessing
     apply_fn: ApplyFn
 
+    @property
+    def __wrapped__(self) -> ApplyFn:
+        """Where ``inspect.signature`` finds what other arguments the network takes."""
+        return self.apply_fn
+
     def __call__(
         self, variables: Variables, images: Images, *, train: bool, **options: Any
     ) -> tuple[jax.Array, Mapping[str, Any]]:
