@@ -160,9 +160,7 @@ def _run(
         f"took     {sum(seconds.values()):.0f} s, of them {seconds['unlearn']:.0f} s unlearning and "
         f"{seconds['compile']:.0f} s compiling"
     )
-    files = " and ".join(path.name for path in sorted(out.glob("model.*")))
-    display.say(f"written  {files} (loads where the old one did), report.json, curves.png and")
-    display.say(f"         perturbation.png, in {out}")
+    display.say(f"written  {out}: {', '.join(report['files'])}")
     return 0 if report["stopped"] is None else 1
 
 

@@ -1,11 +1,10 @@
 """One run from files to files: check everything, judge, unlearn, judge again, write."""
 
 import dataclasses
-import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +20,20 @@ from jaxunlearn._files import write_together
 from jaxunlearn._loop import Data, Execution, Method, NonFiniteError
 from jaxunlearn._typing import Variables
 from jaxunlearn.display import Display, describe
-from jaxunlearn.evaluate import Evaluation, Triggered, predict
+from jaxunlearn.evaluate import Evaluation, Triggered
 from jaxunlearn.inputs import REPORT_FILE, Inputs, Request, check_folder, hash_images, read
+
+
+class Evidence(NamedTuple):
+    """What a method has found out about the backdoor.
+
+    Attributes:
+      facts: for the report; ``sentence`` says them in words.
+      pictures: PNGs by the name of their file.
+    """
+
+    facts: Mapping[str, Any]
+    pictures: Mapping[str, bytes]
 
 
 class Procedure(NamedTuple):
@@ -30,16 +41,16 @@ class Procedure(NamedTuple):
 
     Attributes:
       name: of the method.
-      make_method: from an ApplyFn and an Execution.
+      make_method: from the inputs of a run and an Execution.
       losses: reads the named losses to show off a round's statistics.
-      perturbations: reads the perturbation of every round off a state.
+      evidence: of the inputs, the variables before and after, and the last state.
       passes: the passes of a round over the data with their relative cost, for the progress display.
     """
 
     name: str
-    make_method: Callable[..., Method]
+    make_method: Callable[[Inputs, Execution], Method]
     losses: Callable[[Any], dict[str, float]]
-    perturbations: Callable[[Any], np.ndarray]
+    evidence: Callable[[Inputs, Variables, Variables, Any], Evidence]
     passes: Callable[[Any], tuple[float, ...]]
 
 
@@ -139,7 +150,7 @@ def run(procedure: Procedure, request: Request, display: Display, loading_since:
         display.say(f"warning  {warning}")
 
     execution = Execution(on_batch=_Progress(display, procedure.passes(request.config)))
-    method = procedure.make_method(inputs.apply_fn, execution)
+    method = procedure.make_method(inputs, execution)
     variables = jax.tree.map(jnp.asarray, inputs.model.variables)
     data = Data(inputs.clean.images, inputs.clean.labels).for_loop(execution)
     state = method.init(variables, data, request.config, jax.random.key(request.seed))
@@ -198,15 +209,17 @@ def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) ->
     """Writes everything into the output folder and returns the report, which is written last."""
     request, inputs, journal = this.request, this.inputs, this.journal
     cleaned = this.method.finish(state)
-    perturbation = this.procedure.perturbations(state)[0]
-    evidence = _evidence(inputs, variables, cleaned, perturbation)
+    evidence = this.procedure.evidence(inputs, variables, cleaned, state)
     arrays = convert.to_torch(
         inputs.model.spec, jax.tree.map(np.asarray, cleaned), like=inputs.checkpoint.arrays
     )
     model_bytes = torch_io.encode(inputs.checkpoint, arrays)
-    curves = report.draw_curves(journal.before, journal.rounds)
-    example = inputs.test.images[_example(inputs)]
-    picture = report.draw_perturbation(example, perturbation, inputs.trigger, evidence)
+    files = {
+        f"model{inputs.checkpoint.suffix}": model_bytes,
+        "model.safetensors": torch_io.encode_safetensors(inputs.checkpoint, arrays),
+        "curves.png": report.draw_curves(journal.before, journal.rounds),
+        **evidence.pictures,
+    }
     this.clock.lap("evaluate")
     content = report.assemble(
         method=this.procedure.name,
@@ -217,7 +230,7 @@ def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) ->
         before=journal.before,
         after=journal.after,
         rounds=journal.rounds,
-        evidence=evidence,
+        evidence=evidence.facts,
         inputs=journal.fingerprint,
         input_sha256=inputs.checkpoint.sha256,
         output_sha256=hashlib.sha256(model_bytes).hexdigest(),
@@ -226,17 +239,10 @@ def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) ->
         notices=inputs.notices,
         warnings=inputs.warnings,
         stopped=stopped,
+        files=[*files, REPORT_FILE],
     )
-    write_together(
-        request.out,
-        {
-            f"model{inputs.checkpoint.suffix}": model_bytes,
-            "model.safetensors": torch_io.encode_safetensors(inputs.checkpoint, arrays),
-            "curves.png": curves,
-            "perturbation.png": picture,
-            REPORT_FILE: (json.dumps(content, indent=1, allow_nan=False) + "\n").encode(),
-        },
-    )
+    encoded = (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
+    write_together(request.out, {**files, REPORT_FILE: encoded})
     return content
 
 
@@ -294,29 +300,3 @@ def _check_same(now: dict[str, Any], earlier: dict[str, Any]) -> None:
                 f"The interrupted run had {name} {old!r} and this one has {new!r}; resume with the same, or start "
                 "anew with --force."
             )
-
-
-def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, delta: np.ndarray) -> dict[str, Any]:
-    """Where the perturbation found on the model as it came sends test images, before and after."""
-    shifted = functools.partial(
-        predict, inputs.apply_fn, images=inputs.test.images, trigger=lambda x: x + jnp.asarray(delta)
-    )
-    clean, perturbed = predict(inputs.apply_fn, variables, inputs.test.images), shifted(variables)
-    moved = perturbed[perturbed != clean]
-    if len(moved) == 0:
-        sentence = "no perturbation was found that moves images to another class."
-        return {"class": None, "share_before": 0.0, "share_after": 0.0, "sentence": sentence}
-    suspect = int(np.bincount(moved).argmax())
-    others = clean != suspect
-    before = float(np.mean(perturbed[others] == suspect))
-    after = float(np.mean(shifted(cleaned)[others] == suspect))
-    sentence = (
-        f"one perturbation of norm {np.linalg.norm(delta):.2f}, the same for all images, sent {100 * before:.1f} % "
-        f"of them to class {suspect}; after unlearning it sends {100 * after:.1f} %."
-    )
-    return {"class": suspect, "share_before": before, "share_after": after, "sentence": sentence}
-
-
-def _example(inputs: Inputs) -> int:
-    """A picture to show: the first that is not of the target class."""
-    return int(np.argmax(inputs.test.labels != inputs.target)) if inputs.target is not None else 0

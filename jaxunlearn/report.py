@@ -41,6 +41,7 @@ def assemble(
     notices: Sequence[str],
     warnings: Sequence[str],
     stopped: str | None,
+    files: Sequence[str],
 ) -> dict[str, Any]:
     """The content of ``report.json``: rates in [0, 1], counts as [hits, total], times in seconds."""
     der = None
@@ -70,6 +71,7 @@ def assemble(
         "notices": list(notices),
         "warnings": list(warnings),
         "stopped": stopped,
+        "files": list(files),
     }
 
 
