@@ -130,14 +130,8 @@ def unlearn(
       >>> stats.outer_loss.shape
       (2,)
     """
-    data = Data(images, labels)
     method = make_method(apply_fn, execution or Execution())
-    state = method.init(variables, data, config, key)
-    history = []
-    for _, new_state, stats in _loop.rounds(method, state, data, 1, config.rounds):
-        state = new_state
-        history.append(stats)
-    return method.finish(state), jax.tree.map(lambda *leaves: jnp.stack(leaves), *history)
+    return _loop.run(method, variables, Data(images, labels), config, key)
 
 
 @functools.lru_cache(maxsize=16)
