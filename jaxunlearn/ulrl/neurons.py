@@ -69,7 +69,9 @@ def head_kernel(variables: Variables, head: str) -> str:
         for name, leaf in leaves.items()
         if name.startswith(prefix) and jnp.ndim(leaf) == 2
     ]
-    raise InputError(f"head={head!r} names no linear layer; this network has {', '.join(matrices) or 'none'}.")
+    raise InputError(
+        f"head={head!r} names no linear layer; this network has {', '.join(matrices) or 'none'}."
+    )
 
 
 def layer_kernels(variables: Variables, head: str, layers: str) -> dict[str, Kernel]:
