@@ -12,8 +12,8 @@ def training_forward(
 ) -> tuple[jax.Array, Variables]:
     """Applies a network as in training.
 
-    Dropout is drawn with ``key`` by a network that accepts ``rngs`` (``ModelSpec.apply`` does); another
-    network gets no ``rngs`` and has to do without.
+    Dropout is drawn with ``key`` by a network that accepts ``rngs``, by name or among any keywords
+    (``ModelSpec.apply`` does); another network is called without.
 
     Args:
       apply_fn: the network.
@@ -32,9 +32,13 @@ def training_forward(
       >>> float(variables["batch_stats"]["mean"])
       1.0
     """
-    takes_rngs = "rngs" in inspect.signature(apply_fn).parameters
-    keywords = {"rngs": {"dropout": key}} if takes_rngs else {}
-    logits, aux = apply_fn(variables, images, train=True, **keywords)  # type: ignore[arg-type]
+    keywords = {"rngs": {"dropout": key}} if _takes_rngs(apply_fn) else {}
+    logits, aux = apply_fn(variables, images, train=True, **keywords)
     if "batch_stats" not in aux:
         return logits, variables
     return logits, {**variables, "batch_stats": aux["batch_stats"]}
+
+
+def _takes_rngs(apply_fn: ApplyFn) -> bool:
+    parameters = inspect.signature(apply_fn).parameters.values()
+    return any(p.name == "rngs" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)

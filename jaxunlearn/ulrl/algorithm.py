@@ -385,6 +385,6 @@ def _statistics(head: str, state: State) -> RoundStats:
         state.accuracy,
         jnp.where(jnp.any(suspects), jnp.argmax(jnp.where(suspects, scores, -1)), -1),
         jnp.max(outliers.z),
-        sum(jnp.sum(mask) for mask in state.suspects.values()),
+        jnp.sum(jnp.concatenate(list(state.suspects.values()))),
         outliers.degenerate & known,
     )
