@@ -16,8 +16,9 @@ import functools
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -65,8 +66,16 @@ def rates(evaluation: Evaluation) -> dict[str, float]:
     return {name: round(rate, 4) for name, rate in evaluation.rates().items() if rate is not None}
 
 
-def run(shared: Path, name: str, config: ibau.Config, seed: int, clean_images: int) -> dict[str, Any]:
-    """Cleans one checkpoint and returns the numbers of every round."""
+class Victim(NamedTuple):
+    """A checkpoint, the images to unlearn with, and its judge: ``judge(variables)``."""
+
+    model: convert.Converted
+    data: _loop.Data
+    judge: Callable[[Any], Evaluation]
+
+
+def victim_of(shared: Path, name: str, clean_images: int) -> Victim:
+    """Everything that belongs to a checkpoint."""
     data, trigger_name, target = CHECKPOINTS[name]
     clean, test = images_of(shared, data)
     clean = clean.take(slice(clean_images))
@@ -79,14 +88,19 @@ def run(shared: Path, name: str, config: ibau.Config, seed: int, clean_images: i
         trigger=trigger_of(shared, trigger_name),
         target=target,
     )
+    return Victim(model, _loop.Data(clean.images, clean.labels), judge)
+
+
+def run(shared: Path, name: str, config: ibau.Config, seed: int, clean_images: int) -> dict[str, Any]:
+    """Cleans one checkpoint and returns the numbers of every round."""
+    model, data, judge = victim_of(shared, name, clean_images)
     method = ibau.make_method(model.spec.apply, ibau.Execution())
-    data_arrays = ibau.Data(clean.images, clean.labels)
     before = rates(judge(model.variables))
     print(f"{name}  seed {seed}  {clean_images} images  before {before}", flush=True)
-    state = method.init(model.variables, data_arrays, config, jax.random.key(seed))
+    state = method.init(model.variables, data, config, jax.random.key(seed))
     history = []
     since = time.monotonic()
-    for number, new_state, stats in _loop.rounds(method, state, data_arrays, 1, config.rounds):
+    for number, new_state, stats in _loop.rounds(method, state, data, 1, config.rounds):
         seconds = time.monotonic() - since
         entry = rates(judge(method.finish(new_state)))
         entry["radius"] = round(float(stats.radius), 3)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 from jaxunlearn._check import check_in
 from jaxunlearn._runtime import Compiled
 from jaxunlearn._tree import all_finite, named_leaves
-from jaxunlearn._typing import AnyImages, Images, Labels, PRNGKey
+from jaxunlearn._typing import AnyImages, Images, Labels, PRNGKey, Variables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +73,9 @@ class Data(NamedTuple):
 def batch_rows(count: int, batch_size: int, key: PRNGKey | None, least: int = 1) -> Rows:
     """Divides a data set into batches, in an order drawn with ``key`` or as it lies without one.
 
-    The last batch is filled up with masked rows; a set smaller than a batch makes one smaller batch. The
-    set is passed through again, in a new order, until there are at least ``least`` batches.
+    The last batch is filled up with masked rows, images of the same set, so that batch statistics see nothing
+    else; a set smaller than a batch makes one smaller batch. The set is passed through again, in a new
+    order, until there are at least ``least`` batches.
 
     Example:
       >>> batch_rows(3, 2, None).mask.tolist()
@@ -88,7 +89,7 @@ def batch_rows(count: int, batch_size: int, key: PRNGKey | None, least: int = 1)
     else:
         keys = jax.random.split(key, passes)
         order = jax.vmap(lambda one: jax.random.permutation(one, count))(keys)
-    padded = jnp.pad(order, ((0, 0), (0, batches * size - count)))
+    padded = jnp.pad(order, ((0, 0), (0, batches * size - count)), mode="wrap")
     mask = jnp.broadcast_to(jnp.arange(batches * size) < count, padded.shape)
     return Rows(padded.reshape(-1, size), mask.reshape(-1, size))
 
@@ -184,3 +185,29 @@ def rounds(
             raise NonFiniteError(number, wrong, state)
         state = new_state
         yield number, state, stats
+
+
+def run(
+    method: Method, variables: Variables, data: Data, config: Any, key: PRNGKey
+) -> tuple[Variables, PyTree]:
+    """All rounds of a method: the variables that it ends with, and the statistics stacked by round.
+
+    Raises:
+      NonFiniteError: if a round gives NaN or infinite values.
+    """
+    state = method.init(variables, data, config, key)
+    history = []
+    for _, new_state, stats in rounds(method, state, data, 1, config.rounds):
+        state = new_state
+        history.append(stats)
+    return method.finish(state), jax.tree.map(lambda *leaves: jnp.stack(leaves), *history)
+
+
+def where(condition: Bool[Array, ""], fun: Callable[[], PyTree], otherwise: PyTree) -> PyTree:
+    """``fun()`` where the condition holds and ``otherwise`` where not, of equal structure.
+
+    Under ``jit`` and ``vmap`` both are computed; where the condition has a value, only what it asks for.
+    """
+    if not isinstance(condition, jax.core.Tracer):
+        return fun() if bool(condition) else otherwise
+    return jax.tree.map(lambda new, old: jnp.where(condition, new, old), fun(), otherwise)

@@ -9,6 +9,7 @@ from jaxtyping import PyTree
 
 from jaxunlearn import _loop
 from jaxunlearn._loop import Batch, Data, Execution, Pass, Rows
+from jaxunlearn._training import training_forward
 from jaxunlearn._typing import ApplyFn, Images, Labels, PRNGKey, Scalar, Variables
 from jaxunlearn.losses import mean_cross_entropy
 
@@ -29,7 +30,7 @@ def fit(
     """Trains a network with SGD, Nesterov momentum 0.9 and a one-cycle learning rate.
 
     Args:
-      apply_fn: the network; called with ``train=True`` and ``rngs``, it returns new ``batch_stats``.
+      apply_fn: the network; called with ``train=True``, it returns new ``batch_stats``.
       variables: ``{"params": ..., "batch_stats": ...}``, changed in training.
       images: pixels in [0, 1].
       labels: classes.
@@ -80,14 +81,12 @@ def _train_step(
     variables, optimizer = carry
     batch, key, rate = x
 
-    def loss_fn(params: PyTree) -> tuple[Scalar, PyTree]:
-        logits, aux = apply_fn(
-            {**variables, "params": params}, batch.images, train=True, rngs={"dropout": key}
-        )  # type: ignore[call-arg]
-        return mean_cross_entropy(logits, batch.labels, batch.mask), aux.get("batch_stats", {})
+    def loss_fn(params: PyTree) -> tuple[Scalar, Variables]:
+        logits, moved = training_forward(apply_fn, {**variables, "params": params}, batch.images, key)
+        return mean_cross_entropy(logits, batch.labels, batch.mask), moved
 
     params = variables["params"]
-    (loss, batch_stats), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    (loss, moved), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
     directions, optimizer = _direction(weight_decay).update(gradient, optimizer, params)
     params = jax.tree.map(lambda p, d: p - rate * d, params, directions)
-    return ({**variables, "params": params, "batch_stats": batch_stats}, optimizer), loss
+    return ({**moved, "params": params}, optimizer), loss

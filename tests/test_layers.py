@@ -25,12 +25,13 @@ LAYERS = {
         "jaxunlearn.attacks",
         "jaxunlearn._implicit",
         "jaxunlearn._optimizers",
+        "jaxunlearn._training",
         "jaxunlearn._checkpointing",
         "jaxunlearn.models",
         "jaxunlearn.data",
     ),
     2: ("jaxunlearn.evaluate", "jaxunlearn.fit", "jaxunlearn._loop", "jaxunlearn.preprocessing"),
-    3: ("jaxunlearn.ibau", "converters"),
+    3: ("jaxunlearn.ibau", "jaxunlearn.ulrl", "converters"),
     4: (
         "jaxunlearn.inputs",
         "jaxunlearn.report",
@@ -41,10 +42,11 @@ LAYERS = {
         "jaxunlearn.ibau.__main__",
     ),
 }
-METHODS = ("jaxunlearn.ibau",)
+METHODS = ("jaxunlearn.ibau", "jaxunlearn.ulrl")
 # What else a family of modules must not know, beyond the order of the layers.
 FORBIDDEN = {
     "jaxunlearn.ibau": ("jaxunlearn.models", "jaxunlearn.data", "converters", "flax", "torch"),
+    "jaxunlearn.ulrl": ("jaxunlearn.models", "jaxunlearn.data", "converters", "flax", "torch"),
     "jaxunlearn._loop": ("jaxunlearn.models", "jaxunlearn.data", "flax", "torch"),
     "jaxunlearn.models": ("jaxunlearn.data", "jaxunlearn.attacks", "converters"),
     "jaxunlearn.data": ("jaxunlearn.models", "jaxunlearn.attacks", "jax", "flax"),

@@ -132,13 +132,7 @@ def unlearn(
     """
     execution = execution or Execution()
     data = Data(images, labels).for_loop(execution)
-    method = make_method(apply_fn, execution)
-    state = method.init(variables, data, config, key)
-    history = []
-    for _, new_state, stats in _loop.rounds(method, state, data, 1, config.rounds):
-        state = new_state
-        history.append(stats)
-    return method.finish(state), jax.tree.map(lambda *leaves: jnp.stack(leaves), *history)
+    return _loop.run(make_method(apply_fn, execution), variables, data, config, key)
 
 
 @functools.lru_cache(maxsize=16)

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxunlearn import ibau
+from jaxunlearn import ibau, ulrl
+from tests import toys
 
 
 class Case(NamedTuple):
@@ -14,15 +15,24 @@ class Case(NamedTuple):
       method: the package: ``unlearn``, ``make_method``, ``Execution`` and ``Data``.
       config: two rounds of two or three steps.
       bad_settings: settings that must be refused, each with the value.
+      diverging: settings that give NaN or infinity in the second round at the latest.
+      keywords: what else the method wants to know about the network.
     """
 
     method: Any
     config: Any
     bad_settings: dict[str, Any]
+    diverging: dict[str, Any]
+    keywords: dict[str, Any]
+
+    def make_method(self) -> Any:
+        """The method for the toy network."""
+        return self.method.make_method(toys.apply_fn, self.method.Execution(), **self.keywords)
 
     def unlearn(self, apply_fn: Callable[..., Any], *args: Any, loop: str = "auto") -> Any:
         """Runs the method with one of its loops."""
-        return self.method.unlearn(apply_fn, *args, execution=self.method.Execution(loop=loop))
+        execution = self.method.Execution(loop=loop)
+        return self.method.unlearn(apply_fn, *args, execution=execution, **self.keywords)
 
 
 _IBAU_BAD = {
@@ -36,15 +46,42 @@ _IBAU_BAD = {
     "damping": -0.1,
 }
 
+_ULRL_BAD = {
+    "rounds": 1,
+    "unlearning_rounds": 0,
+    "batch_size": -1,
+    "learning_rate": 0.0,
+    "unlearning_rate": float("nan"),
+    "threshold": -3.5,
+    "penalty": -0.1,
+    "layers": "some",
+    "order": "chance",
+}
+
+_IBAU_DIVERGING = {"learning_rate": 1e38, "optimizer": "sgd", "schedule": "constant"}
+_ULRL_DIVERGING = {"learning_rate": 1e38, "schedule": "constant"}
+
+
+def _ibau(config: Any, **changes: Any) -> Case:
+    config = dataclasses.replace(config, rounds=2, batch_size=8, **changes)
+    return Case(ibau, config, _IBAU_BAD, _IBAU_DIVERGING, {})
+
+
+def _ulrl(config: Any, **changes: Any) -> Case:
+    config = dataclasses.replace(config, rounds=2, unlearning_rounds=1, batch_size=8, **changes)
+    return Case(ulrl, config, _ULRL_BAD, _ULRL_DIVERGING, {"head": "head"})
+
+
 CASES = {
-    name: Case(ibau, dataclasses.replace(config, rounds=2, batch_size=8, **changes), _IBAU_BAD)
-    for name, config, changes in (
-        ("ibau-reference", ibau.PRESETS["reference"], {"ascent_rate": 1.0}),
-        ("ibau-default", ibau.PRESETS["default"], {"least_steps": 5}),
-        (
-            "ibau-augmented-cg",
-            ibau.PRESETS["backdoorbench"],
-            {"crop_padding": 1, "inner_batch": "random", "solver": "normal_cg", "solver_steps": 3},
-        ),
-    )
+    "ibau-reference": _ibau(ibau.PRESETS["reference"], ascent_rate=1.0),
+    "ibau-default": _ibau(ibau.PRESETS["default"], least_steps=5),
+    "ibau-augmented-cg": _ibau(
+        ibau.PRESETS["backdoorbench"],
+        crop_padding=1,
+        inner_batch="random",
+        solver="normal_cg",
+        solver_steps=3,
+    ),
+    "ulrl-reference": _ulrl(ulrl.PRESETS["reference"], crop_padding=1),
+    "ulrl-all-layers": _ulrl(ulrl.PRESETS["default"], layers="all", threshold=0.5),
 }

@@ -136,7 +136,7 @@ def test_a_second_call_and_another_number_compile_nothing(case: Case, loop: str)
 
 def test_resumed_run_equals_straight_run(case: Case, tmp_path: Path) -> None:
     data = _loop.Data(*toys.images_and_labels())
-    method = case.method.make_method(toys.apply_fn, case.method.Execution())
+    method = case.make_method()
     start = method.init(toys.variables(), data, case.config, KEY)
     straight = [state for _, state, _ in _loop.rounds(method, start, data, 1, 2)]
     path = tmp_path / "state.npz"
@@ -178,15 +178,13 @@ def test_bad_settings_are_refused_with_name_and_value(case: Case) -> None:
     ],
 )
 def test_mismatched_data_are_refused(case: Case, images: Any, labels: Any, message: str) -> None:
-    method = case.method.make_method(toys.apply_fn, case.method.Execution())
+    method = case.make_method()
     with pytest.raises(ValueError, match=message):
         method.init(toys.variables(), _loop.Data(images, labels), case.config, KEY)
 
 
 def test_nan_stops_the_run_and_keeps_the_last_good_state(case: Case) -> None:
-    config = dataclasses.replace(
-        case.config, learning_rate=float("1e38"), optimizer="sgd", schedule="constant"
-    )
+    config = dataclasses.replace(case.config, **case.diverging)
     with pytest.raises(case.method.NonFiniteError) as caught:
         case.unlearn(toys.apply_fn, toys.variables(), *toys.images_and_labels(), config, KEY)
     assert caught.value.quantities

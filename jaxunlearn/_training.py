@@ -1,0 +1,44 @@
+"""The forward pass of training: batch statistics move, dropout draws."""
+
+import inspect
+
+import jax
+
+from jaxunlearn._typing import ApplyFn, Images, PRNGKey, Variables
+
+
+def training_forward(
+    apply_fn: ApplyFn, variables: Variables, images: Images, key: PRNGKey
+) -> tuple[jax.Array, Variables]:
+    """Applies a network as in training.
+
+    Dropout is drawn with ``key`` by a network that accepts ``rngs``, by name or among any keywords
+    (``ModelSpec.apply`` does); another network is called without.
+
+    Args:
+      apply_fn: the network.
+      variables: of the network.
+      images: pixels.
+      key: of dropout.
+
+    Returns:
+      The logits, and the variables with the running statistics that the network returned, if it did.
+
+    Example:
+      >>> def apply_fn(variables, x, *, train):
+      ...     return x.mean((1, 2)), {"batch_stats": {"mean": x.mean()}}
+      >>> variables = {"params": {}, "batch_stats": {"mean": 0.0}}
+      >>> _, variables = training_forward(apply_fn, variables, jax.numpy.ones((1, 2, 2, 3)), jax.random.key(0))
+      >>> float(variables["batch_stats"]["mean"])
+      1.0
+    """
+    keywords = {"rngs": {"dropout": key}} if _takes_rngs(apply_fn) else {}
+    logits, aux = apply_fn(variables, images, train=True, **keywords)
+    if "batch_stats" not in aux:
+        return logits, variables
+    return logits, {**variables, "batch_stats": aux["batch_stats"]}
+
+
+def _takes_rngs(apply_fn: ApplyFn) -> bool:
+    parameters = inspect.signature(apply_fn).parameters.values()
+    return any(p.name == "rngs" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)

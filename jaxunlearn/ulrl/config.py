@@ -1,0 +1,102 @@
+"""Settings of ULRL."""
+
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+import jax
+
+from jaxunlearn._check import check_at_least, check_in, check_positive
+from jaxunlearn._typing import Number
+
+_NUMERIC = (
+    "unlearning_rate",
+    "weight_decay",
+    "clip_norm",
+    "stop_accuracy",
+    "threshold",
+    "most",
+    "learning_rate",
+    "momentum",
+    "penalty",
+)
+_STRUCTURAL = (
+    "rounds",
+    "unlearning_rounds",
+    "batch_size",
+    "crop_padding",
+    "flip",
+    "drop_every",
+    "layers",
+    "order",
+    "schedule",
+)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=_NUMERIC, meta_fields=_STRUCTURAL)
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What ULRL computes. The numbers may be traced and swept by ``vmap``; the rest shapes the program.
+
+    Attributes:
+      rounds: epochs of both phases together.
+      unlearning_rounds: how many of them are for unlearning; those after ``stop_accuracy`` do nothing.
+      batch_size: images per step.
+      crop_padding: pixels of zero padding for random crops of the images; 0 takes them as they are.
+      flip: whether to mirror images at random.
+      unlearning_rate: learning rate of the ascent.
+      drop_every: epochs after which that is divided by ten, again and again.
+      weight_decay: of the ascent.
+      clip_norm: longest gradient of the ascent, by its l2 norm.
+      stop_accuracy: the ascent ends with the epoch whose training accuracy is at most this.
+      threshold: robust z-score from which on a neuron is an outlier of its layer.
+      most: so many outliers of a layer are suspicious at most.
+      order: which outliers come first: those of the largest ``score``, or of the smallest ``index`` (the
+        official code).
+      layers: whose neurons are tested: those of the ``head`` (its classes) or of ``all`` layers.
+      learning_rate: of relearning.
+      schedule: of the learning rate over the epochs of relearning: ``constant`` or ``cosine``.
+      momentum: of both phases.
+      penalty: alpha, the weight of the cosines between suspicious neurons and what they were.
+
+    Raises:
+      ValueError: if a setting is out of its range, with its name and value.
+    """
+
+    rounds: int = 40
+    unlearning_rounds: int = 20
+    batch_size: int = 128
+    crop_padding: int = 0
+    flip: bool = False
+    unlearning_rate: Number = 0.01
+    drop_every: int = 10
+    weight_decay: Number = 5e-4
+    clip_norm: Number = 20.0
+    stop_accuracy: Number = 0.2
+    threshold: Number = 3.5
+    most: Number = 2
+    order: str = "score"
+    layers: str = "head"
+    learning_rate: Number = 0.005
+    schedule: str = "cosine"
+    momentum: Number = 0.9
+    penalty: Number = 0.7
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        check_at_least(1, batch_size=self.batch_size, drop_every=self.drop_every)
+        check_at_least(1, unlearning_rounds=self.unlearning_rounds)
+        check_at_least(self.unlearning_rounds + 1, rounds=self.rounds)
+        check_at_least(0, crop_padding=self.crop_padding, weight_decay=self.weight_decay)
+        check_at_least(0, stop_accuracy=self.stop_accuracy, most=self.most)
+        check_at_least(0, momentum=self.momentum, penalty=self.penalty)
+        check_positive(unlearning_rate=self.unlearning_rate, learning_rate=self.learning_rate)
+        check_positive(threshold=self.threshold)
+        check_positive(finite=False, clip_norm=self.clip_norm)
+        check_in(("score", "index"), order=self.order)
+        check_in(("head", "all"), layers=self.layers)
+        check_in(("constant", "cosine"), schedule=self.schedule)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings by name, as plain Python values."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}

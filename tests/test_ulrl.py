@@ -1,0 +1,97 @@
+"""The two phases of ULRL and what lies between them."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxunlearn import _loop, ulrl
+from tests import toys
+
+KEY = jax.random.key(3)
+CONFIG = ulrl.Config(rounds=5, unlearning_rounds=4, batch_size=8, stop_accuracy=0.0)
+
+
+def states(**changes: Any) -> tuple[list[ulrl.State], list[ulrl.RoundStats]]:
+    """State and statistics after every round on the toy problem."""
+    config = dataclasses.replace(CONFIG, **changes)
+    method = ulrl.make_method(toys.apply_fn, ulrl.Execution(loop="host"), head="head")
+    data = ulrl.Data(*map(jnp.asarray, toys.images_and_labels()))
+    state = method.init(toys.variables(), data, config, KEY)
+    rounds = list(_loop.rounds(method, state, data, 1, config.rounds))
+    return [state for _, state, _ in rounds], [stats for _, _, stats in rounds]
+
+
+def assert_equal(first: Any, second: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def test_ascent_raises_the_loss_and_relearning_lowers_it() -> None:
+    _, stats = states(rounds=8, unlearning_rate=0.1, learning_rate=0.1)
+    ascent = [float(s.loss) for s in stats[:4]]
+    assert ascent == sorted(ascent)
+    assert stats[-1].loss < stats[4].loss < ascent[-1]
+
+
+def test_unlearning_stops_at_its_accuracy() -> None:
+    stopped, stats = states(stop_accuracy=1.0)
+    assert_equal(stopped[0].params, stopped[2].params)
+    assert len({float(s.loss) for s in stats[:4]}) == 1
+    # What follows the stop changes nothing: one round of unlearning finds the same scores.
+    assert_equal(stopped[3].scores, states(stop_accuracy=1.0, unlearning_rounds=1)[0][0].scores)
+    going, _ = states()
+    assert not np.array_equal(going[3].scores["params/head"], stopped[3].scores["params/head"])
+
+
+def test_relearning_starts_from_the_network_as_it_came() -> None:
+    after, _ = states(threshold=1e9)
+    assert_equal({"params": after[3].params["params"]}, {"params": toys.variables()["params"]})
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(after[3].velocity))
+
+
+def test_the_result_is_the_original_until_relearning_begins() -> None:
+    after, _ = states()
+    for state in after[:4]:
+        assert_equal(ulrl.finish(state), toys.variables())
+    assert not np.array_equal(ulrl.finish(after[4])["params"]["head"], toys.variables()["params"]["head"])
+
+
+def test_the_class_that_moved_farthest_is_named() -> None:
+    after, stats = states(threshold=1e-6, most=1)
+    scores = after[-1].scores["params/head"]
+    assert scores.shape == (toys.CLASSES,)
+    assert int(stats[-1].suspect) == int(jnp.argmax(scores))
+    assert int(stats[-1].found) == 1
+    np.testing.assert_allclose(stats[-1].z, jnp.max(ulrl.mad_outliers(scores, 3.5).z), rtol=1e-6)
+    assert [int(s.suspect) for s in stats[:3]] == [-1] * 3
+
+
+def test_without_a_suspect_relearning_is_fine_tuning() -> None:
+    after, stats = states(threshold=1e9)
+    assert (int(stats[-1].suspect), int(stats[-1].found)) == (-1, 0)
+    other, _ = states(threshold=1e9, penalty=5.0)
+    assert_equal(after[-1].params, other[-1].params)
+    suspected, _ = states(threshold=1e-6)
+    assert not np.array_equal(
+        suspected[-1].params["params"]["head"],
+        states(threshold=1e-6, penalty=5.0)[0][-1].params["params"]["head"],
+    )
+
+
+def test_all_layers_are_scored_on_demand() -> None:
+    after, stats = states(layers="all", threshold=0.1, most=1)
+    assert list(after[-1].scores) == ["params/head", "params/kernel"]
+    assert after[-1].scores["params/kernel"].shape == (4,)
+    assert int(stats[-1].found) == 2
+
+
+@pytest.mark.parametrize("count", [9, 20])
+def test_padding_is_made_of_other_images_of_the_set(count: int) -> None:
+    rows = _loop.batch_rows(count, 8, KEY)
+    assert int(rows.mask.sum()) == count
+    assert sorted(np.asarray(rows.members)[np.asarray(rows.mask)].tolist()) == list(range(count))
+    for members in np.asarray(rows.members):
+        assert len(set(members.tolist())) == len(members)
