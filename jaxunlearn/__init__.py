@@ -1,10 +1,10 @@
 """Removes backdoors from image classifiers: published unlearning methods as pure JAX functions.
 
-Methods are sub-packages with ``unlearn``, ``Config`` and ``PRESETS``: ``ibau``. The rest is what all of them
-share: hypergradients, attacks to test with, and evaluation.
+Methods are sub-packages with ``unlearn``, ``Config`` and ``PRESETS``: ``ibau``, ``sau``. The rest is what all of
+them share: hypergradients, attacks to test with, and evaluation.
 """
 
-from jaxunlearn import attacks, ibau, losses, metrics
+from jaxunlearn import attacks, ibau, losses, metrics, sau
 from jaxunlearn._check import InputError
 from jaxunlearn._implicit import Hypergradient, hypergradient, solver
 from jaxunlearn._loop import Batch, Data, Execution, Method, NonFiniteError, rounds
@@ -33,5 +33,6 @@ __all__ = [
     "metrics",
     "predict",
     "rounds",
+    "sau",
     "solver",
 ]

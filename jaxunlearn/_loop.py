@@ -64,25 +64,28 @@ class Data(NamedTuple):
         return Batch(self.images[rows.members], self.labels[rows.members], rows.mask)
 
 
-def batch_rows(count: int, batch_size: int, key: PRNGKey | None, least: int = 1) -> Rows:
+def batch_rows(
+    count: int, batch_size: int, key: PRNGKey | None, least: int = 1, *, whole: bool = False
+) -> Rows:
     """Divides a data set into batches, in an order drawn with ``key`` or as it lies without one.
 
-    The last batch is filled up with masked rows; a set smaller than a batch makes one smaller batch. The
-    set is passed through again, in a new order, until there are at least ``least`` batches.
+    The last batch is filled up with masked rows, or left out for ``whole`` batches only, which batch
+    statistics need; a set smaller than a batch makes one smaller batch. The set is passed through again, in
+    a new order, until there are at least ``least`` batches.
 
     Example:
       >>> batch_rows(3, 2, None).mask.tolist()
       [[True, True], [True, False]]
     """
     size = min(batch_size, count)
-    batches = -(-count // size)
+    batches = count // size if whole else -(-count // size)
     passes = max(1, -(-least // batches))
     if key is None:
         order = jnp.broadcast_to(jnp.arange(count), (passes, count))
     else:
         keys = jax.random.split(key, passes)
         order = jax.vmap(lambda one: jax.random.permutation(one, count))(keys)
-    padded = jnp.pad(order, ((0, 0), (0, batches * size - count)))
+    padded = jnp.pad(order, ((0, 0), (0, max(0, batches * size - count))))[:, : batches * size]
     mask = jnp.broadcast_to(jnp.arange(batches * size) < count, padded.shape)
     return Rows(padded.reshape(-1, size), mask.reshape(-1, size))
 
@@ -125,6 +128,12 @@ class Pass:
                 jax.block_until_ready(out)
                 execution.on_batch(index + 1, total)
         return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+
+
+def iterate(step: Callable[[PyTree], PyTree], carry: PyTree, times: int) -> PyTree:
+    """Applies a step a few times, inside a compiled program; on CPU without a loop, for speed."""
+    unrolled = jax.default_backend() == "cpu"
+    return jax.lax.scan(lambda value, _: (step(value), None), carry, length=times, unroll=unrolled)[0]
 
 
 class Method(NamedTuple):
@@ -178,3 +187,17 @@ def rounds(
             raise NonFiniteError(number, wrong, state)
         state = new_state
         yield number, state, stats
+
+
+def run(method: Method, variables: Any, data: Data, config: Any, key: PRNGKey) -> tuple[Any, PyTree]:
+    """Runs all rounds; returns the variables, and the statistics stacked by round.
+
+    Raises:
+      NonFiniteError: if a round gives NaN or infinite values.
+    """
+    state = method.init(variables, data, config, key)
+    history = []
+    for _, new_state, stats in rounds(method, state, data, 1, config.rounds):
+        state = new_state
+        history.append(stats)
+    return method.finish(state), jax.tree.map(lambda *leaves: jnp.stack(leaves), *history)

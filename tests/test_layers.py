@@ -30,7 +30,7 @@ LAYERS = {
         "jaxunlearn.data",
     ),
     2: ("jaxunlearn.evaluate", "jaxunlearn.fit", "jaxunlearn._loop"),
-    3: ("jaxunlearn.ibau", "converters"),
+    3: ("jaxunlearn.ibau", "jaxunlearn.sau", "converters"),
     4: (
         "jaxunlearn.inputs",
         "jaxunlearn.report",
@@ -41,14 +41,14 @@ LAYERS = {
         "jaxunlearn.ibau.__main__",
     ),
 }
-METHODS = ("jaxunlearn.ibau",)
+METHODS = ("jaxunlearn.ibau", "jaxunlearn.sau")
 # What else a family of modules must not know, beyond the order of the layers.
 FORBIDDEN = {
-    "jaxunlearn.ibau": ("jaxunlearn.models", "jaxunlearn.data", "converters", "flax", "torch"),
+    **dict.fromkeys(METHODS, ("jaxunlearn.models", "jaxunlearn.data", "converters", "flax", "torch")),
     "jaxunlearn._loop": ("jaxunlearn.models", "jaxunlearn.data", "flax", "torch"),
     "jaxunlearn.models": ("jaxunlearn.data", "jaxunlearn.attacks", "converters"),
     "jaxunlearn.data": ("jaxunlearn.models", "jaxunlearn.attacks", "jax", "flax"),
-    "converters": ("jaxunlearn.ibau", "jaxunlearn._loop", "jaxunlearn.data", "jaxunlearn.attacks"),
+    "converters": (*METHODS, "jaxunlearn._loop", "jaxunlearn.data", "jaxunlearn.attacks"),
 }
 ONLY_IMPORTER = {
     "jaxopt": "jaxunlearn._implicit",

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxunlearn import ibau
+from jaxunlearn import ibau, sau
 
 
 class Case(NamedTuple):
@@ -36,7 +36,18 @@ _IBAU_BAD = {
     "damping": -0.1,
 }
 
-CASES = {
+_SAU_BAD = {
+    "rounds": 0,
+    "batch_size": -1,
+    "learning_rate": 0.0,
+    "radius": float("inf"),
+    "shared_weight": -1.0,
+    "norm": "l7",
+    "start": "middle",
+    "schedule": "never",
+}
+
+_IBAU = {
     name: Case(ibau, dataclasses.replace(config, rounds=2, batch_size=8, **changes), _IBAU_BAD)
     for name, config, changes in (
         ("ibau-reference", ibau.PRESETS["reference"], {"ascent_rate": 1.0}),
@@ -48,3 +59,24 @@ CASES = {
         ),
     )
 }
+
+_SAU = {
+    name: Case(
+        sau, dataclasses.replace(sau.PRESETS["reference"], rounds=2, batch_size=8, **changes), _SAU_BAD
+    )
+    for name, changes in (
+        ("sau-reference", {"learning_rate": 1e-3}),
+        (
+            "sau-l2-random",
+            {
+                "norm": "l2",
+                "start": "random",
+                "radius": 1.0,
+                "step_size": 0.3,
+                "clip_pixels": True,
+                "clamps": False,
+            },
+        ),
+    )
+}
+CASES = {**_IBAU, **_SAU}
