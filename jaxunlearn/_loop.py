@@ -70,26 +70,29 @@ class Data(NamedTuple):
         return self._replace(images=np.asarray(self.images)) if stored and execution.scans else self
 
 
-def batch_rows(count: int, batch_size: int, key: PRNGKey | None, least: int = 1) -> Rows:
+def batch_rows(
+    count: int, batch_size: int, key: PRNGKey | None, least: int = 1, *, whole: bool = False
+) -> Rows:
     """Divides a data set into batches, in an order drawn with ``key`` or as it lies without one.
 
-    The last batch is filled up with masked rows, images of the same set, so that batch statistics see nothing
-    else; a set smaller than a batch makes one smaller batch. The set is passed through again, in a new
-    order, until there are at least ``least`` batches.
+    The last batch is filled up with masked rows, images of the same set, or left out for ``whole`` batches
+    only, so that batch statistics see nothing else; a set smaller than a batch makes one smaller batch. The
+    set is passed through again, in a new order, until there are at least ``least`` batches.
 
     Example:
       >>> batch_rows(3, 2, None).mask.tolist()
       [[True, True], [True, False]]
     """
     size = min(batch_size, count)
-    batches = -(-count // size)
+    batches = count // size if whole else -(-count // size)
     passes = max(1, -(-least // batches))
     if key is None:
         order = jnp.broadcast_to(jnp.arange(count), (passes, count))
     else:
         keys = jax.random.split(key, passes)
         order = jax.vmap(lambda one: jax.random.permutation(one, count))(keys)
-    padded = jnp.pad(order, ((0, 0), (0, batches * size - count)), mode="wrap")
+    padding = ((0, 0), (0, max(0, batches * size - count)))
+    padded = jnp.pad(order, padding, mode="wrap")[:, : batches * size]
     mask = jnp.broadcast_to(jnp.arange(batches * size) < count, padded.shape)
     return Rows(padded.reshape(-1, size), mask.reshape(-1, size))
 
@@ -132,6 +135,12 @@ class Pass:
                 jax.block_until_ready(out)
                 execution.on_batch(index + 1, total)
         return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+
+
+def iterate(step: Callable[[PyTree], PyTree], carry: PyTree, times: int) -> PyTree:
+    """Applies a step a few times, inside a compiled program; on CPU without a loop, for speed."""
+    unrolled = jax.default_backend() == "cpu"
+    return jax.lax.scan(lambda value, _: (step(value), None), carry, length=times, unroll=unrolled)[0]
 
 
 class Method(NamedTuple):

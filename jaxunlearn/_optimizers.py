@@ -1,11 +1,39 @@
-"""Optimizers that optax has in another form."""
+"""Optimizers by name, one of them in a form that optax does not have, and their learning rates."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
+
+from jaxunlearn._typing import Number
+
+OPTIMIZERS = ("adam", "amsgrad", "sgd")
+SCHEDULES = ("constant", "cosine")
+
+
+def direction(optimizer: str) -> optax.GradientTransformation:
+    """Turns gradients into what a learning rate times is subtracted; ``amsgrad`` is PyTorch's."""
+    return {"adam": optax.scale_by_adam, "amsgrad": scale_by_torch_amsgrad, "sgd": optax.identity}[
+        optimizer
+    ]()
+
+
+def learning_rates(
+    schedule: str, learning_rate: Number, now: jax.Array, rounds: int, steps: int
+) -> Float[Array, " steps"]:
+    """The learning rate of every step of round ``now`` (from 0) of ``rounds``.
+
+    Example:
+      >>> learning_rates("cosine", 1.0, jnp.asarray(1), 2, 2).round(3).tolist()
+      [0.5, 0.14600001275539398]
+    """
+    rates = jnp.broadcast_to(learning_rate, (steps,))
+    if schedule == "constant":
+        return rates
+    progress = (now * steps + jnp.arange(steps)) / (rounds * steps)
+    return rates * (0.5 * (1 + jnp.cos(jnp.pi * progress))).astype(rates.dtype)
 
 
 class _AMSGradState(NamedTuple):

@@ -54,7 +54,7 @@ def fit(
     carry = (variables, _direction(weight_decay).init(variables["params"]))
     for epoch in range(epochs):
         order_key, dropout_key = jax.random.split(jax.random.fold_in(key, epoch))
-        rows = jax.tree.map(lambda leaf: leaf[:batches], _loop.batch_rows(len(labels), size, order_key))
+        rows = _loop.batch_rows(len(labels), size, order_key, whole=True)
         rates = jnp.asarray([rate(epoch * batches + batch) for batch in range(batches)])
         xs = (rows, jax.random.split(dropout_key, batches), rates)
         carry, _ = one_epoch(weight_decay, carry, xs, data, execution)

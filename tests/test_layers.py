@@ -31,7 +31,7 @@ LAYERS = {
         "jaxunlearn.data",
     ),
     2: ("jaxunlearn.evaluate", "jaxunlearn.fit", "jaxunlearn._loop", "jaxunlearn.preprocessing"),
-    3: ("jaxunlearn.ibau", "jaxunlearn.ulrl", "converters"),
+    3: ("jaxunlearn.ibau", "jaxunlearn.sau", "jaxunlearn.ulrl", "converters"),
     4: (
         "jaxunlearn.inputs",
         "jaxunlearn.report",
@@ -42,15 +42,14 @@ LAYERS = {
         "jaxunlearn.ibau.__main__",
     ),
 }
-METHODS = ("jaxunlearn.ibau", "jaxunlearn.ulrl")
+METHODS = ("jaxunlearn.ibau", "jaxunlearn.sau", "jaxunlearn.ulrl")
 # What else a family of modules must not know, beyond the order of the layers.
 FORBIDDEN = {
-    "jaxunlearn.ibau": ("jaxunlearn.models", "jaxunlearn.data", "converters", "flax", "torch"),
-    "jaxunlearn.ulrl": ("jaxunlearn.models", "jaxunlearn.data", "converters", "flax", "torch"),
+    **dict.fromkeys(METHODS, ("jaxunlearn.models", "jaxunlearn.data", "converters", "flax", "torch")),
     "jaxunlearn._loop": ("jaxunlearn.models", "jaxunlearn.data", "flax", "torch"),
     "jaxunlearn.models": ("jaxunlearn.data", "jaxunlearn.attacks", "converters"),
     "jaxunlearn.data": ("jaxunlearn.models", "jaxunlearn.attacks", "jax", "flax"),
-    "converters": ("jaxunlearn.ibau", "jaxunlearn._loop", "jaxunlearn.data", "jaxunlearn.attacks"),
+    "converters": (*METHODS, "jaxunlearn._loop", "jaxunlearn.data", "jaxunlearn.attacks"),
 }
 ONLY_IMPORTERS = {
     "jaxopt": ("jaxunlearn._implicit",),

@@ -26,7 +26,7 @@ from jaxunlearn import _loop
 from jaxunlearn._check import check_images_and_labels
 from jaxunlearn._implicit import Hypergradient, hypergradient, solver
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
-from jaxunlearn._optimizers import scale_by_torch_amsgrad
+from jaxunlearn._optimizers import direction, learning_rates
 from jaxunlearn._tree import combine, partition, trainable_mask
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, PRNGKey, Scalar, Variables
 from jaxunlearn.ibau import perturbations
@@ -160,7 +160,7 @@ def init(apply_fn: ApplyFn, variables: Variables, data: Data, config: Config, ke
     return State(
         params,
         frozen,
-        _optimizer(config).init(params),
+        direction(config.optimizer).init(params),
         jnp.zeros((config.rounds, kinds, *data.images.shape[1:]), dtype),
         jnp.zeros((config.rounds, kinds), dtype),
         jnp.full(kinds, 1 / kinds, dtype),
@@ -266,11 +266,8 @@ def _round(
     """One round: a pass of ascent from zero, then a pass of descent with what it found."""
     config, count, now = state.config, len(data.labels), state.round
     order_key, ascent_key, descent_key = jax.random.split(jax.random.fold_in(state.key, now), 3)
-    if config.shuffle == "once":
-        order_key = state.key
-    elif config.shuffle == "never":
-        order_key = None
-    rows = _loop.batch_rows(count, config.batch_size, order_key, config.least_steps)
+    order = {"never": None, "once": state.key, "round": order_key}[config.shuffle]
+    rows = _loop.batch_rows(count, config.batch_size, order, config.least_steps)
     batches = len(rows.members)
 
     limit = jnp.minimum(config.radius, state.radius)
@@ -292,7 +289,7 @@ def _round(
 
     keys = jax.random.split(descent_key, (batches, 2))
     inner_rows = _inner_rows(rows, keys[:, 0], count, config)
-    rates = _learning_rates(config, now, batches)
+    rates = learning_rates(config.schedule, config.learning_rate, now, config.rounds, batches)
     (params, optimizer), (outer_losses, direct_norms, implicit_norms) = descend(
         (state.frozen, found, weights, shares, now, config),
         (state.params, state.optimizer),
@@ -363,7 +360,7 @@ def _descend(
         (outer._replace(images=outer.images + constant), jnp.where(current, carried.scale, 0), carried.kind),
         config,
     )
-    directions, optimizer = _optimizer(config).update(result.gradient, optimizer, params)
+    directions, optimizer = direction(config.optimizer).update(result.gradient, optimizer, params)
     params = jax.tree.map(lambda p, d: p - rate * d, params, directions)
     norms = (
         optax.tree.norm(result.direct),
@@ -387,22 +384,6 @@ def _carry(key: PRNGKey, batch: Batch, weights: Float[Array, "rounds kinds"], co
     which = jax.random.categorical(which_key, odds.reshape(count, -1), axis=1)
     scale = jax.random.uniform(scale_key, (count,), weights.dtype, config.scale_low, config.scale_high)
     return Carried(scale * ((rank < most) & batch.mask), which // kinds, which % kinds)
-
-
-def _learning_rates(config: Config, now: jax.Array, batches: int) -> Float[Array, " batches"]:
-    """The learning rate of every step of a round."""
-    rates = jnp.broadcast_to(config.learning_rate, (batches,))
-    if config.schedule == "constant":
-        return rates
-    progress = (now * batches + jnp.arange(batches)) / (config.rounds * batches)
-    return rates * (0.5 * (1 + jnp.cos(jnp.pi * progress))).astype(rates.dtype)
-
-
-def _optimizer(config: Config) -> optax.GradientTransformation:
-    """Turns gradients of the parameters into directions."""
-    return {"adam": optax.scale_by_adam, "amsgrad": scale_by_torch_amsgrad, "sgd": optax.identity}[
-        config.optimizer
-    ]()
 
 
 def _augmented(batch: Batch, key: PRNGKey, config: Config) -> Batch:

@@ -8,6 +8,7 @@ import jax
 
 from jaxunlearn._check import check_at_least, check_in, check_positive
 from jaxunlearn._implicit import SOLVERS
+from jaxunlearn._optimizers import OPTIMIZERS, SCHEDULES
 from jaxunlearn._typing import Number
 
 _NUMERIC = (
@@ -130,8 +131,8 @@ class Config:
         check_in(("sgd", "adam", "growing"), ascent=self.ascent)
         check_in(("first", "random"), inner_batch=self.inner_batch)
         check_in(SOLVERS, solver=self.solver)
-        check_in(("adam", "amsgrad", "sgd"), optimizer=self.optimizer)
-        check_in(("constant", "cosine"), schedule=self.schedule)
+        check_in(OPTIMIZERS, optimizer=self.optimizer)
+        check_in(SCHEDULES, schedule=self.schedule)
 
     def as_dict(self) -> dict[str, Any]:
         """The settings by name, as plain Python values."""

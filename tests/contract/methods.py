@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxunlearn import ibau, ulrl
+from jaxunlearn import ibau, sau, ulrl
 from tests import toys
 
 
@@ -46,6 +46,17 @@ _IBAU_BAD = {
     "damping": -0.1,
 }
 
+_SAU_BAD = {
+    "rounds": 0,
+    "batch_size": -1,
+    "learning_rate": 0.0,
+    "radius": float("inf"),
+    "shared_weight": -1.0,
+    "norm": "l7",
+    "start": "middle",
+    "schedule": "never",
+}
+
 _ULRL_BAD = {
     "rounds": 1,
     "unlearning_rounds": 0,
@@ -58,13 +69,18 @@ _ULRL_BAD = {
     "order": "chance",
 }
 
-_IBAU_DIVERGING = {"learning_rate": 1e38, "optimizer": "sgd", "schedule": "constant"}
+_DIVERGING = {"learning_rate": 1e38, "optimizer": "sgd", "schedule": "constant"}
 _ULRL_DIVERGING = {"learning_rate": 1e38, "schedule": "constant"}
 
 
 def _ibau(config: Any, **changes: Any) -> Case:
     config = dataclasses.replace(config, rounds=2, batch_size=8, **changes)
-    return Case(ibau, config, _IBAU_BAD, _IBAU_DIVERGING, {})
+    return Case(ibau, config, _IBAU_BAD, _DIVERGING, {})
+
+
+def _sau(**changes: Any) -> Case:
+    config = dataclasses.replace(sau.PRESETS["reference"], rounds=2, batch_size=8, **changes)
+    return Case(sau, config, _SAU_BAD, _DIVERGING, {})
 
 
 def _ulrl(config: Any, **changes: Any) -> Case:
@@ -84,4 +100,8 @@ CASES = {
     ),
     "ulrl-reference": _ulrl(ulrl.PRESETS["reference"], crop_padding=1),
     "ulrl-all-layers": _ulrl(ulrl.PRESETS["default"], layers="all", threshold=0.5),
+    "sau-reference": _sau(learning_rate=1e-3),
+    "sau-l2-random": _sau(
+        norm="l2", start="random", radius=1.0, step_size=0.3, clip_pixels=True, clamps=False
+    ),
 }

@@ -1,0 +1,40 @@
+"""SAU: unlearning of shared adversarial examples (Wei et al., NeurIPS 2023)."""
+
+from jaxunlearn._loop import Batch, Data, Execution, Method, NonFiniteError
+from jaxunlearn.sau.algorithm import (
+    Examples,
+    Losses,
+    RoundStats,
+    State,
+    examine,
+    finish,
+    init,
+    make_method,
+    unlearn,
+    unlearning_loss,
+)
+from jaxunlearn.sau.config import Config
+from jaxunlearn.sau.perturbations import search, search_loss
+from jaxunlearn.sau.presets import PRESETS
+
+__all__ = [
+    "PRESETS",
+    "Batch",
+    "Config",
+    "Data",
+    "Examples",
+    "Execution",
+    "Losses",
+    "Method",
+    "NonFiniteError",
+    "RoundStats",
+    "State",
+    "examine",
+    "finish",
+    "init",
+    "make_method",
+    "search",
+    "search_loss",
+    "unlearn",
+    "unlearning_loss",
+]

@@ -1,0 +1,110 @@
+"""Settings of SAU."""
+
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+import jax
+
+from jaxunlearn._check import check_at_least, check_in, check_positive
+from jaxunlearn._optimizers import OPTIMIZERS, SCHEDULES
+from jaxunlearn._typing import Number
+
+_NUMERIC = (
+    "radius",
+    "step_size",
+    "fooling_weight",
+    "agreement_weight",
+    "clean_weight",
+    "adversarial_weight",
+    "shared_weight",
+    "learning_rate",
+)
+_STRUCTURAL = (
+    "rounds",
+    "batch_size",
+    "least_steps",
+    "shuffle",
+    "norm",
+    "start",
+    "search_steps",
+    "clip_pixels",
+    "clamps",
+    "train_mode",
+    "optimizer",
+    "schedule",
+)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=_NUMERIC, meta_fields=_STRUCTURAL)
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What SAU computes. The numbers may be traced and swept by ``vmap``; the rest shapes the program.
+
+    Attributes:
+      rounds: passes over the clean images.
+      batch_size: images per step.
+      least_steps: in a round; a small set is passed through several times.
+      shuffle: ``never``, ``once`` (one order for all rounds) or ``round`` (a new order every round).
+      norm: of the ball that holds every image's perturbation: ``linf``, ``l2`` or ``l1``.
+      radius: of that ball, in pixel units.
+      start: of the search: ``max`` or ``min`` (all pixels as bright or as dark as the ball allows), ``zero`` or
+        ``random``.
+      search_steps: most steps of the search; none for an image that both models already answer alike and wrong.
+      step_size: length of a step of the search, in the norm of the ball.
+      fooling_weight: of leading both models away from the true class, in the search.
+      agreement_weight: of making both models answer alike, in the search.
+      clip_pixels: whether perturbed images stay in [0, 1].
+      clean_weight: of the cross-entropy of clean images, in unlearning.
+      adversarial_weight: of the cross-entropy of perturbed images.
+      shared_weight: of not answering like the backdoored model where a perturbation fools that.
+      clamps: whether probabilities are clamped as in the official code, which ends the shared term's
+        gradient for images that the model gives the wrong class with less than 0.001.
+      train_mode: whether unlearning normalises with the statistics of its batch (clean and perturbed
+        images together), updates the running ones and has dropout; by default they are frozen. Only whole
+        batches are used then.
+      optimizer: of the parameters: ``adam``, ``amsgrad`` (PyTorch's) or ``sgd``.
+      learning_rate: of the parameters.
+      schedule: of the learning rate over all rounds: ``constant`` or ``cosine``.
+
+    Raises:
+      ValueError: if a setting is out of its range, with its name and value.
+    """
+
+    rounds: int = 100
+    batch_size: int = 256
+    least_steps: int = 1
+    shuffle: str = "round"
+    norm: str = "linf"
+    radius: Number = 0.2
+    start: str = "max"
+    search_steps: int = 5
+    step_size: Number = 0.2
+    fooling_weight: Number = 0.01
+    agreement_weight: Number = 1.0
+    clip_pixels: bool = False
+    clean_weight: Number = 1.0
+    adversarial_weight: Number = 0.0
+    shared_weight: Number = 1.0
+    clamps: bool = True
+    train_mode: bool = False
+    optimizer: str = "amsgrad"
+    learning_rate: Number = 1e-4
+    schedule: str = "constant"
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        check_at_least(1, rounds=self.rounds, batch_size=self.batch_size, least_steps=self.least_steps)
+        check_at_least(0, search_steps=self.search_steps, clean_weight=self.clean_weight)
+        check_at_least(0, fooling_weight=self.fooling_weight, agreement_weight=self.agreement_weight)
+        check_at_least(0, adversarial_weight=self.adversarial_weight, shared_weight=self.shared_weight)
+        check_positive(radius=self.radius, step_size=self.step_size, learning_rate=self.learning_rate)
+        check_in(("never", "once", "round"), shuffle=self.shuffle)
+        check_in(("linf", "l2", "l1"), norm=self.norm)
+        check_in(("max", "min", "zero", "random"), start=self.start)
+        check_in(OPTIMIZERS, optimizer=self.optimizer)
+        check_in(SCHEDULES, schedule=self.schedule)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings by name, as plain Python values."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
