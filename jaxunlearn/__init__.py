@@ -1,10 +1,10 @@
 """Removes backdoors from image classifiers: published unlearning methods as pure JAX functions.
 
-Methods are sub-packages with ``unlearn``, ``Config`` and ``PRESETS``: ``ibau``, ``sau`` and ``ulrl``. The rest is
-what all of them share: hypergradients, attacks to test with, and evaluation.
+Methods are sub-packages with ``unlearn``, ``Config`` and ``PRESETS``: ``ibau``, ``sau``, ``ulrl``, and
+the baseline ``finetune``. The rest is what all of them share: hypergradients, attacks to test with, and evaluation.
 """
 
-from jaxunlearn import attacks, ibau, losses, metrics, sau, ulrl
+from jaxunlearn import attacks, finetune, ibau, losses, metrics, sau, ulrl
 from jaxunlearn._check import InputError
 from jaxunlearn._implicit import Hypergradient, hypergradient, solver
 from jaxunlearn._loop import Batch, Data, Execution, Method, NonFiniteError, rounds
@@ -31,6 +31,7 @@ __all__ = [
     "attacks",
     "choose_preprocessing",
     "evaluate",
+    "finetune",
     "fit",
     "hypergradient",
     "ibau",

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxunlearn.attacks import Trigger
 from jaxunlearn.evaluate import Evaluation
@@ -169,6 +169,17 @@ def draw_perturbation(
     figure.suptitle(
         f"Round 1: one perturbation of norm {np.linalg.norm(delta):.3g} for all images {sent}", fontsize=10
     )
+    return _png(figure)
+
+
+def draw_scores(scores: Float[np.ndarray, " n"], suspects: Bool[np.ndarray, " n"], threshold: float) -> bytes:
+    """A PNG of the robust z-score of every class; those above the threshold are suspicious."""
+    figure, axes = _figure(6.4, 3.2)
+    axes.bar(range(len(scores)), scores, color=np.where(suspects, _COLOURS["asr"], "#9aa7b5"))
+    axes.axhline(threshold, color="black", linewidth=0.8, linestyle="--")
+    axes.text(len(scores) - 0.4, threshold, f" threshold {threshold:g}", va="bottom", ha="right", fontsize=9)
+    axes.set_xlabel("class")
+    axes.set_ylabel("z-score of how far unlearning moved its weights")
     return _png(figure)
 
 

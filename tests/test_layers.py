@@ -31,7 +31,7 @@ LAYERS = {
         "jaxunlearn.data",
     ),
     2: ("jaxunlearn.evaluate", "jaxunlearn.fit", "jaxunlearn._loop", "jaxunlearn.preprocessing"),
-    3: ("jaxunlearn.ibau", "jaxunlearn.sau", "jaxunlearn.ulrl", "converters"),
+    3: ("jaxunlearn.finetune", "jaxunlearn.ibau", "jaxunlearn.sau", "jaxunlearn.ulrl", "converters"),
     4: (
         "jaxunlearn.inputs",
         "jaxunlearn.report",
@@ -39,10 +39,12 @@ LAYERS = {
         "jaxunlearn.job",
         "jaxunlearn.cli",
         "jaxunlearn.demo",
+        "jaxunlearn.finetune.__main__",
         "jaxunlearn.ibau.__main__",
+        "jaxunlearn.ulrl.__main__",
     ),
 }
-METHODS = ("jaxunlearn.ibau", "jaxunlearn.sau", "jaxunlearn.ulrl")
+METHODS = ("jaxunlearn.finetune", "jaxunlearn.ibau", "jaxunlearn.sau", "jaxunlearn.ulrl")
 # What else a family of modules must not know, beyond the order of the layers.
 FORBIDDEN = {
     **dict.fromkeys(METHODS, ("jaxunlearn.models", "jaxunlearn.data", "converters", "flax", "torch")),

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxunlearn import ibau, sau, ulrl
+from jaxunlearn import finetune, ibau, sau, ulrl
 from tests import toys
 
 
@@ -73,6 +73,21 @@ _DIVERGING = {"learning_rate": 1e38, "optimizer": "sgd", "schedule": "constant"}
 _ULRL_DIVERGING = {"learning_rate": 1e38, "schedule": "constant"}
 
 
+_FINETUNE_BAD = {
+    "rounds": 0,
+    "batch_size": -1,
+    "learning_rate": 0.0,
+    "weight_decay": -1e-4,
+    "sharpness_radius": float("nan"),
+    "schedule": "never",
+}
+
+
+def _finetune(**changes: Any) -> Case:
+    config = finetune.Config(rounds=2, batch_size=8, **changes)
+    return Case(finetune, config, _FINETUNE_BAD, {"learning_rate": 1e38}, {})
+
+
 def _ibau(config: Any, **changes: Any) -> Case:
     config = dataclasses.replace(config, rounds=2, batch_size=8, **changes)
     return Case(ibau, config, _IBAU_BAD, _DIVERGING, {})
@@ -100,6 +115,8 @@ CASES = {
     ),
     "ulrl-reference": _ulrl(ulrl.PRESETS["reference"], crop_padding=1),
     "ulrl-all-layers": _ulrl(ulrl.PRESETS["default"], layers="all", threshold=0.5),
+    "finetune": _finetune(crop_padding=1),
+    "finetune-sharpness-aware": _finetune(sharpness_aware=True, label_smoothing=0.1),
     "sau-reference": _sau(learning_rate=1e-3),
     "sau-l2-random": _sau(
         norm="l2", start="random", radius=1.0, step_size=0.3, clip_pixels=True, clamps=False

@@ -1,0 +1,59 @@
+"""``python -m jaxunlearn.ulrl``: cleans a PyTorch checkpoint with ULRL."""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from jaxunlearn import cli, report
+from jaxunlearn._typing import Variables
+from jaxunlearn.inputs import Inputs
+from jaxunlearn.job import Evidence, Procedure
+from jaxunlearn.ulrl import PRESETS, RoundStats, State, head_kernel, mad_outliers, make_method
+
+
+def _losses(stats: RoundStats) -> dict[str, float]:
+    return {"loss": float(stats.loss), "accuracy": float(stats.accuracy)}
+
+
+def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: State) -> Evidence:
+    """Which classes' weights unlearning moved farthest."""
+    head = head_kernel(variables, inputs.model.spec.head)
+    scores, suspects = np.asarray(state.scores[head]), np.asarray(state.suspects[head])
+    z = np.asarray(mad_outliers(state.scores[head], state.config.threshold).z)
+    others = sum(int(np.sum(found)) for name, found in state.suspects.items() if name != head)
+    order = [int(number) for number in np.argsort(-scores) if suspects[number]]
+    if order:
+        named = " and ".join(f"class {number} (z-score {z[number]:.1f})" for number in order)
+        sentence = f"unlearning moved the weights of {named} farthest; they were drawn anew and relearned."
+    else:
+        sentence = f"no class stands out: the largest z-score is {z.max():.1f}, below {float(state.config.threshold)}."
+    if others:
+        sentence += f" So were {others} neurons of other layers."
+    facts = {
+        "class": order[0] if order else None,
+        "classes": order,
+        "scores": [float(score) for score in scores],
+        "z_scores": [float(score) for score in z],
+        "neurons_of_other_layers": others,
+        "sentence": sentence,
+    }
+    return Evidence(facts, {"scores.png": report.draw_scores(z, suspects, float(state.config.threshold))})
+
+
+PROCEDURE: Procedure = Procedure(
+    "ulrl",
+    lambda inputs, execution: make_method(inputs.apply_fn, execution, head=inputs.model.spec.head),
+    _losses,
+    _evidence,
+    lambda _: (1.0,),
+)
+
+
+def main(argv: list[str] | None = None) -> Any:
+    """Runs the command line and returns the exit code."""
+    return cli.main(PROCEDURE, PRESETS, "Removes backdoors from an image classifier with ULRL.", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
