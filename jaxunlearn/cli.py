@@ -101,6 +101,14 @@ def _parser(name: str, presets: Mapping[str, Any], description: str) -> argparse
         metavar="NAME=VALUE",
         help="another setting of the preset; repeatable",
     )
+    parser.add_argument(
+        "--reactivate",
+        type=_positive,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="fine-tune the cleaned model on N triggered images and report how much of the backdoor returns",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of every random choice (default 0)")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="output folder (default: named after the checkpoint)"
@@ -152,6 +160,7 @@ def _run(
         normalize=flags.normalize,
         channels=flags.channels,
         leave_out_shared=flags.leave_out_shared,
+        reactivate=tuple(flags.reactivate),
         size=flags.size,
     )
     report = job.run(procedure, request, display, started)

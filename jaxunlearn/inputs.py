@@ -27,6 +27,7 @@ from jaxunlearn.evaluate import Evaluation, Triggered, evaluate
 from jaxunlearn.models import ModelSpec
 from jaxunlearn.pixels import parse_normalization
 from jaxunlearn.preprocessing import Choice, choose_preprocessing
+from jaxunlearn.reactivation import reactivate
 
 REPORT_FILE = "report.json"
 ATTACK = "attack:"
@@ -63,6 +64,8 @@ class Request:
       normalize: how the network's inputs were normalised; None finds out.
       channels: ``rgb`` or ``bgr``; None finds out, or is ``rgb`` where ``normalize`` is given.
       size: height and width of the images, for models that take any; None takes theirs.
+      leave_out_shared: whether to clean without the images that also judge; else they are refused.
+      reactivate: numbers of triggered images to try to bring the backdoor back with.
     """
 
     checkpoint: Path
@@ -81,6 +84,7 @@ class Request:
     channels: str | None = None
     size: int | None = None
     leave_out_shared: bool = False
+    reactivate: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +133,43 @@ class Inputs:
         )
 
 
+def judge_reactivated(inputs: Inputs, variables: Variables, count: int, seed: int) -> Evaluation:
+    """What a model does once it has been fine-tuned on some of the triggered images; judged by the others."""
+    rng = np.random.default_rng(seed)
+    if inputs.triggered is not None:
+        given = inputs.triggered
+        fooling = rng.permutation(np.flatnonzero(given.labels != given.attack_labels))
+        used, kept = fooling[:count], np.sort(fooling[count:])
+        after = reactivate(inputs.apply_fn, variables, given.images[used], given.attack_labels[used])
+        others = Triggered(given.images[kept], given.labels[kept], given.attack_labels[kept])
+        return evaluate(inputs.apply_fn, after, inputs.test.images, inputs.test.labels, triggered=others)
+    if inputs.trigger is None or inputs.target is None:
+        raise ValueError("inputs.trigger is unknown; nothing can be reactivated.")
+    used = rng.permutation(np.flatnonzero(inputs.test.labels != inputs.target))[:count]
+    rest = inputs.test.take(np.delete(np.arange(len(inputs.test.labels)), used))
+    shown = inputs.trigger(jnp.asarray(inputs.test.images[used]))
+    after = reactivate(inputs.apply_fn, variables, shown, np.full(count, inputs.target))
+    return evaluate(
+        inputs.apply_fn, after, rest.images, rest.labels, trigger=inputs.trigger, target=inputs.target
+    )
+
+
+def _check_reactivation(request: Request, inputs: Inputs) -> None:
+    if not request.reactivate:
+        return
+    if inputs.triggered is not None:
+        fooling = int(np.sum(inputs.triggered.labels != inputs.triggered.attack_labels))
+    elif inputs.trigger is not None:
+        fooling = int(np.sum(inputs.test.labels != inputs.target))
+    else:
+        raise InputError("--reactivate needs the attack; give --trigger with --target, or leave it away.")
+    if max(request.reactivate) + _FEWEST_TO_JUDGE > fooling:
+        raise InputError(
+            f"--reactivate {max(request.reactivate)} leaves too few of the {fooling} images of other classes than the "
+            f"attack's to judge by; at least {_FEWEST_TO_JUDGE} must be left."
+        )
+
+
 def read(request: Request) -> Inputs:
     """Reads the files that a request names and checks that they fit each other.
 
@@ -174,9 +215,11 @@ def read(request: Request) -> Inputs:
     preprocessing = _preprocessing(request, model, clean)
     notices.append(preprocessing.describe())
     warnings = [_IMPLAUSIBLE] if preprocessing.implausible else []
-    return Inputs(
+    inputs = Inputs(
         checkpoint, model, clean, test, trigger, request.target, triggered, preprocessing, notices, warnings
     )
+    _check_reactivation(request, inputs)
+    return inputs
 
 
 def _attack_file(request: Request) -> Path | None:

@@ -21,7 +21,7 @@ from jaxunlearn._loop import Data, Execution, Method, NonFiniteError
 from jaxunlearn._typing import Variables
 from jaxunlearn.display import Display, describe
 from jaxunlearn.evaluate import Evaluation, Triggered
-from jaxunlearn.inputs import REPORT_FILE, Inputs, Request, check_folder, hash_images, read
+from jaxunlearn.inputs import REPORT_FILE, Inputs, Request, check_folder, hash_images, judge_reactivated, read
 
 
 class Evidence(NamedTuple):
@@ -210,6 +210,7 @@ def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) ->
     request, inputs, journal = this.request, this.inputs, this.journal
     cleaned = this.method.finish(state)
     evidence = this.procedure.evidence(inputs, variables, cleaned, state)
+    reactivation = _reactivate(this, cleaned)
     arrays = convert.to_torch(
         inputs.model.spec, jax.tree.map(np.asarray, cleaned), like=inputs.checkpoint.arrays
     )
@@ -231,6 +232,7 @@ def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) ->
         after=journal.after,
         rounds=journal.rounds,
         evidence=evidence.facts,
+        reactivation=reactivation,
         inputs=journal.fingerprint,
         input_sha256=inputs.checkpoint.sha256,
         output_sha256=hashlib.sha256(model_bytes).hexdigest(),
@@ -244,6 +246,16 @@ def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) ->
     encoded = (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
     write_together(request.out, {**files, REPORT_FILE: encoded})
     return content
+
+
+def _reactivate(this: _Run, cleaned: Variables) -> list[dict[str, Any]]:
+    """How much of the backdoor comes back with some triggered images."""
+    entries = []
+    for count in this.request.reactivate:
+        evaluation = judge_reactivated(this.inputs, cleaned, count, this.request.seed)
+        this.display.say(f"again    {describe(evaluation)}  (fine-tuned on {count} triggered images)")
+        entries.append({"images": count, **evaluation.rates(), "counts": evaluation.counts()})
+    return entries
 
 
 def _make_folder(out: Path) -> None:

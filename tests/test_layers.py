@@ -30,7 +30,14 @@ LAYERS = {
         "jaxunlearn.models",
         "jaxunlearn.data",
     ),
-    2: ("jaxunlearn.evaluate", "jaxunlearn.fit", "jaxunlearn._loop", "jaxunlearn.preprocessing"),
+    2: (
+        "jaxunlearn.evaluate",
+        "jaxunlearn.fit",
+        "jaxunlearn._loop",
+        "jaxunlearn.preprocessing",
+        "jaxunlearn.reactivation",
+        "jaxunlearn.sweep",
+    ),
     3: ("jaxunlearn.finetune", "jaxunlearn.ibau", "jaxunlearn.sau", "jaxunlearn.ulrl", "converters"),
     4: (
         "jaxunlearn.inputs",

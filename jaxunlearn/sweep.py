@@ -1,0 +1,104 @@
+"""Many runs of a method in one program: checkpoints, numeric settings and seeds side by side."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, PyTree
+
+from jaxunlearn._loop import Data, Method
+from jaxunlearn._tree import all_finite
+from jaxunlearn._typing import PRNGKey, Variables
+
+
+class Run(NamedTuple):
+    """One run of a sweep.
+
+    Attributes:
+      variables: of the network to clean.
+      config: of the method.
+      key: of all random choices.
+    """
+
+    variables: Variables
+    config: Any
+    key: PRNGKey
+
+
+class Swept(NamedTuple):
+    """The results of a sweep; the leading axis of every array is the runs, in their order.
+
+    Attributes:
+      variables: cleaned.
+      history: statistics of the rounds; second axis: rounds.
+      finite: whether a run kept to finite numbers; the others' results mean nothing.
+    """
+
+    variables: Variables
+    history: PyTree
+    finite: Bool[np.ndarray, " runs"]
+
+
+def grid(checkpoints: Iterable[Variables], configs: Iterable[Any], seeds: Iterable[int]) -> list[Run]:
+    """The runs of every checkpoint with every config and every seed; seeds vary fastest.
+
+    Example:
+      >>> len(grid([{"w": 0.0}], ["config"], range(3)))
+      3
+    """
+    return [
+        Run(variables, config, jax.random.key(seed))
+        for variables, config, seed in itertools.product(checkpoints, configs, seeds)
+    ]
+
+
+def sweep(
+    method: Method, runs: Sequence[Run], data: Data, *, sharding: jax.sharding.Sharding | None = None
+) -> Swept:
+    """Runs a method many times at once: ``vmap`` of its own step, compiled once for all runs.
+
+    Give the method the ``Execution`` that suits the device, as for a single run: a host loop on CPU, where
+    programs with loops are slow, and a scan elsewhere, where a round of all runs becomes one program.
+
+    Args:
+      method: made by ``make_method`` of any of the methods.
+      runs: variables of one structure, and configs that differ in numbers only.
+      data: the images that all of them see.
+      sharding: of the leading axis, to spread the runs over devices; its size must divide by theirs.
+
+    Raises:
+      ValueError: if the configs differ in a setting that shapes the program, or the variables in structure.
+
+    Example:
+      >>> from jaxunlearn import finetune
+      >>> def apply_fn(params, x, *, train):
+      ...     return x.mean((1, 2)) @ params["w"], {}
+      >>> data = Data(jnp.linspace(0, 1, 384).reshape(8, 4, 4, 3), jnp.arange(8) % 3)
+      >>> method = finetune.make_method(apply_fn, finetune.Execution())
+      >>> configs = [finetune.Config(rounds=2, learning_rate=rate) for rate in (0.01, 0.1)]
+      >>> swept = sweep(method, grid([{"w": jnp.eye(3)}], configs, range(3)), data)
+      >>> swept.variables["w"].shape, swept.history.loss.shape, swept.finite.tolist()
+      ((6, 3, 3), (6, 2), [True, True, True, True, True, True])
+    """
+    shapes = {jax.tree.structure((run.variables, run.config)) for run in runs}
+    if len(shapes) != 1:
+        raise ValueError(
+            f"runs={len(runs)} differ in {len(shapes)} ways besides their numbers; sweep them one group at a time."
+        )
+    # On the devices, because the rows of a batch are traced.
+    data = Data(jnp.asarray(np.asarray(data.images)), jnp.asarray(data.labels))
+    stacked = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *runs)
+    if sharding is not None:
+        stacked = jax.device_put(stacked, sharding)
+    state = jax.vmap(lambda run: method.init(run.variables, data, run.config, run.key))(stacked)
+    step = jax.vmap(method.step, in_axes=(0, None))
+    history = []
+    for _ in range(runs[0].config.rounds):
+        state, stats = step(state, data)
+        history.append(stats)
+    variables = jax.vmap(method.finish)(state)
+    statistics = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *history)
+    return Swept(variables, statistics, np.asarray(jax.vmap(all_finite)((variables, statistics))))
