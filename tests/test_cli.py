@@ -362,16 +362,19 @@ def test_interrupted_and_resumed_gives_the_same_bits(finished: tuple[Path, Any],
     folder = victim.parent
     arguments = ("--ckpt", victim, "--clean", "digits[1000:1300]", "--test", "digits[1300:]", "--out", "cut")
     arguments = (*arguments, *PATCH, "--target", 0)
-    process = subprocess.Popen(
-        command(*arguments),
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Shells let their background jobs ignore it, and so these tests if they are one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    # Shells let their background jobs ignore it, and so these tests if they are one.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            command(*arguments),
+            cwd=folder,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("round 1/3"):
