@@ -105,7 +105,9 @@ def test_one_step_of_the_whole_model(golden: Golden) -> None:
         )
         networks.append(network)
     optimizer = torch.optim.Adam(networks[0].parameters(), lr=1e-4, amsgrad=True)
-    images = torch.from_numpy(np.asarray(batch.images).transpose(0, 3, 1, 2).copy())  # contiguous: pooling has ties
+    images = torch.from_numpy(
+        np.asarray(batch.images).transpose(0, 3, 1, 2).copy()
+    )  # contiguous: pooling has ties
     torch_sau.unlearn_batch(
         networks[0], networks[1], optimizer, images, torch.from_numpy(np.array(batch.labels)).long()
     )
