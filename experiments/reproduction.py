@@ -151,33 +151,26 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def print_table(results: dict[str, Any], official: dict[str, Any]) -> None:
-    """Means over the seeds, beside the official run.
+    """Means over the seeds after the last round, beside the official run after the same number of rounds.
 
-    The last column is the largest difference between the two in a round that both have.
+    The last column is the largest difference between the two in any round that both have.
     """
     print(
         f"{'checkpoint':32}{'seeds':>6}{'ACC':>16}{'ASR':>16}{'RA':>8}   official ACC/ASR/RA, largest difference"
     )
     for name, runs in results.items():
         before = next(iter(runs.values()))["before"]
-        means = [
+        ours = [
             {key: sum(entry[key] for entry in entries) / len(entries) for key in METRICS}
             for entries in zip(*(run["rounds"] for run in runs.values()), strict=True)
         ]
-        theirs = official[name]["rounds"] if name in official else []
-        differences = (
-            [
-                max(abs(mean[key] - their[key]) for mean, their in zip(means, theirs, strict=False))
-                for key in METRICS
-            ]
-            if theirs
-            else []
-        )
-        acc, asr, ra = (100 * means[-1][key] for key in METRICS)
-        print(
-            f"{name:32}{len(runs):6}"
-            f"{100 * before['acc']:8.2f}>{acc:6.2f} {100 * before['asr']:8.2f}>{asr:6.2f}{ra:8.2f}   "
-            + "/".join(f"{100 * theirs[-1][key]:.2f}" for key in METRICS if theirs)
-            + ", "
-            + "/".join(f"{100 * difference:.2f}" for difference in differences)
-        )
+        acc, asr, ra = (100 * ours[-1][key] for key in METRICS)
+        row = f"{name:32}{len(runs):6}{100 * before['acc']:8.2f}>{acc:6.2f} {100 * before['asr']:8.2f}>{asr:6.2f}{ra:8.2f}"
+        theirs = official.get(name, {"rounds": []})["rounds"][: len(ours)]
+        if theirs:
+            apart = [max(abs(o[key] - t[key]) for o, t in zip(ours, theirs, strict=False)) for key in METRICS]
+            last = (theirs[-1][key] for key in METRICS)
+            row += "   " + ", ".join(
+                "/".join(f"{100 * rate:.2f}" for rate in rates) for rates in (last, apart)
+            )
+        print(row)
