@@ -118,7 +118,7 @@ def main(study: Study, description: str) -> int:
     )
     presets = study.method.PRESETS
     parser.add_argument("--shared", type=Path, required=True, help="folder with checkpoints, data, reference")
-    parser.add_argument("--preset", choices=sorted(presets), default="default")
+    parser.add_argument("--preset", choices=sorted(presets), required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--checkpoints", nargs="+", default=list(CHECKPOINTS), metavar="NAME")
     parser.add_argument("--rounds", type=int, default=study.rounds)
@@ -165,7 +165,8 @@ def print_table(results: dict[str, Any], official: dict[str, Any]) -> None:
             for entries in zip(*(run["rounds"] for run in runs.values()), strict=True)
         ]
         acc, asr, ra = (100 * ours[-1][key] for key in METRICS)
-        row = f"{name:32}{len(runs):6}{100 * before['acc']:8.2f}>{acc:6.2f} {100 * before['asr']:8.2f}>{asr:6.2f}{ra:8.2f}"
+        rates_after = f"{100 * before['asr']:8.2f}>{asr:6.2f}{ra:8.2f}"
+        row = f"{name:32}{len(runs):6}{100 * before['acc']:8.2f}>{acc:6.2f} {rates_after}"
         theirs = official.get(name, {"rounds": []})["rounds"][: len(ours)]
         if theirs:
             apart = [max(abs(o[key] - t[key]) for o, t in zip(ours, theirs, strict=False)) for key in METRICS]
