@@ -1,9 +1,11 @@
 """SAU on the published backdoored checkpoints, round by round against what the official code reaches on them.
 
-Command   python -m experiments.reproduce_sau --shared DIR --preset reference --rounds 8 --seeds 0
+Command   python -m experiments.reproduce_sau --shared DIR --preset reference --rounds 4
+          with --checkpoints badnets_8_02_ckpt.pth
 Data      2 500 clean images to unlearn with; to judge by, the test images (1 017 and 7 630)
-Hardware  two CPU cores; about a minute per round
-Expected  the means in experiments/results/sau_checkpoints.json, within three points of the official run
+Hardware  two CPU cores; minutes per round, nearly all of them for the search
+Expected  the numbers in experiments/results/sau_checkpoints.json; every round within three points of the
+          official run, for the checkpoints that it has
 
 Every finished run is written at once; runs that the file holds already are not repeated. ``--quick`` takes
 500 images to unlearn with.
