@@ -1,6 +1,6 @@
 """ULRL on the five published backdoored checkpoints, against a run of the official steps on them.
 
-Command   python experiments/reproduce_ulrl.py --shared DIR --preset reference --seeds 0 1 2 3 4
+Command   python -m experiments.reproduce_ulrl --shared DIR --preset reference --seeds 0 1 2 3 4
 Data      500 clean images to unlearn with, the test images of reproduce_ibau.py to judge by
 Hardware  two CPU cores; about 40 s per run, of which judging is half on GTSRB
 Expected  the ``before`` numbers exactly (two images may differ by rounding); afterwards the means in
@@ -21,7 +21,7 @@ from typing import Any
 
 import jax
 
-from experiments.reproduce_ibau import CHECKPOINTS, rates, victim_of
+from experiments.reproduction import CHECKPOINTS, rates, victim_of
 from jaxunlearn import _loop, ulrl
 from jaxunlearn._files import write_whole
 from jaxunlearn._runtime import keep_compilations

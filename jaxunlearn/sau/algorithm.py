@@ -24,6 +24,7 @@ from jaxunlearn import _loop
 from jaxunlearn._check import check_images_and_labels
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
 from jaxunlearn._optimizers import direction, learning_rates
+from jaxunlearn._training import training_forward
 from jaxunlearn._tree import combine, partition, trainable_mask
 from jaxunlearn._typing import ApplyFn, Images, Labels, PRNGKey, Scalar, Variables
 from jaxunlearn.losses import complementary_cross_entropy, masked_mean, mean_cross_entropy
@@ -116,7 +117,7 @@ def unlearn(
 
     Args:
       apply_fn: the network, ``apply_fn(variables, images, train=False) -> (logits, aux)``; for
-        ``train_mode`` it also takes ``rngs={"dropout": key}`` and returns ``aux["batch_stats"]``.
+        ``train_mode`` it returns ``aux["batch_stats"]``, and gets a key for dropout if it accepts ``rngs``.
       variables: of the network, any pytree; of one with a ``"params"`` entry only that entry changes, and
         ``"batch_stats"`` in ``train_mode``.
       images: clean images, floating, NHWC, in [0, 1].
@@ -142,8 +143,9 @@ def unlearn(
       >>> stats.losses.shared.shape
       (2,)
     """
-    method = make_method(apply_fn, execution or Execution())
-    return _loop.run(method, variables, Data(images, labels), config, key)
+    execution = execution or Execution()
+    data = Data(images, labels).for_loop(execution)
+    return _loop.run(make_method(apply_fn, execution), variables, data, config, key)
 
 
 @functools.lru_cache(maxsize=16)
@@ -220,8 +222,8 @@ def unlearning_loss(
     examples: Examples,
     config: Config,
     key: PRNGKey,
-) -> tuple[Scalar, tuple[Losses, Float[Array, "n classes"], PyTree]]:
-    """L, its terms, the logits of the perturbed images, and the network's new running statistics.
+) -> tuple[Scalar, tuple[Losses, Float[Array, "n classes"], Variables]]:
+    """L, its terms, the logits of the perturbed images, and the variables with new running statistics.
 
     Args:
       apply_fn: the network.
@@ -242,9 +244,9 @@ def unlearning_loss(
     """
     together = jnp.concatenate([batch.images, examples.images])
     if config.train_mode:
-        logits, aux = apply_fn(variables, together, train=True, rngs={"dropout": key})  # type: ignore[call-arg]
+        logits, variables = training_forward(apply_fn, variables, together, key)
     else:
-        logits, aux = apply_fn(variables, together, train=False)
+        logits, _ = apply_fn(variables, together, train=False)
     clean, perturbed = jnp.split(logits, 2)
     clamps = {"offset": _OFFSET, "enough": _ENOUGH} if config.clamps else {}
     otherwise = complementary_cross_entropy(perturbed, examples.answers, **clamps)
@@ -255,7 +257,7 @@ def unlearning_loss(
     )
     weights = (config.clean_weight, config.adversarial_weight, config.shared_weight)
     total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
-    return total, (losses, perturbed, aux.get("batch_stats"))
+    return total, (losses, perturbed, variables)
 
 
 def _round(descend: Pass, execution: Execution, state: State, data: Data) -> tuple[State, RoundStats]:
@@ -309,16 +311,18 @@ def _descend(
     examples = examine(apply_fn, reference, delta, batch, reference_answers)
 
     def loss_fn(theta: PyTree) -> tuple[Scalar, tuple[Losses, jax.Array, PyTree]]:
-        return unlearning_loss(apply_fn, combine(theta, frozen), batch, examples, config, dropout_key)
+        moving = combine(theta, frozen)
+        loss, (losses, logits, moved) = unlearning_loss(
+            apply_fn, moving, batch, examples, config, dropout_key
+        )
+        return loss, (losses, logits, partition(moved, trainable_mask(moving))[1])
 
-    gradient, (losses, logits, batch_stats) = jax.grad(loss_fn, has_aux=True)(params)
+    gradient, (losses, logits, frozen_after) = jax.grad(loss_fn, has_aux=True)(params)
     directions, optimizer = direction(config.optimizer).update(gradient, optimizer, params)
     params = jax.tree.map(lambda p, d: p - rate * d, params, directions)
-    if batch_stats is not None:
-        frozen = {**frozen, "batch_stats": batch_stats}
 
     fooled = examples.fooled.astype(delta.dtype)
     unlearned = masked_mean((jnp.argmax(logits, axis=1) != examples.answers).astype(delta.dtype), fooled)
     mean_delta = jnp.tensordot(fooled, delta, 1) / jnp.maximum(jnp.sum(fooled), 1)
     stats = RoundStats(losses, masked_mean(fooled, batch.mask), unlearned)
-    return (params, frozen, optimizer), (stats, mean_delta)
+    return (params, frozen_after, optimizer), (stats, mean_delta)

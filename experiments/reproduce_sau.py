@@ -1,0 +1,28 @@
+"""SAU on the published backdoored checkpoints, round by round against what the official code reaches on them.
+
+Command   python -m experiments.reproduce_sau --shared DIR --preset reference --rounds 4
+          with --checkpoints badnets_8_02_ckpt.pth
+Data      2 500 clean images to unlearn with; to judge by, the test images (1 017 and 7 630)
+Hardware  two CPU cores; minutes per round, nearly all of them for the search
+Expected  the numbers in experiments/results/sau_checkpoints.json; every round within three points of the
+          official run, for the checkpoints that it has
+
+Every finished run is written at once; runs that the file holds already are not repeated. ``--quick`` takes
+500 images to unlearn with.
+"""
+
+import sys
+
+from experiments.reproduction import Study, main
+from jaxunlearn import sau
+
+
+def notes(stats: sau.RoundStats) -> dict[str, float]:
+    """The terms of the loss, and how much of what fools the backdoored model is unlearned."""
+    return {**stats.losses._asdict(), "fooled": stats.fooled, "unlearned": stats.unlearned}
+
+
+STUDY = Study(sau, "sau", 2500, None, notes)
+
+if __name__ == "__main__":
+    sys.exit(main(STUDY, __doc__))
