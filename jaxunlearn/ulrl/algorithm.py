@@ -6,8 +6,9 @@ network goes back to theta_0, suspicious neurons are drawn anew, and further epo
 
     L = mean_i CE(f_theta(x_i), y_i) + alpha sum_{c in S} cos(w_c, w0_c).
 
-Both phases run in training mode: batch statistics move, and dropout is drawn by a network that accepts
-``rngs`` (``ModelSpec.apply`` does), as in the official code. Its mixed precision is left away.
+Both phases run in training mode, as in the official code: batch statistics move, and dropout is drawn by a
+network that accepts ``rngs`` (``ModelSpec.apply`` does). Its mixed precision is left away. Two additions:
+neurons of all layers, and relearning in evaluation mode.
 
 A round is an epoch. The first ``unlearning_rounds`` of them ascend, and those after the accuracy threshold
 leave everything as it is: what has to be known in advance is how many there are at most. The last of
@@ -50,7 +51,7 @@ class State(NamedTuple):
       original: the variables as they came.
       scores: how far unlearning moved every neuron of the layers looked at; zeros before that is known.
       suspects: which of them are suspicious.
-      stopped: whether unlearning has reached its accuracy.
+      stopped: whether the latest epoch has reached the accuracy at which unlearning ends.
       loss: of the latest epoch.
       accuracy: of the latest epoch.
       round: rounds done.
@@ -178,10 +179,10 @@ def unlearn(
 @functools.lru_cache(maxsize=16)
 def make_method(apply_fn: ApplyFn, execution: Execution, *, head: str) -> Method:
     """ULRL for one network as ``init``, ``step`` and ``finish``; equal arguments share compiled programs."""
-    epoch = Pass(functools.partial(_train, apply_fn), _fetch)
+    epochs = {mode: Pass(functools.partial(_train, apply_fn, mode), _fetch) for mode in ("train", "eval")}
     choose = Compiled(functools.partial(_choose, head))
     return Method(
-        functools.partial(init, head), functools.partial(_round, head, epoch, choose, execution), finish
+        functools.partial(init, head), functools.partial(_round, head, epochs, choose, execution), finish
     )
 
 
@@ -216,7 +217,7 @@ def init(head: str, variables: Variables, data: Data, config: Config, key: PRNGK
 def finish(state: State) -> Variables:
     """The variables of a state: as they came, until relearning has begun."""
     relearned = state.round > state.config.unlearning_rounds
-    return _loop.where(relearned, lambda: combine(state.params, state.rest), state.original)
+    return _loop.where(relearned, lambda: combine(state.params, state.rest), lambda: state.original)
 
 
 def phase_of(config: Config, now: Int[Array, ""]) -> Phase:
@@ -252,8 +253,10 @@ def training_step(
     originals: Mapping[str, Kernel],
     suspects: Mapping[str, Bool[Array, " _"]],
     key: PRNGKey,
+    *,
+    mode: str = "train",
 ) -> Step:
-    """One step of PyTorch's SGD on sign * CE + penalty * sum of cosines, in training mode.
+    """One step of PyTorch's SGD on sign * CE + penalty * sum of cosines.
 
     g <- clipped gradient; velocity <- momentum velocity + g + weight_decay theta;
     theta <- theta - rate velocity.
@@ -267,6 +270,7 @@ def training_step(
       originals: kernels before unlearning, by path.
       suspects: their suspicious neurons, by path.
       key: of dropout.
+      mode: of the network, ``train`` or ``eval``.
 
     Example:
       >>> apply_fn = lambda params, x, *, train: (x.mean((1, 2)) @ params["w"], {})
@@ -280,7 +284,11 @@ def training_step(
     params, rest = partition(variables, mask := trainable_mask(variables))
 
     def loss_fn(params: PyTree) -> tuple[Scalar, tuple[Scalar, jax.Array, Variables]]:
-        logits, moved = training_forward(apply_fn, combine(params, rest), batch.images, key)
+        now = combine(params, rest)
+        if mode == "train":
+            logits, moved = training_forward(apply_fn, now, batch.images, key)
+        else:
+            logits, moved = apply_fn(now, batch.images, train=False)[0], now
         loss = mean_cross_entropy(logits, batch.labels, batch.mask)
         penalty = neurons.cosine_penalty(named_leaves(params), originals, suspects)
         return phase.sign * loss + phase.penalty * penalty, (loss, logits, partition(moved, mask)[1])
@@ -297,17 +305,22 @@ def training_step(
 
 
 def _round(
-    head: str, epoch: Pass, choose: Compiled, execution: Execution, state: State, data: Data
+    head: str,
+    epochs: Mapping[str, Pass],
+    choose: Compiled,
+    execution: Execution,
+    state: State,
+    data: Data,
 ) -> tuple[State, RoundStats]:
     """One epoch of either phase; the last one of unlearning ends with the choice of neurons."""
     config, count, now = state.config, len(data.labels), state.round
     unlearning = now < config.unlearning_rounds
     order_key, steps_key, draw_key = jax.random.split(jax.random.fold_in(state.key, now), 3)
 
-    def train() -> tuple[PyTree, Scalar, Scalar]:
+    def train(mode: str) -> tuple[PyTree, Scalar, Scalar]:
         rows = _loop.batch_rows(count, config.batch_size, order_key)
         originals = neurons.layer_kernels(state.original, head, config.layers)
-        carry, (losses, hits) = epoch(
+        carry, (losses, hits) = epochs[mode](
             (originals, state.suspects, phase_of(config, now), config),
             (state.params, state.rest, state.velocity),
             (rows, jax.random.split(steps_key, len(rows.members))),
@@ -316,14 +329,17 @@ def _round(
         )
         return carry, jnp.sum(losses) / count, jnp.sum(hits) / count
 
-    trained = (state.params, state.rest, state.velocity)
-    resting = unlearning & state.stopped
-    trained, loss, accuracy = _loop.where(~resting, train, (trained, state.loss, state.accuracy))
-    turning = now == config.unlearning_rounds - 1
+    def train_either() -> tuple[PyTree, Scalar, Scalar]:
+        if config.relearning == "train":
+            return train("train")  # the same program for both phases
+        return _loop.where(unlearning, lambda: train("train"), lambda: train("eval"))
+
+    unchanged = (state.params, state.rest, state.velocity), state.loss, state.accuracy
+    trained, loss, accuracy = _loop.where(unlearning & state.stopped, lambda: unchanged, train_either)
     trained, scores, suspects = _loop.where(
-        turning,
+        now == config.unlearning_rounds - 1,
         lambda: choose(trained[0], state.original, draw_key, config),
-        (trained, state.scores, state.suspects),
+        lambda: (trained, state.scores, state.suspects),
     )
     new = state._replace(
         params=trained[0],
@@ -331,7 +347,7 @@ def _round(
         velocity=trained[2],
         scores=scores,
         suspects=suspects,
-        stopped=unlearning & (accuracy <= config.stop_accuracy),
+        stopped=accuracy <= config.stop_accuracy,
         loss=loss,
         accuracy=accuracy,
         round=now + 1,
@@ -345,7 +361,7 @@ def _fetch(data: Data, x: tuple[Rows, PRNGKey]) -> tuple[Batch, PRNGKey]:
 
 
 def _train(
-    apply_fn: ApplyFn, consts: PyTree, carry: PyTree, x: tuple[Batch, PRNGKey]
+    apply_fn: ApplyFn, mode: str, consts: PyTree, carry: PyTree, x: tuple[Batch, PRNGKey]
 ) -> tuple[PyTree, tuple[Scalar, Scalar]]:
     originals, suspects, phase, config = consts
     params, rest, velocity = carry
@@ -353,7 +369,9 @@ def _train(
     images = augment(x[0].images, augment_key, crop_padding=config.crop_padding, flip=config.flip)
     variables = combine(params, rest)
     batch = x[0]._replace(images=images)
-    step = training_step(apply_fn, variables, velocity, batch, phase, originals, suspects, dropout_key)
+    step = training_step(
+        apply_fn, variables, velocity, batch, phase, originals, suspects, dropout_key, mode=mode
+    )
     halves = partition(step.variables, trainable_mask(variables))
     return (*halves, step.velocity), (step.loss, step.hits)
 

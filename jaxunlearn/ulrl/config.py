@@ -29,6 +29,7 @@ _STRUCTURAL = (
     "drop_every",
     "layers",
     "order",
+    "relearning",
     "schedule",
 )
 
@@ -54,6 +55,8 @@ class Config:
       order: which outliers come first: those of the largest ``score``, or of the smallest ``index`` (the
         official code).
       layers: whose neurons are tested: those of the ``head`` (its classes) or of ``all`` layers.
+      relearning: in which mode: ``train`` (the official code: batch statistics move, dropout is drawn) or
+        ``eval`` (both rest).
       learning_rate: of relearning.
       schedule: of the learning rate over the epochs of relearning: ``constant`` or ``cosine``.
       momentum: of both phases.
@@ -77,6 +80,7 @@ class Config:
     most: Number = 2
     order: str = "score"
     layers: str = "head"
+    relearning: str = "train"
     learning_rate: Number = 0.005
     schedule: str = "cosine"
     momentum: Number = 0.9
@@ -95,6 +99,7 @@ class Config:
         check_positive(finite=False, clip_norm=self.clip_norm)
         check_in(("score", "index"), order=self.order)
         check_in(("head", "all"), layers=self.layers)
+        check_in(("train", "eval"), relearning=self.relearning)
         check_in(("constant", "cosine"), schedule=self.schedule)
 
     def as_dict(self) -> dict[str, Any]:

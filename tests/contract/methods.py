@@ -83,5 +83,5 @@ CASES = {
         solver_steps=3,
     ),
     "ulrl-reference": _ulrl(ulrl.PRESETS["reference"], crop_padding=1),
-    "ulrl-all-layers": _ulrl(ulrl.PRESETS["default"], layers="all", threshold=0.5),
+    "ulrl-all-layers": _ulrl(ulrl.PRESETS["default"], layers="all", relearning="eval", threshold=0.5),
 }
