@@ -49,7 +49,7 @@ def run(shared: Path, name: str, config: ulrl.Config, seed: int) -> dict[str, An
         state = new_state
         if number == config.unlearning_rounds:
             result["suspect"], result["z"] = int(stats.suspect), round(float(stats.z), 2)
-            result["neurons"] = int(stats.found)
+            result["neurons"], result["rate"] = int(stats.found), float(f"{stats.rate:.4g}")
     result["after"] = rates(judge(method.finish(state)))
     print(f"  {result}", flush=True)
     return result

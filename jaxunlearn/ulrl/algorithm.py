@@ -7,8 +7,9 @@ network goes back to theta_0, suspicious neurons are drawn anew, and further epo
     L = mean_i CE(f_theta(x_i), y_i) + alpha sum_{c in S} cos(w_c, w0_c).
 
 Both phases run in training mode, as in the official code: batch statistics move, and dropout is drawn by a
-network that accepts ``rngs`` (``ModelSpec.apply`` does). Its mixed precision is left away. Two additions:
-neurons of all layers, and relearning in evaluation mode.
+network that accepts ``rngs`` (``ModelSpec.apply`` does). Its mixed precision is left away. Additions of this
+package: suspicious neurons of hidden layers, relearning in evaluation mode, and a learning rate chosen by
+the loss of trial epochs on the clean images.
 
 A round is an epoch. The first ``unlearning_rounds`` of them ascend, and those after the accuracy threshold
 leave everything as it is: what has to be known in advance is how many there are at most. The last of
@@ -18,9 +19,10 @@ Source: Min et al., "Unlearn to relearn backdoors: deep neural network (DNN) sel
 arXiv:2405.14781v2.
 """
 
+import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +42,9 @@ from jaxunlearn.ulrl import neurons
 from jaxunlearn.ulrl.config import Config
 from jaxunlearn.ulrl.neurons import Kernel
 
+Epoch: TypeAlias = tuple[PyTree, Scalar, Scalar]
+"""What an epoch leaves (``State.trained``), its mean loss, and its accuracy."""
+
 
 class State(NamedTuple):
     """Everything between two rounds; a pytree of arrays.
@@ -50,13 +55,13 @@ class State(NamedTuple):
       velocity: the momentum of the parameters.
       original: the variables as they came.
       scores: how far unlearning moved every neuron of the layers looked at; zeros before that is known.
-      suspects: which of them are suspicious.
+      suspects: which of them are drawn anew.
       stopped: whether the latest epoch has reached the accuracy at which unlearning ends.
       loss: of the latest epoch.
       accuracy: of the latest epoch.
       round: rounds done.
       key: the run's key, the same in every round.
-      config: the settings; its numbers are leaves.
+      config: the settings; its numbers are leaves. The learning rate is the chosen one once there is a choice.
     """
 
     params: PyTree
@@ -72,6 +77,11 @@ class State(NamedTuple):
     key: PRNGKey
     config: Config
 
+    @property
+    def trained(self) -> tuple[PyTree, PyTree, PyTree]:
+        """What the steps of an epoch carry."""
+        return self.params, self.rest, self.velocity
+
 
 class RoundStats(NamedTuple):
     """What one round did, and what is known after it.
@@ -79,14 +89,16 @@ class RoundStats(NamedTuple):
     Attributes:
       loss: mean cross-entropy during the epoch; of the latest epoch, if unlearning has stopped.
       accuracy: during the epoch, every image judged before the step that it takes part in.
-      suspect: the suspicious class that moved farthest; -1 while or if there is none.
-      z: the largest z-score of a class, suspicious or not; 0 before it is known.
-      found: the number of suspicious neurons in all layers looked at.
+      rate: the learning rate of relearning, as far as it is known.
+      suspect: the class that moved farthest, if it is an outlier; -1 while or if there is none.
+      z: its z-score, outlier or not; 0 before it is known.
+      found: the number of neurons drawn anew, in all layers.
       degenerate: whether the classes' median absolute deviation was zero; see ``mad_outliers``.
     """
 
     loss: Scalar
     accuracy: Scalar
+    rate: Scalar
     suspect: Int[Array, ""]
     z: Scalar
     found: Int[Array, ""]
@@ -312,34 +324,43 @@ def _round(
     state: State,
     data: Data,
 ) -> tuple[State, RoundStats]:
-    """One epoch of either phase; the last one of unlearning ends with the choice of neurons."""
+    """One epoch of either phase; the last one of unlearning ends with the choice of neurons and of a rate."""
     config, count, now = state.config, len(data.labels), state.round
     unlearning = now < config.unlearning_rounds
     order_key, steps_key, draw_key = jax.random.split(jax.random.fold_in(state.key, now), 3)
 
-    def train(mode: str) -> tuple[PyTree, Scalar, Scalar]:
-        rows = _loop.batch_rows(count, config.batch_size, order_key)
-        originals = neurons.layer_kernels(state.original, head, config.layers)
-        carry, (losses, hits) = epochs[mode](
-            (originals, state.suspects, phase_of(config, now), config),
-            (state.params, state.rest, state.velocity),
-            (rows, jax.random.split(steps_key, len(rows.members))),
-            data,
-            execution,
-        )
+    rows = _loop.batch_rows(count, config.batch_size, order_key)
+    xs = (rows, jax.random.split(steps_key, len(rows.members)))
+    originals = neurons.layer_kernels(state.original, head, config.layers)
+
+    def train(mode: str, now: jax.Array, config: Config, suspects: PyTree, start: PyTree) -> Epoch:
+        consts = (originals, suspects, phase_of(config, now), config)
+        carry, (losses, hits) = epochs[mode](consts, start, xs, data, execution)
         return carry, jnp.sum(losses) / count, jnp.sum(hits) / count
 
-    def train_either() -> tuple[PyTree, Scalar, Scalar]:
-        if config.relearning == "train":
-            return train("train")  # the same program for both phases
-        return _loop.where(unlearning, lambda: train("train"), lambda: train("eval"))
+    def train_as(mode: str) -> Epoch:
+        return train(mode, now, config, state.suspects, state.trained)
 
-    unchanged = (state.params, state.rest, state.velocity), state.loss, state.accuracy
-    trained, loss, accuracy = _loop.where(unlearning & state.stopped, lambda: unchanged, train_either)
-    trained, scores, suspects = _loop.where(
+    def train_now() -> Epoch:
+        if config.relearning == "train":
+            return train_as("train")  # one program for both phases
+        return _loop.where(unlearning, lambda: train_as("train"), lambda: train_as("eval"))
+
+    def turn() -> tuple[PyTree, PyTree, PyTree, Scalar]:
+        start, scores, suspects = choose(trained[0], state.original, draw_key, config)
+
+        def trial(rate: Scalar) -> Scalar:
+            return train(config.relearning, now + 1, _with_rate(config, rate), suspects, start)[1]
+
+        return start, scores, suspects, _best_rate(trial, config)
+
+    trained, loss, accuracy = _loop.where(
+        unlearning & state.stopped, lambda: (state.trained, state.loss, state.accuracy), train_now
+    )
+    trained, scores, suspects, rate = _loop.where(
         now == config.unlearning_rounds - 1,
-        lambda: choose(trained[0], state.original, draw_key, config),
-        lambda: (trained, state.scores, state.suspects),
+        turn,
+        lambda: (trained, state.scores, state.suspects, config.learning_rate),
     )
     new = state._replace(
         params=trained[0],
@@ -351,6 +372,7 @@ def _round(
         loss=loss,
         accuracy=accuracy,
         round=now + 1,
+        config=_with_rate(config, rate),
     )
     return new, _statistics(head, new)
 
@@ -382,10 +404,12 @@ def _choose(
     """What relearning starts from, the scores of the neurons, and which are suspicious."""
     before, after = neurons.layer_kernels(original, head, config.layers), named_leaves(unlearned)
     scores = {name: neurons.neuron_scores(kernel, after[name]) for name, kernel in before.items()}
+    last = neurons.head_kernel(original, head)
     suspects = {
         name: neurons.suspicious(
             score, neurons.mad_outliers(score, config.threshold).outlying, config.most, config.order
         )
+        & (name != last or config.layers != "hidden")
         for name, score in scores.items()
     }
     start = neurons.reinitialise(original, suspects, key)
@@ -393,15 +417,28 @@ def _choose(
     return (*halves, optax.tree.zeros_like(unlearned)), scores, suspects
 
 
+def _best_rate(trial: Callable[[Scalar], Scalar], config: Config) -> Scalar:
+    """The learning rate whose trial gives the lowest loss; without trials, that of the settings."""
+    if config.trials == 1:
+        return config.learning_rate
+    rates = [config.learning_rate / 3**number for number in range(config.trials)]
+    losses = jnp.stack([trial(rate) for rate in rates])
+    return jnp.stack(rates)[jnp.argmin(jnp.where(jnp.isfinite(losses), losses, jnp.inf))]
+
+
+def _with_rate(config: Config, rate: Scalar) -> Config:
+    return dataclasses.replace(config, learning_rate=rate)
+
+
 def _statistics(head: str, state: State) -> RoundStats:
-    name = neurons.head_kernel(state.original, head)
-    scores, suspects = state.scores[name], state.suspects[name]
+    scores = state.scores[neurons.head_kernel(state.original, head)]
     outliers = neurons.mad_outliers(scores, state.config.threshold)
     known = state.round >= state.config.unlearning_rounds
     return RoundStats(
         state.loss,
         state.accuracy,
-        jnp.where(jnp.any(suspects), jnp.argmax(jnp.where(suspects, scores, -1)), -1),
+        state.config.learning_rate,
+        jnp.where(jnp.any(outliers.outlying), jnp.argmax(scores), -1),
         jnp.max(outliers.z),
         jnp.sum(jnp.concatenate(list(state.suspects.values()))),
         outliers.degenerate & known,

@@ -14,5 +14,13 @@ _OTHERS = dataclasses.replace(_CIFAR10, flip=False, learning_rate=1e-3, penalty=
 PRESETS: dict[str, Config] = {
     "reference": _CIFAR10,
     **{f"reference-{data}": _OTHERS for data in ("cifar100", "gtsrb", "tiny")},
-    "default": Config(),
+    "default": Config(
+        rounds=30,
+        layers="hidden",
+        most=float("inf"),
+        relearning="eval",
+        learning_rate=0.02,
+        trials=4,
+        penalty=0.0,
+    ),
 }

@@ -54,6 +54,7 @@ _ULRL_BAD = {
     "unlearning_rate": float("nan"),
     "threshold": -3.5,
     "penalty": -0.1,
+    "trials": 0,
     "layers": "some",
     "order": "chance",
 }
@@ -83,5 +84,6 @@ CASES = {
         solver_steps=3,
     ),
     "ulrl-reference": _ulrl(ulrl.PRESETS["reference"], crop_padding=1),
-    "ulrl-all-layers": _ulrl(ulrl.PRESETS["default"], layers="all", relearning="eval", threshold=0.5),
+    "ulrl-all-layers": _ulrl(ulrl.PRESETS["reference-gtsrb"], layers="all", threshold=0.5),
+    "ulrl-default": _ulrl(ulrl.PRESETS["default"], trials=2, threshold=0.5),
 }
