@@ -60,7 +60,7 @@ _ULRL_BAD = {
 }
 
 _IBAU_DIVERGING = {"learning_rate": 1e38, "optimizer": "sgd", "schedule": "constant"}
-_ULRL_DIVERGING = {"learning_rate": 1e38, "schedule": "constant"}
+_ULRL_DIVERGING = {"learning_rate": 1e38, "momentum": 1e3}
 
 
 def _ibau(config: Any, **changes: Any) -> Case:
