@@ -212,11 +212,11 @@ def run(
     return method.finish(state), jax.tree.map(lambda *leaves: jnp.stack(leaves), *history)
 
 
-def where(condition: Bool[Array, ""], fun: Callable[[], PyTree], otherwise: PyTree) -> PyTree:
-    """``fun()`` where the condition holds and ``otherwise`` where not, of equal structure.
+def where(condition: Bool[Array, ""], fun: Callable[[], PyTree], other: Callable[[], PyTree]) -> PyTree:
+    """``fun()`` where the condition holds and ``other()`` where not, of equal structure.
 
     Under ``jit`` and ``vmap`` both are computed; where the condition has a value, only what it asks for.
     """
     if not isinstance(condition, jax.core.Tracer):
-        return fun() if bool(condition) else otherwise
-    return jax.tree.map(lambda new, old: jnp.where(condition, new, old), fun(), otherwise)
+        return fun() if bool(condition) else other()
+    return jax.tree.map(lambda new, old: jnp.where(condition, new, old), fun(), other())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from converters import convert, torch_io
-from experiments import reproduce_ibau
+from experiments import reproduce_ibau, reproduction
 from jaxunlearn import ibau
 from jaxunlearn.evaluate import evaluate
 
@@ -17,17 +17,17 @@ def official(shared: Path, name: str) -> Any:
     return json.loads((shared / "reference" / "ibau-official.json").read_text())["checkpoints"][name]
 
 
-@pytest.mark.parametrize("name", reproduce_ibau.CHECKPOINTS)
+@pytest.mark.parametrize("name", reproduction.CHECKPOINTS)
 def test_the_numbers_before_are_the_official_ones(shared: Path, name: str) -> None:
-    data, trigger, target = reproduce_ibau.CHECKPOINTS[name]
-    _, test = reproduce_ibau.images_of(shared, data)
+    data, trigger, target = reproduction.CHECKPOINTS[name]
+    _, test = reproduction.images_of(shared, data)
     model = convert.from_torch(torch_io.read(shared / "checkpoints" / name).arrays)
     found = evaluate(
         model.spec.apply,
         model.variables,
         test.images,
         test.labels,
-        trigger=reproduce_ibau.trigger_of(shared, trigger),
+        trigger=reproduction.trigger_of(shared, trigger),
         target=target,
     )
     for key, rate in official(shared, name)["before"].items():
@@ -36,10 +36,12 @@ def test_the_numbers_before_are_the_official_ones(shared: Path, name: str) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", reproduce_ibau.CHECKPOINTS)
+@pytest.mark.parametrize("name", reproduction.CHECKPOINTS)
 def test_default_preset(shared: Path, name: str) -> None:
     """One seed, about a minute per checkpoint."""
-    done = reproduce_ibau.run(shared, name, ibau.PRESETS["default"], 0, reproduce_ibau.CLEAN_IMAGES)
+    done = reproduction.run(
+        reproduce_ibau.STUDY, shared, name, ibau.PRESETS["default"], 0, reproduce_ibau.STUDY.clean_images
+    )
     before, after = done["before"], done["rounds"][-1]
     assert after["asr"] <= 0.05
     assert after["acc"] >= before["acc"] - 0.02
@@ -47,7 +49,7 @@ def test_default_preset(shared: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", reproduce_ibau.CHECKPOINTS)
+@pytest.mark.parametrize("name", reproduction.CHECKPOINTS)
 def test_reference_preset(shared: Path, name: str) -> None:
     """One seed, three minutes per checkpoint; the bounds that the mean of three seeds has to keep, twice as wide."""
     config = dataclasses.replace(ibau.PRESETS["reference"], rounds=3)

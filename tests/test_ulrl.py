@@ -88,6 +88,27 @@ def test_all_layers_are_scored_on_demand() -> None:
     assert int(stats[-1].found) == 2
 
 
+def test_hidden_layers_are_drawn_anew_and_the_class_is_named_all_the_same() -> None:
+    after, stats = states(layers="hidden", threshold=0.1, most=1)
+    started, original = after[3].params["params"], toys.variables()["params"]
+    assert_equal(started["head"], original["head"])
+    assert np.any(started["kernel"] != original["kernel"], axis=(0, 1, 2)).sum() == 1
+    assert int(stats[-1].found) == 1
+    assert int(stats[-1].suspect) == int(jnp.argmax(after[-1].scores["params/head"]))
+
+
+@pytest.mark.parametrize("relearning", ["train", "eval"])
+def test_trials_choose_the_learning_rate_by_the_loss(relearning: str) -> None:
+    _, stats = states(learning_rate=0.1, trials=3, relearning=relearning)
+    np.testing.assert_allclose([s.rate for s in stats], 0.1, rtol=1e-6)  # the larger the better, here
+    after, stats = states(learning_rate=3e3, trials=8, relearning=relearning)
+    assert stats[2].rate == 3e3  # not yet chosen
+    chosen = float(stats[3].rate)
+    assert np.isclose(3e3 / chosen, 3 ** np.round(np.log(3e3 / chosen) / np.log(3)))
+    assert chosen < 1e3
+    assert float(after[-1].config.learning_rate) == chosen
+
+
 @pytest.mark.parametrize("count", [9, 20])
 def test_padding_is_made_of_other_images_of_the_set(count: int) -> None:
     rows = _loop.batch_rows(count, 8, KEY)

@@ -6,8 +6,10 @@ network goes back to theta_0, suspicious neurons are drawn anew, and further epo
 
     L = mean_i CE(f_theta(x_i), y_i) + alpha sum_{c in S} cos(w_c, w0_c).
 
-Both phases run in training mode: batch statistics move, and dropout is drawn by a network that accepts
-``rngs`` (``ModelSpec.apply`` does), as in the official code. Its mixed precision is left away.
+Both phases run in training mode, as in the official code: batch statistics move, and dropout is drawn by a
+network that accepts ``rngs`` (``ModelSpec.apply`` does). Its mixed precision is left away. Additions of this
+package: suspicious neurons of hidden layers, relearning in evaluation mode, and a learning rate chosen by
+the loss of trial epochs on the clean images.
 
 A round is an epoch. The first ``unlearning_rounds`` of them ascend, and those after the accuracy threshold
 leave everything as it is: what has to be known in advance is how many there are at most. The last of
@@ -17,9 +19,10 @@ Source: Min et al., "Unlearn to relearn backdoors: deep neural network (DNN) sel
 arXiv:2405.14781v2.
 """
 
+import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +42,9 @@ from jaxunlearn.ulrl import neurons
 from jaxunlearn.ulrl.config import Config
 from jaxunlearn.ulrl.neurons import Kernel
 
+Epoch: TypeAlias = tuple[PyTree, Scalar, Scalar]
+"""What an epoch leaves (``State.trained``), its mean loss, and its accuracy."""
+
 
 class State(NamedTuple):
     """Everything between two rounds; a pytree of arrays.
@@ -49,13 +55,13 @@ class State(NamedTuple):
       velocity: the momentum of the parameters.
       original: the variables as they came.
       scores: how far unlearning moved every neuron of the layers looked at; zeros before that is known.
-      suspects: which of them are suspicious.
-      stopped: whether unlearning has reached its accuracy.
+      suspects: which of them are drawn anew.
+      stopped: whether the latest epoch has reached the accuracy at which unlearning ends.
       loss: of the latest epoch.
       accuracy: of the latest epoch.
       round: rounds done.
       key: the run's key, the same in every round.
-      config: the settings; its numbers are leaves.
+      config: the settings; its numbers are leaves. The learning rate is the chosen one once there is a choice.
     """
 
     params: PyTree
@@ -71,6 +77,11 @@ class State(NamedTuple):
     key: PRNGKey
     config: Config
 
+    @property
+    def trained(self) -> tuple[PyTree, PyTree, PyTree]:
+        """What the steps of an epoch carry."""
+        return self.params, self.rest, self.velocity
+
 
 class RoundStats(NamedTuple):
     """What one round did, and what is known after it.
@@ -78,14 +89,16 @@ class RoundStats(NamedTuple):
     Attributes:
       loss: mean cross-entropy during the epoch; of the latest epoch, if unlearning has stopped.
       accuracy: during the epoch, every image judged before the step that it takes part in.
-      suspect: the suspicious class that moved farthest; -1 while or if there is none.
-      z: the largest z-score of a class, suspicious or not; 0 before it is known.
-      found: the number of suspicious neurons in all layers looked at.
+      rate: the learning rate of relearning, as far as it is known.
+      suspect: the class that moved farthest, if it is an outlier; -1 while or if there is none.
+      z: its z-score, outlier or not; 0 before it is known.
+      found: the number of neurons drawn anew, in all layers.
       degenerate: whether the classes' median absolute deviation was zero; see ``mad_outliers``.
     """
 
     loss: Scalar
     accuracy: Scalar
+    rate: Scalar
     suspect: Int[Array, ""]
     z: Scalar
     found: Int[Array, ""]
@@ -179,10 +192,10 @@ def unlearn(
 @functools.lru_cache(maxsize=16)
 def make_method(apply_fn: ApplyFn, execution: Execution, *, head: str) -> Method:
     """ULRL for one network as ``init``, ``step`` and ``finish``; equal arguments share compiled programs."""
-    epoch = Pass(functools.partial(_train, apply_fn), _fetch)
+    epochs = {mode: Pass(functools.partial(_train, apply_fn, mode), _fetch) for mode in ("train", "eval")}
     choose = Compiled(functools.partial(_choose, head))
     return Method(
-        functools.partial(init, head), functools.partial(_round, head, epoch, choose, execution), finish
+        functools.partial(init, head), functools.partial(_round, head, epochs, choose, execution), finish
     )
 
 
@@ -217,7 +230,7 @@ def init(head: str, variables: Variables, data: Data, config: Config, key: PRNGK
 def finish(state: State) -> Variables:
     """The variables of a state: as they came, until relearning has begun."""
     relearned = state.round > state.config.unlearning_rounds
-    return _loop.where(relearned, lambda: combine(state.params, state.rest), state.original)
+    return _loop.where(relearned, lambda: combine(state.params, state.rest), lambda: state.original)
 
 
 def phase_of(config: Config, now: Int[Array, ""]) -> Phase:
@@ -253,8 +266,10 @@ def training_step(
     originals: Mapping[str, Kernel],
     suspects: Mapping[str, Bool[Array, " _"]],
     key: PRNGKey,
+    *,
+    mode: str = "train",
 ) -> Step:
-    """One step of PyTorch's SGD on sign * CE + penalty * sum of cosines, in training mode.
+    """One step of PyTorch's SGD on sign * CE + penalty * sum of cosines.
 
     g <- clipped gradient; velocity <- momentum velocity + g + weight_decay theta;
     theta <- theta - rate velocity.
@@ -268,6 +283,7 @@ def training_step(
       originals: kernels before unlearning, by path.
       suspects: their suspicious neurons, by path.
       key: of dropout.
+      mode: of the network, ``train`` or ``eval``.
 
     Example:
       >>> apply_fn = lambda params, x, *, train: (x.mean((1, 2)) @ params["w"], {})
@@ -281,7 +297,11 @@ def training_step(
     params, rest = partition(variables, mask := trainable_mask(variables))
 
     def loss_fn(params: PyTree) -> tuple[Scalar, tuple[Scalar, jax.Array, Variables]]:
-        logits, moved = training_forward(apply_fn, combine(params, rest), batch.images, key)
+        now = combine(params, rest)
+        if mode == "train":
+            logits, moved = training_forward(apply_fn, now, batch.images, key)
+        else:
+            logits, moved = apply_fn(now, batch.images, train=False)[0], now
         loss = mean_cross_entropy(logits, batch.labels, batch.mask)
         penalty = neurons.cosine_penalty(named_leaves(params), originals, suspects)
         return phase.sign * loss + phase.penalty * penalty, (loss, logits, partition(moved, mask)[1])
@@ -298,33 +318,50 @@ def training_step(
 
 
 def _round(
-    head: str, epoch: Pass, choose: Compiled, execution: Execution, state: State, data: Data
+    head: str,
+    epochs: Mapping[str, Pass],
+    choose: Compiled,
+    execution: Execution,
+    state: State,
+    data: Data,
 ) -> tuple[State, RoundStats]:
-    """One epoch of either phase; the last one of unlearning ends with the choice of neurons."""
+    """One epoch of either phase; the last one of unlearning ends with the choice of neurons and of a rate."""
     config, count, now = state.config, len(data.labels), state.round
     unlearning = now < config.unlearning_rounds
     order_key, steps_key, draw_key = jax.random.split(jax.random.fold_in(state.key, now), 3)
 
-    def train() -> tuple[PyTree, Scalar, Scalar]:
-        rows = _loop.batch_rows(count, config.batch_size, order_key)
-        originals = neurons.layer_kernels(state.original, head, config.layers)
-        carry, (losses, hits) = epoch(
-            (originals, state.suspects, phase_of(config, now), config),
-            (state.params, state.rest, state.velocity),
-            (rows, jax.random.split(steps_key, len(rows.members))),
-            data,
-            execution,
-        )
+    rows = _loop.batch_rows(count, config.batch_size, order_key)
+    xs = (rows, jax.random.split(steps_key, len(rows.members)))
+    originals = neurons.layer_kernels(state.original, head, config.layers)
+
+    def train(mode: str, now: jax.Array, config: Config, suspects: PyTree, start: PyTree) -> Epoch:
+        consts = (originals, suspects, phase_of(config, now), config)
+        carry, (losses, hits) = epochs[mode](consts, start, xs, data, execution)
         return carry, jnp.sum(losses) / count, jnp.sum(hits) / count
 
-    trained = (state.params, state.rest, state.velocity)
-    resting = unlearning & state.stopped
-    trained, loss, accuracy = _loop.where(~resting, train, (trained, state.loss, state.accuracy))
-    turning = now == config.unlearning_rounds - 1
-    trained, scores, suspects = _loop.where(
-        turning,
-        lambda: choose(trained[0], state.original, draw_key, config),
-        (trained, state.scores, state.suspects),
+    def train_as(mode: str) -> Epoch:
+        return train(mode, now, config, state.suspects, state.trained)
+
+    def train_now() -> Epoch:
+        if config.relearning == "train":
+            return train_as("train")  # one program for both phases
+        return _loop.where(unlearning, lambda: train_as("train"), lambda: train_as("eval"))
+
+    def turn() -> tuple[PyTree, PyTree, PyTree, Scalar]:
+        start, scores, suspects = choose(trained[0], state.original, draw_key, config)
+
+        def trial(rate: Scalar) -> Scalar:
+            return train(config.relearning, now + 1, _with_rate(config, rate), suspects, start)[1]
+
+        return start, scores, suspects, _best_rate(trial, config)
+
+    trained, loss, accuracy = _loop.where(
+        unlearning & state.stopped, lambda: (state.trained, state.loss, state.accuracy), train_now
+    )
+    trained, scores, suspects, rate = _loop.where(
+        now == config.unlearning_rounds - 1,
+        turn,
+        lambda: (trained, state.scores, state.suspects, config.learning_rate),
     )
     new = state._replace(
         params=trained[0],
@@ -332,10 +369,11 @@ def _round(
         velocity=trained[2],
         scores=scores,
         suspects=suspects,
-        stopped=unlearning & (accuracy <= config.stop_accuracy),
+        stopped=accuracy <= config.stop_accuracy,
         loss=loss,
         accuracy=accuracy,
         round=now + 1,
+        config=_with_rate(config, rate),
     )
     return new, _statistics(head, new)
 
@@ -346,7 +384,7 @@ def _fetch(data: Data, x: tuple[Rows, PRNGKey]) -> tuple[Batch, PRNGKey]:
 
 
 def _train(
-    apply_fn: ApplyFn, consts: PyTree, carry: PyTree, x: tuple[Batch, PRNGKey]
+    apply_fn: ApplyFn, mode: str, consts: PyTree, carry: PyTree, x: tuple[Batch, PRNGKey]
 ) -> tuple[PyTree, tuple[Scalar, Scalar]]:
     originals, suspects, phase, config = consts
     params, rest, velocity = carry
@@ -354,7 +392,9 @@ def _train(
     images = augment(x[0].images, augment_key, crop_padding=config.crop_padding, flip=config.flip)
     variables = combine(params, rest)
     batch = x[0]._replace(images=images)
-    step = training_step(apply_fn, variables, velocity, batch, phase, originals, suspects, dropout_key)
+    step = training_step(
+        apply_fn, variables, velocity, batch, phase, originals, suspects, dropout_key, mode=mode
+    )
     halves = partition(step.variables, trainable_mask(variables))
     return (*halves, step.velocity), (step.loss, step.hits)
 
@@ -365,10 +405,12 @@ def _choose(
     """What relearning starts from, the scores of the neurons, and which are suspicious."""
     before, after = neurons.layer_kernels(original, head, config.layers), named_leaves(unlearned)
     scores = {name: neurons.neuron_scores(kernel, after[name]) for name, kernel in before.items()}
+    last = neurons.head_kernel(original, head)
     suspects = {
         name: neurons.suspicious(
             score, neurons.mad_outliers(score, config.threshold).outlying, config.most, config.order
         )
+        & (name != last or config.layers != "hidden")
         for name, score in scores.items()
     }
     start = neurons.reinitialise(original, suspects, key)
@@ -376,15 +418,28 @@ def _choose(
     return (*halves, optax.tree.zeros_like(unlearned)), scores, suspects
 
 
+def _best_rate(trial: Callable[[Scalar], Scalar], config: Config) -> Scalar:
+    """The learning rate whose trial gives the lowest loss; without trials, that of the settings."""
+    if config.trials == 1:
+        return config.learning_rate
+    rates = [config.learning_rate / 3**number for number in range(config.trials)]
+    losses = jnp.stack([trial(rate) for rate in rates])
+    return jnp.stack(rates)[jnp.argmin(jnp.where(jnp.isfinite(losses), losses, jnp.inf))]
+
+
+def _with_rate(config: Config, rate: Scalar) -> Config:
+    return dataclasses.replace(config, learning_rate=rate)
+
+
 def _statistics(head: str, state: State) -> RoundStats:
-    name = neurons.head_kernel(state.original, head)
-    scores, suspects = state.scores[name], state.suspects[name]
+    scores = state.scores[neurons.head_kernel(state.original, head)]
     outliers = neurons.mad_outliers(scores, state.config.threshold)
     known = state.round >= state.config.unlearning_rounds
     return RoundStats(
         state.loss,
         state.accuracy,
-        jnp.where(jnp.any(suspects), jnp.argmax(jnp.where(suspects, scores, -1)), -1),
+        state.config.learning_rate,
+        jnp.where(jnp.any(outliers.outlying), jnp.argmax(scores), -1),
         jnp.max(outliers.z),
         jnp.sum(jnp.concatenate(list(state.suspects.values()))),
         outliers.degenerate & known,

@@ -29,6 +29,8 @@ _STRUCTURAL = (
     "drop_every",
     "layers",
     "order",
+    "relearning",
+    "trials",
     "schedule",
 )
 
@@ -53,8 +55,13 @@ class Config:
       most: so many outliers of a layer are suspicious at most.
       order: which outliers come first: those of the largest ``score``, or of the smallest ``index`` (the
         official code).
-      layers: whose neurons are tested: those of the ``head`` (its classes) or of ``all`` layers.
-      learning_rate: of relearning.
+      layers: whose suspicious neurons are drawn anew: those of the ``head`` (the official code), of the
+        ``hidden`` layers, or of ``all``. The head's are tested in any case, to name a class.
+      relearning: in which mode: ``train`` (the official code: batch statistics move, dropout is drawn) or
+        ``eval`` (both rest).
+      learning_rate: of relearning; of several trials, the largest.
+      trials: learning rates to choose from, each a third of the one before it. All run the first epoch of
+        relearning; the one with the lowest loss is taken, every image judged before the step it takes part in.
       schedule: of the learning rate over the epochs of relearning: ``constant`` or ``cosine``.
       momentum: of both phases.
       penalty: alpha, the weight of the cosines between suspicious neurons and what they were.
@@ -77,7 +84,9 @@ class Config:
     most: Number = 2
     order: str = "score"
     layers: str = "head"
+    relearning: str = "train"
     learning_rate: Number = 0.005
+    trials: int = 1
     schedule: str = "cosine"
     momentum: Number = 0.9
     penalty: Number = 0.7
@@ -85,16 +94,17 @@ class Config:
     def __post_init__(self) -> None:
         """Validates the settings."""
         check_at_least(1, batch_size=self.batch_size, drop_every=self.drop_every)
-        check_at_least(1, unlearning_rounds=self.unlearning_rounds)
+        check_at_least(1, unlearning_rounds=self.unlearning_rounds, trials=self.trials)
         check_at_least(self.unlearning_rounds + 1, rounds=self.rounds)
         check_at_least(0, crop_padding=self.crop_padding, weight_decay=self.weight_decay)
-        check_at_least(0, stop_accuracy=self.stop_accuracy, most=self.most)
+        check_at_least(0, stop_accuracy=self.stop_accuracy)
         check_at_least(0, momentum=self.momentum, penalty=self.penalty)
         check_positive(unlearning_rate=self.unlearning_rate, learning_rate=self.learning_rate)
         check_positive(threshold=self.threshold)
-        check_positive(finite=False, clip_norm=self.clip_norm)
+        check_positive(finite=False, clip_norm=self.clip_norm, most=self.most)
         check_in(("score", "index"), order=self.order)
-        check_in(("head", "all"), layers=self.layers)
+        check_in(("head", "hidden", "all"), layers=self.layers)
+        check_in(("train", "eval"), relearning=self.relearning)
         check_in(("constant", "cosine"), schedule=self.schedule)
 
     def as_dict(self) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def head_kernel(variables: Variables, head: str) -> str:
 
 
 def layer_kernels(variables: Variables, head: str, layers: str) -> dict[str, Kernel]:
-    """The kernels, by path, of the ``head`` alone or of ``all`` layers.
+    """The kernels, by path, of the ``head`` and, unless ``layers`` is that, of the hidden layers.
 
     Example:
       >>> params = {"conv": {"kernel": jnp.ones((3, 3, 1, 8))}, "fc": {"kernel": jnp.ones((8, 2))}}
@@ -86,7 +86,7 @@ def layer_kernels(variables: Variables, head: str, layers: str) -> dict[str, Ker
     return {
         name: leaf
         for name, leaf in named_leaves(variables).items()
-        if name == last or (layers == "all" and f"/{name}".endswith("/kernel"))
+        if name == last or (layers != "head" and f"/{name}".endswith("/kernel"))
     }
 
 

@@ -65,12 +65,13 @@ _ULRL_BAD = {
     "unlearning_rate": float("nan"),
     "threshold": -3.5,
     "penalty": -0.1,
+    "trials": 0,
     "layers": "some",
     "order": "chance",
 }
 
 _DIVERGING = {"learning_rate": 1e38, "optimizer": "sgd", "schedule": "constant"}
-_ULRL_DIVERGING = {"learning_rate": 1e38, "schedule": "constant"}
+_ULRL_DIVERGING = {"learning_rate": 1e38, "momentum": 1e3}
 
 
 _FINETUNE_BAD = {
@@ -114,7 +115,8 @@ CASES = {
         solver_steps=3,
     ),
     "ulrl-reference": _ulrl(ulrl.PRESETS["reference"], crop_padding=1),
-    "ulrl-all-layers": _ulrl(ulrl.PRESETS["default"], layers="all", threshold=0.5),
+    "ulrl-all-layers": _ulrl(ulrl.PRESETS["reference-gtsrb"], layers="all", threshold=0.5),
+    "ulrl-default": _ulrl(ulrl.PRESETS["default"], trials=2, threshold=0.5),
     "finetune": _finetune(crop_padding=1),
     "finetune-sharpness-aware": _finetune(sharpness_aware=True, label_smoothing=0.1),
     "sau-reference": _sau(learning_rate=1e-3),

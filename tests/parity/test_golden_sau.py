@@ -52,9 +52,8 @@ def golden(request: pytest.FixtureRequest, shared: Path) -> Iterator[Golden]:
             for variables in (current, reference)
         )
         rows = arrays["sample_index"]
-        images, labels, _ = vars(
-            load(f"parquet:{shared}/data/{DATA[request.param]}[:{rows.max() + 1}]")
-        ).values()
+        data = load(f"parquet:{shared}/data/{DATA[request.param]}[:{rows.max() + 1}]")
+        images, labels = data.images, data.labels
         np.testing.assert_array_equal(labels[rows], arrays["labels"])
         batch = sau.Batch(
             jnp.asarray(images[rows], jnp.float64), jnp.asarray(labels[rows]), jnp.ones(64, bool)
