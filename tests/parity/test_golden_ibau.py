@@ -39,7 +39,8 @@ def golden(request: pytest.FixtureRequest, shared: Path) -> Iterator[Golden]:
         name = request.param.split("_", 2)[2]
         checkpoint = torch_io.read(shared / "checkpoints" / f"{name}_ckpt.pth")
         spec, variables = convert.from_torch(checkpoint.arrays)
-        images, labels, _ = vars(load(f"parquet:{shared}/data/{DATA[request.param]}[:600]")).values()
+        data = load(f"parquet:{shared}/data/{DATA[request.param]}[:600]")
+        images, labels = data.images, data.labels
         yield Golden(
             arrays,
             spec,
