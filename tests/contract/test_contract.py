@@ -17,7 +17,19 @@ from tests.contract.methods import CASES, Case
 KEY = jax.random.key(3)
 
 
-@pytest.fixture(params=CASES)
+# Other settings of a method that has a case already; `pytest -m slow tests/contract` runs them too.
+VARIANTS = {
+    "ibau-augmented-cg",
+    "ulrl-reference",
+    "ulrl-all-layers",
+    "finetune-sharpness-aware",
+    "sau-l2-random",
+}
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.slow] if name in VARIANTS else []) for name in CASES]
+)
 def case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]
 
