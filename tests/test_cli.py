@@ -265,7 +265,7 @@ def finished(victim: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """One complete run with everything given."""
     folder = victim.parent
     arguments = ("--ckpt", victim, "--clean", "digits[1000:1300]", "--test", "digits[1300:]", "--out", "done")
-    return folder / "done", run(folder, *arguments, *PATCH, "--target", 0)
+    return folder / "done", run(folder, *arguments, *PATCH, "--target", 0, "--reactivate", 5, 20)
 
 
 def test_a_run_writes_everything(finished: tuple[Path, Any]) -> None:
@@ -328,6 +328,16 @@ def test_the_planted_trigger_stops_working_and_accuracy_stays(finished: tuple[Pa
     assert report["after"]["acc"] > report["before"]["acc"] - 0.03
     assert report["after"]["ra"] > report["after"]["acc"] - 0.1
     assert report["der"] > 0.9
+
+
+def test_reactivation_is_judged_by_other_images(finished: tuple[Path, Any]) -> None:
+    report = json.loads((finished[0] / "report.json").read_text())
+    entries = report["reactivation"]
+    assert [entry["images"] for entry in entries] == [5, 20]
+    whole = report["after"]["counts"]["asr"][1]
+    assert [entry["counts"]["asr"][1] for entry in entries] == [whole - 5, whole - 20]
+    assert entries[1]["asr"] >= report["after"]["asr"]
+    assert sum(line.startswith("again") for line in finished[1].stdout.splitlines()) == 2
 
 
 def test_the_evidence_names_the_class_without_knowing_it(finished: tuple[Path, Any]) -> None:

@@ -1,0 +1,70 @@
+"""Many runs in one program equal the same runs one by one."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxunlearn import Data, finetune, ibau, sweep
+from tests import toys
+
+
+@pytest.mark.parametrize("method", [finetune, ibau], ids=["finetune", "ibau"])
+def test_a_sweep_equals_its_runs(method: object) -> None:
+    images, labels = toys.images_and_labels(20)
+    base = dataclasses.replace(method.PRESETS["default"], rounds=2, batch_size=8)  # type: ignore[attr-defined]
+    configs = [dataclasses.replace(base, learning_rate=rate) for rate in (1e-3, 1e-2)]
+    checkpoints = [toys.variables(0), toys.variables(1)]
+    runs = sweep.grid(checkpoints, configs, [0, 5])
+    made = method.make_method(toys.apply_fn, method.Execution())  # type: ignore[attr-defined]
+    swept = sweep.sweep(made, runs, Data(images, labels))
+    assert swept.finite.tolist() == [True] * 8
+    assert not np.allclose(*swept.variables["params"]["head"][:2])  # seeds differ
+    for number, run in enumerate(runs):
+        alone, history = method.unlearn(  # type: ignore[attr-defined]
+            toys.apply_fn, run.variables, images, labels, run.config, run.key
+        )
+        found = jax.tree.map(lambda leaf, n=number: leaf[n], (swept.variables, swept.history))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, (alone, history)
+        )
+
+
+def test_a_second_sweep_compiles_nothing() -> None:
+    images, labels = toys.images_and_labels(20)
+    method = finetune.make_method(toys.apply_fn, finetune.Execution())
+
+    def swept(rate: float) -> sweep.Swept:
+        configs = [finetune.Config(rounds=1, batch_size=8, learning_rate=rate * n) for n in (1, 2)]
+        return sweep.sweep(method, sweep.grid([toys.variables(0)], configs, [0]), Data(images, labels))
+
+    swept(0.01)
+    compiled: list[str] = []
+
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        swept(0.02)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert not compiled
+
+
+def test_a_run_that_diverges_is_told_apart() -> None:
+    images, labels = toys.images_and_labels(20)
+    method = finetune.make_method(toys.apply_fn, finetune.Execution())
+    configs = [finetune.Config(rounds=2, batch_size=8, learning_rate=rate) for rate in (0.01, 1e38)]
+    swept = sweep.sweep(method, sweep.grid([toys.variables(0)], configs, [0]), Data(images, labels))
+    assert swept.finite.tolist() == [True, False]
+
+
+def test_runs_must_have_one_shape() -> None:
+    images, labels = toys.images_and_labels(20)
+    method = finetune.make_method(toys.apply_fn, finetune.Execution())
+    runs = sweep.grid([toys.variables(0)], [finetune.Config(), finetune.Config(rounds=2)], [0])
+    with pytest.raises(ValueError, match="2 ways"):
+        sweep.sweep(method, runs, Data(images, labels))
