@@ -2,7 +2,7 @@
 
 Command   python experiments/bench_models.py
 Hardware  whatever jax finds; PyTorch gets the same device if it can use it
-Time      about ten minutes on two CPU cores without vit_b_16; ``--names resnet18 convnext_tiny`` takes some
+Time      four minutes on two CPU cores; ``--names resnet18 vit_b_16`` takes others or some of them
 Expected  the table in experiments/results/bench_models.json
 
 Evaluation mode, random weights with running statistics that fit them, the same images. The two take turns, so that
