@@ -181,7 +181,8 @@ def draw_scores(scores: Float[np.ndarray, " n"], suspects: Bool[np.ndarray, " n"
     axes.axhline(threshold, color="black", linewidth=0.8, linestyle="--")
     axes.text(len(scores) - 0.4, threshold, f" threshold {threshold:g}", va="bottom", ha="right", fontsize=9)
     axes.set_xlabel("class")
-    axes.set_ylabel("z-score of how far unlearning moved its weights")
+    axes.set_ylabel("z-score")
+    axes.set_title("How far unlearning moved the weights of every class", fontsize=10)
     return _png(figure)
 
 

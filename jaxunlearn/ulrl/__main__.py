@@ -19,17 +19,22 @@ def _losses(stats: RoundStats) -> dict[str, float]:
 def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: State) -> Evidence:
     """Which classes' weights unlearning moved farthest."""
     head = head_kernel(variables, inputs.model.spec.head)
-    scores, suspects = np.asarray(state.scores[head]), np.asarray(state.suspects[head])
-    z = np.asarray(mad_outliers(state.scores[head], state.config.threshold).z)
-    others = sum(int(np.sum(found)) for name, found in state.suspects.items() if name != head)
-    order = [int(number) for number in np.argsort(-scores) if suspects[number]]
+    threshold = float(state.config.threshold)
+    outliers = mad_outliers(state.scores[head], state.config.threshold)
+    scores, z, outlying = (
+        np.asarray(state.scores[head]),
+        np.asarray(outliers.z),
+        np.asarray(outliers.outlying),
+    )
+    order = [int(number) for number in np.argsort(-scores) if outlying[number]]
     if order:
         named = " and ".join(f"class {number} (z-score {z[number]:.1f})" for number in order)
-        sentence = f"unlearning moved the weights of {named} farthest; they were drawn anew and relearned."
+        sentence = f"unlearning moved the weights of {named} farthest"
     else:
-        sentence = f"no class stands out: the largest z-score is {z.max():.1f}, below {float(state.config.threshold)}."
-    if others:
-        sentence += f" So were {others} neurons of other layers."
+        sentence = f"no class stands out: the largest z-score is {z.max():.1f}, below {threshold:g}"
+    drawn = {name: int(np.sum(found)) for name, found in state.suspects.items()}
+    others = sum(count for name, count in drawn.items() if name != head)
+    sentence += f"; {drawn[head]} rows of the last layer and {others} neurons of others were drawn anew."
     facts = {
         "class": order[0] if order else None,
         "classes": order,
@@ -38,7 +43,7 @@ def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: S
         "neurons_of_other_layers": others,
         "sentence": sentence,
     }
-    return Evidence(facts, {"scores.png": report.draw_scores(z, suspects, float(state.config.threshold))})
+    return Evidence(facts, {"scores.png": report.draw_scores(z, outlying, threshold)})
 
 
 PROCEDURE: Procedure = Procedure(
