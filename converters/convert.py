@@ -183,9 +183,12 @@ def _leaves(spec: ModelSpec) -> dict[str, Any]:
 def _expected(architecture: Architecture, spec: ModelSpec) -> dict[str, tuple[int, ...]]:
     """The shapes that a state dict of this network has, by canonical key."""
     leaves = _leaves(spec)
+    rules = architecture.rules(leaves)
+    left_out = leaves.keys() - {rule.flax for rule in rules}
+    if left_out:
+        raise ValueError(f"the rules of {architecture.family} leave out {', '.join(sorted(left_out))}.")
     return {
-        rule.torch: () if rule.flax is None else rule.torch_shape(leaves[rule.flax].shape)
-        for rule in architecture.rules(leaves)
+        rule.torch: () if rule.flax is None else rule.torch_shape(leaves[rule.flax].shape) for rule in rules
     }
 
 

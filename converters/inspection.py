@@ -16,10 +16,9 @@ Name = TypeVar("Name")
 _SHOWN = 5
 _TINY_SCALE = 1e-6
 _OUTLIER = 6.0  # robust standard deviations
-_LAYER_SPREAD, _ROW_SPREAD = (
-    0.25,
-    0.05,
-)  # the least standard deviation of a logarithm that is taken as ordinary
+# The least standard deviation of a logarithm that is taken as ordinary.
+_LAYER_SPREAD = 0.25
+_ROW_SPREAD = 0.05
 _FEWEST_TO_COMPARE = 5
 _MAD_TO_SIGMA = 1.4826
 
@@ -75,11 +74,10 @@ def _network(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
             "classes": None,
             "image_shape": None,
         }
-    assumed = list(getattr(spec, "assumed", ()))
     return {
         "architecture": spec.name,
-        "recognition": "all names and shapes fit" + (", the rest is assumed" if assumed else ""),
-        "assumed": assumed,
+        "recognition": "all names and shapes fit" + (", the rest is assumed" if spec.assumed else ""),
+        "assumed": list(spec.assumed),
         "classes": spec.classes,
         "image_shape": list(spec.image_shape),
     }

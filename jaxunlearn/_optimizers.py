@@ -36,6 +36,27 @@ def learning_rates(
     return rates * (0.5 * (1 + jnp.cos(jnp.pi * progress))).astype(rates.dtype)
 
 
+def momentum_step(
+    params: PyTree,
+    velocity: PyTree,
+    gradient: PyTree,
+    *,
+    rate: Number,
+    momentum: Number,
+    weight_decay: Number = 0.0,
+) -> tuple[PyTree, PyTree]:
+    """One step of ``torch.optim.SGD``: the new parameters and velocity.
+
+    velocity <- momentum velocity + g + weight_decay theta; theta <- theta - rate velocity.
+
+    Example:
+      >>> momentum_step({"w": 1.0}, {"w": 2.0}, {"w": 3.0}, rate=0.1, momentum=0.5)
+      ({'w': 0.6}, {'w': 4.0})
+    """
+    velocity = jax.tree.map(lambda v, g, p: momentum * v + g + weight_decay * p, velocity, gradient, params)
+    return jax.tree.map(lambda p, v: p - rate * v, params, velocity), velocity
+
+
 class _AMSGradState(NamedTuple):
     step: Int[Array, ""]
     mu: PyTree

@@ -135,17 +135,14 @@ class Inputs:
 
 def judge_reactivated(inputs: Inputs, variables: Variables, count: int, seed: int) -> Evaluation:
     """What a model does once it has been fine-tuned on some of the triggered images; judged by the others."""
-    rng = np.random.default_rng(seed)
+    used, kept = np.split(np.random.default_rng(seed).permutation(_fooling(inputs)), [count])
     if inputs.triggered is not None:
-        given = inputs.triggered
-        fooling = rng.permutation(np.flatnonzero(given.labels != given.attack_labels))
-        used, kept = fooling[:count], np.sort(fooling[count:])
+        given, kept = inputs.triggered, np.sort(kept)
         after = reactivate(inputs.apply_fn, variables, given.images[used], given.attack_labels[used])
         others = Triggered(given.images[kept], given.labels[kept], given.attack_labels[kept])
         return evaluate(inputs.apply_fn, after, inputs.test.images, inputs.test.labels, triggered=others)
     if inputs.trigger is None or inputs.target is None:
         raise ValueError("inputs.trigger is unknown; nothing can be reactivated.")
-    used = rng.permutation(np.flatnonzero(inputs.test.labels != inputs.target))[:count]
     rest = inputs.test.take(np.delete(np.arange(len(inputs.test.labels)), used))
     shown = inputs.trigger(jnp.asarray(inputs.test.images[used]))
     after = reactivate(inputs.apply_fn, variables, shown, np.full(count, inputs.target))
@@ -154,19 +151,23 @@ def judge_reactivated(inputs: Inputs, variables: Variables, count: int, seed: in
     )
 
 
+def _fooling(inputs: Inputs) -> np.ndarray:
+    """The rows of images that are not of the class that the attack forces on them."""
+    if inputs.triggered is not None:
+        return np.flatnonzero(inputs.triggered.labels != inputs.triggered.attack_labels)
+    return np.flatnonzero(inputs.test.labels != inputs.target)
+
+
 def _check_reactivation(request: Request, inputs: Inputs) -> None:
     if not request.reactivate:
         return
-    if inputs.triggered is not None:
-        fooling = int(np.sum(inputs.triggered.labels != inputs.triggered.attack_labels))
-    elif inputs.trigger is not None:
-        fooling = int(np.sum(inputs.test.labels != inputs.target))
-    else:
+    if inputs.triggered is None and inputs.trigger is None:
         raise InputError("--reactivate needs the attack; give --trigger with --target, or leave it away.")
-    if max(request.reactivate) + _FEWEST_TO_JUDGE > fooling:
+    most, fooling = max(request.reactivate), len(_fooling(inputs))
+    if most + _FEWEST_TO_JUDGE > fooling:
         raise InputError(
-            f"--reactivate {max(request.reactivate)} leaves too few of the {fooling} images of other classes than the "
-            f"attack's to judge by; at least {_FEWEST_TO_JUDGE} must be left."
+            f"--reactivate {most} leaves too few of the {fooling} images of other classes than the attack's to judge "
+            f"by; at least {_FEWEST_TO_JUDGE} must be left."
         )
 
 

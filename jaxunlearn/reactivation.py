@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
+from jaxunlearn._optimizers import momentum_step
 from jaxunlearn._runtime import Compiled
 from jaxunlearn._tree import combine, partition, trainable_mask
 from jaxunlearn._typing import ApplyFn, Images, Labels, Scalar, Variables
@@ -58,7 +59,7 @@ def _step(apply_fn: ApplyFn) -> Compiled:
             logits, _ = apply_fn(combine(theta, frozen), images, train=False)
             return mean_cross_entropy(logits, labels, jnp.ones(len(labels), bool))
 
-        velocity = jax.tree.map(lambda v, g: _MOMENTUM * v + g, velocity, jax.grad(loss_fn)(params))
-        return jax.tree.map(lambda p, v: p - _LEARNING_RATE * v, params, velocity), velocity
+        gradient = jax.grad(loss_fn)(params)
+        return momentum_step(params, velocity, gradient, rate=_LEARNING_RATE, momentum=_MOMENTUM)
 
     return Compiled(step)

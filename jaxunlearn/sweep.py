@@ -88,8 +88,9 @@ def sweep(
         raise ValueError(
             f"runs={len(runs)} differ in {len(shapes)} ways besides their numbers; sweep them one group at a time."
         )
-    # On the devices, because the rows of a batch are traced.
-    data = Data(jnp.asarray(np.asarray(data.images)), jnp.asarray(data.labels))
+    # On the devices, because the rows of a batch are traced; what is there already stays where it lies.
+    images = data.images if isinstance(data.images, jax.Array) else jnp.asarray(np.asarray(data.images))
+    data = Data(images, jnp.asarray(data.labels))
     stacked = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *runs)
     if sharding is not None:
         stacked = jax.device_put(stacked, sharding)

@@ -22,7 +22,7 @@ from jaxtyping import Array, Int, PyTree
 from jaxunlearn import _loop
 from jaxunlearn._check import check_images_and_labels
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
-from jaxunlearn._optimizers import learning_rates
+from jaxunlearn._optimizers import learning_rates, momentum_step
 from jaxunlearn._training import training_forward
 from jaxunlearn._tree import combine, partition, trainable_mask
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Number, PRNGKey, Scalar, Variables
@@ -183,8 +183,7 @@ def _train(
     (loss, moved), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
     if config.sharpness_aware:
         gradient, _ = jax.grad(loss_fn, has_aux=True)(sharpest(params, gradient, config.sharpness_radius))
-    velocity = jax.tree.map(
-        lambda v, g, p: config.momentum * v + g + config.weight_decay * p, velocity, gradient, params
+    params, velocity = momentum_step(
+        params, velocity, gradient, rate=rate, momentum=config.momentum, weight_decay=config.weight_decay
     )
-    params = jax.tree.map(lambda p, v: p - rate * v, params, velocity)
     return (params, moved, velocity), loss

@@ -31,6 +31,7 @@ def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: S
 
 
 def _moved(inputs: Inputs, variables: Variables, cleaned: Variables, delta: np.ndarray) -> dict[str, Any]:
+    """The class that a perturbation leads to, and the share of images that it leads there, before and after."""
     shifted = functools.partial(
         predict, inputs.apply_fn, images=inputs.test.images, trigger=lambda x: x + jnp.asarray(delta)
     )

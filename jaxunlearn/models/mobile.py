@@ -100,7 +100,7 @@ class InvertedResidual(nn.Module):
         y = conv_norm(conv, norm, y, train=train)
         if stride != 1 or x.shape[-1] != out:
             return y
-        return x + (StochasticDepth(self.drop)(y, train=train) if self.drop else y)
+        return x + StochasticDepth(self.drop)(y, train=train)
 
     def _norm(self, channels: int, name: str) -> BatchNorm:
         return BatchNorm(channels, self.momentum, self.eps, name=name)

@@ -32,6 +32,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from jaxunlearn import _loop
 from jaxunlearn._check import check_images_and_labels
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
+from jaxunlearn._optimizers import momentum_step
 from jaxunlearn._runtime import Compiled
 from jaxunlearn._training import training_forward
 from jaxunlearn._tree import combine, named_leaves, partition, trainable_mask
@@ -309,10 +310,14 @@ def training_step(
     gradient, (loss, logits, rest) = jax.grad(loss_fn, has_aux=True)(params)
     # As torch.nn.utils.clip_grad_norm_.
     shrink = jnp.minimum(1, phase.clip_norm / (optax.tree.norm(gradient) + 1e-6))
-    velocity = jax.tree.map(
-        lambda v, g, p: phase.momentum * v + shrink * g + phase.weight_decay * p, velocity, gradient, params
+    params, velocity = momentum_step(
+        params,
+        velocity,
+        jax.tree.map(lambda g: shrink * g, gradient),
+        rate=phase.rate,
+        momentum=phase.momentum,
+        weight_decay=phase.weight_decay,
     )
-    params = jax.tree.map(lambda p, v: p - phase.rate * v, params, velocity)
     hits = jnp.sum((jnp.argmax(logits, axis=1) == batch.labels) & batch.mask)
     return Step(combine(params, rest), velocity, loss * jnp.sum(batch.mask), hits.astype(loss.dtype))
 
