@@ -41,6 +41,13 @@ def check_positive(*, finite: bool = True, **named: object) -> None:
             raise ValueError(f"{name}={value!r} must be a {kind} greater than 0.")
 
 
+def check_share(**named: object) -> None:
+    """Raises ValueError unless every named number is greater than zero and at most one."""
+    for name, value in named.items():
+        if _concrete(value) and not 0 < value <= 1:  # type: ignore[operator]
+            raise ValueError(f"{name}={value!r} must be greater than 0 and at most 1.")
+
+
 def _shape_and_dtype(value: object) -> tuple[tuple[int, ...], Any]:
     return tuple(getattr(value, "shape", ())), getattr(value, "dtype", object)
 

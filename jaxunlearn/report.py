@@ -161,16 +161,29 @@ def draw_perturbation(
         panels.append(("what the known\ntrigger changes", np.sqrt(np.sum(change**2, axis=-1)), "magma"))
     figure, all_axes = _figure(2.1 * len(panels), 2.9, columns=len(panels))
     for axes, (title, picture, colours) in zip(all_axes, panels, strict=True):
-        if colours is None and picture.shape[-1] == 1:
-            picture, colours = picture[..., 0], "gray"
-        limits = {"vmin": 0, "vmax": 1} if colours == "gray" else {}
-        axes.imshow(picture, cmap=colours, interpolation="nearest", **limits)
-        axes.set_title(title, fontsize=9)
-        axes.set_xticks([])
-        axes.set_yticks([])
+        _show(axes, picture, title, colours)
     figure.suptitle(
         f"Round 1: one perturbation of norm {np.linalg.norm(delta):.3g} for all images {sent}", fontsize=10
     )
+    return _png(figure)
+
+
+def draw_examples(
+    images: Float[np.ndarray, "n h w c"], perturbed: Float[np.ndarray, "n h w c"], titles: Sequence[str]
+) -> bytes:
+    """A PNG of images, what was added to each, and their sums; the titles are the answers to them."""
+    delta = perturbed - images
+    largest = max(float(np.abs(delta).max()), 1e-12)
+    figure, grid = _figure(1.4 * len(images) + 0.6, 5.0, columns=len(images), rows=3)
+    for column, (axes, title) in enumerate(zip(grid.reshape(3, -1).T, titles, strict=True)):
+        _show(axes[0], images[column], title)
+        _show(axes[1], 0.5 + delta[column] * (0.5 / largest))
+        _show(axes[2], np.clip(perturbed[column], 0, 1))
+    for axis, text in zip(
+        grid.reshape(3, -1)[:, 0], ("image", f"added\n(times {0.5 / largest:.2g})", "perturbed"), strict=True
+    ):
+        axis.set_ylabel(text, fontsize=9)
+    figure.suptitle("Answers: clean > perturbed > perturbed, after unlearning", fontsize=10)
     return _png(figure)
 
 
@@ -190,13 +203,24 @@ def _plain(value: Any) -> Any:
     return "inf" if isinstance(value, float) and math.isinf(value) else value
 
 
-def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
+def _show(axes: Any, picture: np.ndarray, title: str = "", colours: str | None = None) -> None:
+    """Draws pixels in [0, 1], grey where there is one channel, or a map in colours."""
+    if colours is None and picture.shape[-1] == 1:
+        picture, colours = picture[..., 0], "gray"
+    limits = {"vmin": 0, "vmax": 1} if colours == "gray" else {}
+    axes.imshow(picture, cmap=colours, interpolation="nearest", **limits)
+    axes.set_title(title, fontsize=9)
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure((width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, columns)
+    return figure, figure.subplots(rows, columns)
 
 
 def _png(figure: Any) -> bytes:

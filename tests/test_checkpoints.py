@@ -8,13 +8,22 @@ from typing import Any
 import pytest
 
 from converters import convert, torch_io
-from experiments import reproduce_ibau, reproduction
+from experiments import reproduction
+from experiments.reproduce_ibau import STUDY
 from jaxunlearn import ibau
 from jaxunlearn.evaluate import evaluate
 
 
 def official(shared: Path, name: str) -> Any:
     return json.loads((shared / "reference" / "ibau-official.json").read_text())["checkpoints"][name]
+
+
+def first_and_last(
+    shared: Path, name: str, config: ibau.Config, images: int = STUDY.clean_images
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The rates before unlearning and after the last round."""
+    done = reproduction.run(STUDY, shared, name, config, 0, images)
+    return done["before"], done["rounds"][-1]
 
 
 @pytest.mark.parametrize("name", reproduction.CHECKPOINTS)
@@ -39,10 +48,7 @@ def test_the_numbers_before_are_the_official_ones(shared: Path, name: str) -> No
 @pytest.mark.parametrize("name", reproduction.CHECKPOINTS)
 def test_default_preset(shared: Path, name: str) -> None:
     """One seed, about a minute per checkpoint."""
-    done = reproduction.run(
-        reproduce_ibau.STUDY, shared, name, ibau.PRESETS["default"], 0, reproduce_ibau.STUDY.clean_images
-    )
-    before, after = done["before"], done["rounds"][-1]
+    before, after = first_and_last(shared, name, ibau.PRESETS["default"])
     assert after["asr"] <= 0.05
     assert after["acc"] >= before["acc"] - 0.02
     assert after["ra"] >= official(shared, name)["rounds"][-1]["ra"]
@@ -53,7 +59,7 @@ def test_default_preset(shared: Path, name: str) -> None:
 def test_reference_preset(shared: Path, name: str) -> None:
     """One seed, three minutes per checkpoint; the bounds that the mean of three seeds has to keep, twice as wide."""
     config = dataclasses.replace(ibau.PRESETS["reference"], rounds=3)
-    after = reproduce_ibau.run(shared, name, config, 0, reproduce_ibau.CLEAN_IMAGES)["rounds"][-1]
+    _, after = first_and_last(shared, name, config)
     theirs = official(shared, name)["rounds"][-1]
     assert after["asr"] <= theirs["asr"] + 0.06
     assert after["acc"] >= theirs["acc"] - 0.02
@@ -62,7 +68,6 @@ def test_reference_preset(shared: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["badnets_8_02_ckpt.pth", "gtsrbtrojan_wm_2_02_ckpt.pth"])
 def test_a_hundred_clean_images(shared: Path, name: str) -> None:
-    done = reproduce_ibau.run(shared, name, ibau.PRESETS["default"], 0, 100)
-    before, after = done["before"], done["rounds"][-1]
+    before, after = first_and_last(shared, name, ibau.PRESETS["default"], 100)
     assert after["asr"] < 0.2 < before["asr"]
     assert after["acc"] > before["acc"] - 0.1

@@ -26,6 +26,7 @@ LAYERS = {
         "jaxunlearn._implicit",
         "jaxunlearn._optimizers",
         "jaxunlearn._training",
+        "jaxunlearn._universal",
         "jaxunlearn._checkpointing",
         "jaxunlearn.models",
         "jaxunlearn.data",
@@ -42,12 +43,14 @@ LAYERS = {
     4: (
         "jaxunlearn.inputs",
         "jaxunlearn.report",
+        "jaxunlearn.evidence",
         "jaxunlearn.display",
         "jaxunlearn.job",
         "jaxunlearn.cli",
         "jaxunlearn.demo",
         "jaxunlearn.finetune.__main__",
         "jaxunlearn.ibau.__main__",
+        "jaxunlearn.sau.__main__",
         "jaxunlearn.ulrl.__main__",
     ),
 }

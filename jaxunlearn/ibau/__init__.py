@@ -1,6 +1,7 @@
 """I-BAU: adversarial unlearning of backdoors by implicit hypergradient (Zeng et al., ICLR 2022)."""
 
 from jaxunlearn._loop import Batch, Data, Execution, Method, NonFiniteError
+from jaxunlearn._universal import Ascent
 from jaxunlearn.ibau.algorithm import (
     RoundStats,
     State,
@@ -12,7 +13,7 @@ from jaxunlearn.ibau.algorithm import (
     unlearning_hypergradient,
 )
 from jaxunlearn.ibau.config import Config
-from jaxunlearn.ibau.perturbations import Ascent, ascent_step, inner_loss
+from jaxunlearn.ibau.perturbations import ascent_step, inner_loss
 from jaxunlearn.ibau.presets import PRESETS
 
 __all__ = [

@@ -22,16 +22,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxunlearn import _loop
+from jaxunlearn import _loop, _universal
 from jaxunlearn._check import check_images_and_labels
 from jaxunlearn._implicit import Hypergradient, hypergradient, solver
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
 from jaxunlearn._optimizers import direction, learning_rates
 from jaxunlearn._tree import combine, partition, trainable_mask
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, PRNGKey, Scalar, Variables
+from jaxunlearn._universal import Ascent, Kinds, Perturbations
 from jaxunlearn.ibau import perturbations
 from jaxunlearn.ibau.config import Config
-from jaxunlearn.ibau.perturbations import Ascent, Kinds, Perturbations
 from jaxunlearn.losses import mean_cross_entropy
 from jaxunlearn.pixels import augment
 
@@ -154,9 +154,7 @@ def init(apply_fn: ApplyFn, variables: Variables, data: Data, config: Config, ke
     check_images_and_labels(data.images, data.labels)
     dtype = data.images.dtype
     params, frozen = partition(jax.tree.map(jnp.asarray, variables), trainable_mask(variables))
-    example = jax.ShapeDtypeStruct((1, *data.images.shape[1:]), dtype)
-    logits, _ = jax.eval_shape(functools.partial(apply_fn, train=False), variables, example)
-    kinds = perturbations.kinds_of(config, logits.shape[1])
+    kinds = perturbations.kinds_of(config, _universal.count_classes(apply_fn, variables, data.images))
     return State(
         params,
         frozen,
@@ -203,7 +201,7 @@ def outer_loss(
       >>> float(outer_loss(apply_fn, {}, delta, batch, jnp.array([0.0, 9.0]), jnp.array([0, 0]), Config()))
       5.0494...
     """
-    images = batch.images + scale[:, None, None, None] * perturbations.carried(delta, kinds)
+    images = batch.images + scale[:, None, None, None] * _universal.carried(delta, kinds)
     logits, _ = apply_fn(variables, perturbations.clipped(images, config), train=False)
     return mean_cross_entropy(logits, batch.labels, batch.mask)
 
@@ -271,7 +269,7 @@ def _round(
     batches = len(rows.members)
 
     limit = jnp.minimum(config.radius, state.radius)
-    shares = perturbations.trial_shares(state.suspicion)
+    shares = _universal.trial_shares(state.suspicion)
     ascent, inner_losses = ascend(
         (state.params, state.frozen, shares, limit, config),
         perturbations.start(config, state.perturbations.shape[1:], state.perturbations.dtype),
@@ -280,7 +278,7 @@ def _round(
         execution,
     )
     first = now == 0
-    suspicion = jnp.where(first, perturbations.suspect(ascent, config), state.suspicion)
+    suspicion = jnp.where(first, _universal.suspect(ascent, config.focus), state.suspicion)
     radius = jnp.where(first, ascent.radius, state.radius)
     found = state.perturbations.at[now].set(ascent.delta)
     weights = state.weights.at[now].set(suspicion * ascent.success + 1e-9)
@@ -356,7 +354,7 @@ def _descend(
         apply_fn,
         combine(params, frozen),
         found[now],
-        (inner, perturbations.draw_kinds(kinds_key, shares, inner.labels)),
+        (inner, _universal.draw_kinds(kinds_key, shares, inner.labels)),
         (outer._replace(images=outer.images + constant), jnp.where(current, carried.scale, 0), carried.kind),
         config,
     )

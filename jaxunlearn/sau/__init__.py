@@ -14,7 +14,7 @@ from jaxunlearn.sau.algorithm import (
     unlearning_loss,
 )
 from jaxunlearn.sau.config import Config
-from jaxunlearn.sau.perturbations import search, search_loss
+from jaxunlearn.sau.perturbations import climb, search, search_loss
 from jaxunlearn.sau.presets import PRESETS
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "NonFiniteError",
     "RoundStats",
     "State",
+    "climb",
     "examine",
     "finish",
     "init",

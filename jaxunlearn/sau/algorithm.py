@@ -6,6 +6,8 @@ model that no longer answers like f_0 on them no longer knows the trigger either
 
     L = l_1 mean CE(f(x), y) + l_2 mean CE(f(x + d), y) + l_3 mean_i [i in P] -log(1 - p_f(y_i' | x_i + d_i)),
 
+with means over the batch, and over that part of it that is shown perturbed,
+
 where y_i' is what f_0 answers to x_i + d_i, and P are the images that it is fooled on: y_i' is neither the
 true class nor its answer to the clean image.
 
@@ -14,22 +16,24 @@ examples", NeurIPS 2023, arXiv:2307.10562; official code in github.com/SCLBD/Bac
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from jaxunlearn import _loop
+from jaxunlearn import _loop, _universal
 from jaxunlearn._check import check_images_and_labels
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
 from jaxunlearn._optimizers import direction, learning_rates
 from jaxunlearn._training import training_forward
 from jaxunlearn._tree import combine, partition, trainable_mask
 from jaxunlearn._typing import ApplyFn, Images, Labels, PRNGKey, Scalar, Variables
+from jaxunlearn._universal import Ascent
 from jaxunlearn.losses import complementary_cross_entropy, masked_mean, mean_cross_entropy
 from jaxunlearn.sau.config import Config
-from jaxunlearn.sau.perturbations import Perturbations, search
+from jaxunlearn.sau.perturbations import climb, search, shown
 
 # The official clamps of 1 - p: the loss is -log(1e-6 + min(1 - p, 0.999)).
 _OFFSET, _ENOUGH = 1e-6, 0.999
@@ -44,7 +48,9 @@ class State(NamedTuple):
       optimizer: state of the parameters' optimizer.
       reference: the variables of the backdoored model.
       answers: of the backdoored model to every clean image.
-      perturbations: of every round so far, the mean of those that fool the backdoored model.
+      ascent: the perturbations that images share; None where every image has its own.
+      perturbations: of every round so far, the most suspected one that images share, or the mean of their own
+        that fool the backdoored model.
       round: rounds done.
       key: the run's key, the same in every round.
       config: the settings; its numbers are leaves.
@@ -55,6 +61,7 @@ class State(NamedTuple):
     optimizer: PyTree
     reference: Variables
     answers: Int[Array, " images"]
+    ascent: Ascent | None
     perturbations: Float[Array, "rounds h w c"]
     round: Int[Array, ""]
     key: PRNGKey
@@ -82,23 +89,25 @@ class RoundStats(NamedTuple):
       losses: the terms of the unlearning loss.
       fooled: share of perturbed images that fool the backdoored model.
       unlearned: share of those to which the current model, before the step, does not answer like it.
+      radius: of the ball of perturbations, after the last step.
     """
 
     losses: Losses
     fooled: Scalar
     unlearned: Scalar
+    radius: Scalar
 
 
 class Examples(NamedTuple):
     """Perturbed images, and what the backdoored model makes of them.
 
     Attributes:
-      images: clean images and their perturbations, added.
+      batch: the perturbed images with their true labels.
       answers: of the backdoored model.
       fooled: whether an answer is neither the true class nor the one given to the clean image.
     """
 
-    images: Images
+    batch: Batch
     answers: Int[Array, " n"]
     fooled: Bool[Array, " n"]
 
@@ -155,12 +164,20 @@ def make_method(apply_fn: ApplyFn, execution: Execution) -> Method:
     descend = Pass(functools.partial(_descend, apply_fn), _fetch)
     silent = Execution(loop=execution.loop)
     return Method(
-        functools.partial(init, answer, silent), functools.partial(_round, descend, execution), finish
+        functools.partial(init, apply_fn, answer, silent),
+        functools.partial(_round, descend, execution),
+        finish,
     )
 
 
 def init(
-    answer: Pass, execution: Execution, variables: Variables, data: Data, config: Config, key: PRNGKey
+    apply_fn: ApplyFn,
+    answer: Pass,
+    execution: Execution,
+    variables: Variables,
+    data: Data,
+    config: Config,
+    key: PRNGKey,
 ) -> State:
     """The state before the first round; ``variables`` are those of the backdoored model.
 
@@ -173,12 +190,17 @@ def init(
     params, frozen = partition(variables, trainable_mask(variables))
     rows = _loop.batch_rows(len(data.labels), config.batch_size, None)
     _, answers = answer(variables, None, rows, data, execution)
+    ascent = None
+    if config.perturbations == "classes":
+        kinds = _universal.count_classes(apply_fn, variables, data.images) + 1
+        ascent = _universal.start((kinds, *data.images.shape[1:]), dtype)
     return State(
         params,
         frozen,
         direction(config.optimizer).init(params),
         variables,
         answers.reshape(-1)[: len(data.labels)],
+        ascent,
         jnp.zeros((config.rounds, *data.images.shape[1:]), dtype),
         jnp.asarray(0),
         key,
@@ -191,28 +213,24 @@ def finish(state: State) -> Variables:
     return combine(state.params, state.frozen)
 
 
-def examine(
-    apply_fn: ApplyFn, reference: Variables, delta: Perturbations, batch: Batch, answers: Labels
-) -> Examples:
+def examine(apply_fn: ApplyFn, reference: Variables, perturbed: Batch, answers: Labels) -> Examples:
     """Shows perturbed images to the backdoored model.
 
     Args:
       apply_fn: the network.
       reference: variables of the backdoored model.
-      delta: the perturbation of every image.
-      batch: clean images with their true labels.
+      perturbed: images with their perturbations and their true labels.
       answers: of the backdoored model to the clean images.
 
     Example:
       >>> apply_fn = lambda variables, x, *, train: (x.mean((1, 2)), {})
-      >>> batch = Batch(jnp.zeros((2, 4, 4, 3)), jnp.array([0, 1]), jnp.ones(2, bool))
-      >>> delta = jnp.broadcast_to(jnp.array([0.0, 1.0, 0.0]), (2, 4, 4, 3))
-      >>> examine(apply_fn, {}, delta, batch, jnp.array([0, 0])).fooled.tolist()  # answers 1, which is true of one
+      >>> images = jnp.broadcast_to(jnp.array([0.0, 1.0, 0.0]), (2, 4, 4, 3))
+      >>> perturbed = Batch(images, jnp.array([0, 1]), jnp.ones(2, bool))
+      >>> examine(apply_fn, {}, perturbed, jnp.array([0, 0])).fooled.tolist()  # answers 1, which is true of one
       [True, False]
     """
-    images = batch.images + delta
-    found = jnp.argmax(apply_fn(reference, images, train=False)[0], axis=1)
-    return Examples(images, found, (found != batch.labels) & (found != answers) & batch.mask)
+    found = jnp.argmax(apply_fn(reference, perturbed.images, train=False)[0], axis=1)
+    return Examples(perturbed, found, (found != perturbed.labels) & (found != answers) & perturbed.mask)
 
 
 def unlearning_loss(
@@ -222,38 +240,38 @@ def unlearning_loss(
     examples: Examples,
     config: Config,
     key: PRNGKey,
-) -> tuple[Scalar, tuple[Losses, Float[Array, "n classes"], Variables]]:
+) -> tuple[Scalar, tuple[Losses, Float[Array, "part classes"], Variables]]:
     """L, its terms, the logits of the perturbed images, and the variables with new running statistics.
 
     Args:
       apply_fn: the network.
       variables: of the current model.
       batch: clean images with their true labels.
-      examples: the same images, perturbed.
+      examples: perturbed images, as many or fewer.
       config: the weights of the terms, whether to clamp, and whether to run the network in training mode.
       key: of dropout, in training mode.
 
     Example:
       >>> apply_fn = lambda variables, x, *, train: (x.mean((1, 2)), {})
       >>> batch = Batch(jnp.zeros((1, 4, 4, 2)), jnp.array([0]), jnp.ones(1, bool))
-      >>> examples = Examples(batch.images, jnp.array([1]), jnp.ones(1, bool))
+      >>> examples = Examples(batch, jnp.array([1]), jnp.ones(1, bool))
       >>> key = jax.random.key(0)
       >>> loss, _ = unlearning_loss(apply_fn, {}, batch, examples, Config(clamps=False), key)
       >>> float(loss)  # 2 log 2: two equal logits give the clean and the shared term log 2 each
       1.386294...
     """
-    together = jnp.concatenate([batch.images, examples.images])
+    together = jnp.concatenate([batch.images, examples.batch.images])
     if config.train_mode:
         logits, variables = training_forward(apply_fn, variables, together, key)
     else:
         logits, _ = apply_fn(variables, together, train=False)
-    clean, perturbed = jnp.split(logits, 2)
+    clean, perturbed = jnp.split(logits, [len(batch.labels)])
     clamps = {"offset": _OFFSET, "enough": _ENOUGH} if config.clamps else {}
     otherwise = complementary_cross_entropy(perturbed, examples.answers, **clamps)
     losses = Losses(
         mean_cross_entropy(clean, batch.labels, batch.mask),
-        mean_cross_entropy(perturbed, batch.labels, batch.mask),
-        masked_mean(jnp.where(examples.fooled, otherwise, 0), batch.mask),
+        mean_cross_entropy(perturbed, examples.batch.labels, examples.batch.mask),
+        masked_mean(jnp.where(examples.fooled, otherwise, 0), examples.batch.mask),
     )
     weights = (config.clean_weight, config.adversarial_weight, config.shared_weight)
     total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
@@ -270,9 +288,9 @@ def _round(descend: Pass, execution: Execution, state: State, data: Data) -> tup
     )
     steps = len(rows.members)
     rates = learning_rates(config.schedule, config.learning_rate, now, config.rounds, steps)
-    (params, frozen, optimizer), (stats, found) = descend(
+    (params, frozen, optimizer, ascent), (stats, found) = descend(
         (state.reference, config),
-        (state.params, state.frozen, state.optimizer),
+        (state.params, state.frozen, state.optimizer, state.ascent),
         (rows, state.answers[rows.members], jax.random.split(step_key, steps), rates),
         data,
         execution,
@@ -281,10 +299,21 @@ def _round(descend: Pass, execution: Execution, state: State, data: Data) -> tup
         params=params,
         frozen=frozen,
         optimizer=optimizer,
-        perturbations=state.perturbations.at[now].set(jnp.mean(found, axis=0)),
+        ascent=ascent,
+        perturbations=state.perturbations.at[now].set(_typical(ascent, found, config)),
         round=now + 1,
     )
-    return new, jax.tree.map(jnp.mean, stats)
+    radius = stats.radius[-1]
+    return new, jax.tree.map(jnp.mean, stats)._replace(radius=radius)
+
+
+def _typical(
+    ascent: Ascent | None, found: Float[Array, "steps h w c"], config: Config
+) -> Float[Array, "h w c"]:
+    """The perturbation that stands for a round."""
+    if ascent is None:
+        return jnp.mean(found, axis=0)
+    return ascent.delta[jnp.argmax(_universal.suspect(ascent, config.focus))]
 
 
 def _answer(apply_fn: ApplyFn, variables: Variables, carry: None, batch: Batch) -> tuple[None, Labels]:
@@ -300,15 +329,23 @@ def _descend(
     apply_fn: ApplyFn, consts: PyTree, carry: PyTree, x: tuple[Batch, Labels, PRNGKey, Scalar]
 ) -> tuple[PyTree, tuple[RoundStats, Float[Array, "h w c"]]]:
     reference, config = consts
-    params, frozen, optimizer = carry
+    params, frozen, optimizer, ascent = carry
     batch, reference_answers, key, rate = x
-    search_key, dropout_key = jax.random.split(key)
+    part_key, search_key, dropout_key = jax.random.split(key, 3)
 
-    variables = combine(params, frozen)
-    _, answers = _answer(apply_fn, variables, None, batch)
-    models = (variables, reference)
-    delta = search(apply_fn, models, batch, (answers, reference_answers), config, search_key)
-    examples = examine(apply_fn, reference, delta, batch, reference_answers)
+    models = (combine(params, frozen), reference)
+    part, part_answers = _part(batch, reference_answers, config, part_key)
+    if ascent is None:
+        _, answers = _answer(apply_fn, models[0], None, part)
+        delta = search(apply_fn, models, part, (answers, part_answers), config, search_key)
+        perturbed = part.images + delta
+    else:
+        climb_key, carry_key = jax.random.split(search_key)
+        for step in range(config.search_steps):
+            step_key = jax.random.fold_in(climb_key, step)
+            ascent = climb(apply_fn, models, ascent, batch, reference_answers, config, step_key)
+        perturbed = _with_shared(ascent, part, config, carry_key)
+    examples = examine(apply_fn, reference, part._replace(images=perturbed), part_answers)
 
     def loss_fn(theta: PyTree) -> tuple[Scalar, tuple[Losses, jax.Array, PyTree]]:
         moving = combine(theta, frozen)
@@ -321,8 +358,28 @@ def _descend(
     directions, optimizer = direction(config.optimizer).update(gradient, optimizer, params)
     params = jax.tree.map(lambda p, d: p - rate * d, params, directions)
 
-    fooled = examples.fooled.astype(delta.dtype)
-    unlearned = masked_mean((jnp.argmax(logits, axis=1) != examples.answers).astype(delta.dtype), fooled)
-    mean_delta = jnp.tensordot(fooled, delta, 1) / jnp.maximum(jnp.sum(fooled), 1)
-    stats = RoundStats(losses, masked_mean(fooled, batch.mask), unlearned)
-    return (params, frozen_after, optimizer), (stats, mean_delta)
+    fooled = examples.fooled.astype(perturbed.dtype)
+    unlearned = masked_mean((jnp.argmax(logits, axis=1) != examples.answers).astype(fooled.dtype), fooled)
+    mean_delta = jnp.tensordot(fooled, perturbed - part.images, 1) / jnp.maximum(jnp.sum(fooled), 1)
+    radius = jnp.asarray(config.radius if ascent is None else ascent.radius, fooled.dtype)
+    stats = RoundStats(losses, masked_mean(fooled, part.mask), unlearned, radius)
+    return (params, frozen_after, optimizer, ascent), (stats, mean_delta)
+
+
+def _part(batch: Batch, answers: Labels, config: Config, key: PRNGKey) -> tuple[Batch, Int[Array, " part"]]:
+    """A random part of a batch to be shown perturbed, without padding where it can be avoided; and its answers."""
+    if config.perturbed_share == 1:
+        return batch, answers
+    count = len(batch.labels)
+    order = jnp.argsort(jnp.where(batch.mask, jax.random.uniform(key, (count,)), 2.0))
+    rows = order[: math.ceil(config.perturbed_share * count - 1e-9)]
+    return jax.tree.map(lambda leaf: leaf[rows], (batch, answers))
+
+
+def _with_shared(ascent: Ascent, part: Batch, config: Config, key: PRNGKey) -> Images:
+    """Images that carry random multiples of the perturbations that they share, the suspected ones most often."""
+    kinds_key, scale_key = jax.random.split(key)
+    kinds = _universal.draw_kinds(kinds_key, _universal.suspect(ascent, config.focus), part.labels)
+    shape = (len(part.labels), 1, 1, 1)
+    scale = jax.random.uniform(scale_key, shape, ascent.delta.dtype, config.scale_low, config.scale_high)
+    return shown(part.images, scale * _universal.carried(ascent.delta, kinds), config)

@@ -6,13 +6,17 @@ from typing import Any
 
 import jax
 
-from jaxunlearn._check import check_at_least, check_in, check_positive
+from jaxunlearn._check import check_at_least, check_in, check_positive, check_share
 from jaxunlearn._optimizers import OPTIMIZERS, SCHEDULES
 from jaxunlearn._typing import Number
 
 _NUMERIC = (
     "radius",
     "step_size",
+    "enough",
+    "focus",
+    "scale_low",
+    "scale_high",
     "fooling_weight",
     "agreement_weight",
     "clean_weight",
@@ -25,6 +29,8 @@ _STRUCTURAL = (
     "batch_size",
     "least_steps",
     "shuffle",
+    "perturbed_share",
+    "perturbations",
     "norm",
     "start",
     "search_steps",
@@ -46,14 +52,22 @@ class Config:
       batch_size: images per step.
       least_steps: in a round; a small set is passed through several times.
       shuffle: ``never``, ``once`` (one order for all rounds) or ``round`` (a new order every round).
+      perturbed_share: share of a batch that unlearning shows perturbed as well, rounded up.
+      perturbations: ``images``: every image has its own, searched anew (the published method); or ``classes``:
+        one towards every class and one away, which all images share and every batch takes further, in an l2
+        ball that grows until one of them fools the backdoored model.
       norm: of the ball that holds every image's perturbation: ``linf``, ``l2`` or ``l1``.
-      radius: of that ball, in pixel units.
+      radius: of that ball, in pixel units; of a growing one, the largest.
       start: of the search: ``max`` or ``min`` (all pixels as bright or as dark as the ball allows), ``zero`` or
         ``random``.
       search_steps: most steps of the search; none for an image that both models already answer alike and wrong.
-      step_size: length of a step of the search, in the norm of the ball.
+      step_size: length of a step of the search, in the norm of the ball; in a growing one, a share of its radius.
+      enough: share of images on which a shared perturbation must succeed for its ball to stop growing.
+      focus: power of that share that weighs the shared perturbations against each other.
+      scale_low: an image carries a random multiple of a shared perturbation, drawn uniformly from here
+      scale_high: to here.
       fooling_weight: of leading both models away from the true class, in the search.
-      agreement_weight: of making both models answer alike, in the search.
+      agreement_weight: of making both models answer alike, in the search; both weigh images' own perturbations only.
       clip_pixels: whether perturbed images stay in [0, 1].
       clean_weight: of the cross-entropy of clean images, in unlearning.
       adversarial_weight: of the cross-entropy of perturbed images.
@@ -75,11 +89,17 @@ class Config:
     batch_size: int = 256
     least_steps: int = 1
     shuffle: str = "round"
+    perturbed_share: float = 1.0
+    perturbations: str = "images"
     norm: str = "linf"
     radius: Number = 0.2
     start: str = "max"
     search_steps: int = 5
     step_size: Number = 0.2
+    enough: Number = 0.9
+    focus: Number = 16.0
+    scale_low: Number = 1.0
+    scale_high: Number = 1.0
     fooling_weight: Number = 0.01
     agreement_weight: Number = 1.0
     clip_pixels: bool = False
@@ -98,7 +118,11 @@ class Config:
         check_at_least(0, search_steps=self.search_steps, clean_weight=self.clean_weight)
         check_at_least(0, fooling_weight=self.fooling_weight, agreement_weight=self.agreement_weight)
         check_at_least(0, adversarial_weight=self.adversarial_weight, shared_weight=self.shared_weight)
+        check_at_least(0, scale_low=self.scale_low)
         check_positive(radius=self.radius, step_size=self.step_size, learning_rate=self.learning_rate)
+        check_positive(enough=self.enough, focus=self.focus, scale_high=self.scale_high)
+        check_share(perturbed_share=self.perturbed_share)
+        check_in(("images", "classes"), perturbations=self.perturbations)
         check_in(("never", "once", "round"), shuffle=self.shuffle)
         check_in(("linf", "l2", "l1"), norm=self.norm)
         check_in(("max", "min", "zero", "random"), start=self.start)

@@ -1,7 +1,9 @@
-"""The inner problem of SAU: a perturbation of every image that fools two models into the same answer.
+"""The inner problem of SAU: perturbations that fool two models into the same answer.
 
 The models are the current one and the backdoored one it came from. A *shared adversarial example* is an
-image that both answer otherwise than its clean original, and alike.
+image that both answer otherwise than its clean original, and alike. In the published method every image has
+its own perturbation, and nearly all that are found are those that every network has. Here the images
+may share them besides (``jaxunlearn._universal``): what sends all images to one class tells more.
 """
 
 import functools
@@ -12,9 +14,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxunlearn import _loop
+from jaxunlearn import _loop, _universal
 from jaxunlearn._loop import Batch
 from jaxunlearn._typing import ApplyFn, Images, Labels, PRNGKey, Scalar, Variables
+from jaxunlearn._universal import Ascent
 from jaxunlearn.losses import jensen_shannon, masked_mean
 from jaxunlearn.sau.config import Config
 
@@ -117,6 +120,60 @@ def search_loss(
         shared, 0, apart
     )
     return masked_mean(losses, batch.mask)
+
+
+def climb(
+    apply_fn: ApplyFn,
+    models: Models,
+    ascent: Ascent,
+    batch: Batch,
+    answers: Labels,
+    config: Config,
+    key: PRNGKey,
+) -> Ascent:
+    """One step of perturbations that images share, towards fooling both models.
+
+    Down the sum over the models of the mean margin by which they miss the class of the perturbation
+    (``jaxunlearn._universal.losses``). Whether one works is judged by the backdoored model, which does not change:
+    the ball stays as small as its backdoor allows, and a class that was suspected remains so.
+
+    Args:
+      apply_fn: the network of both models.
+      models: variables of the current and of the backdoored model.
+      ascent: the perturbations so far.
+      batch: clean images; their labels are not used.
+      answers: of the backdoored model to the clean images.
+      config: step size, largest radius, and whether to clip pixels.
+      key: of which image carries which perturbation.
+
+    Example:
+      >>> apply_fn = lambda variables, x, *, train: (x.mean((1, 2)) * variables, {})
+      >>> batch = Batch(jnp.full((2, 4, 4, 2), 0.5), jnp.zeros(2, int), jnp.ones(2, bool))
+      >>> ascent = _universal.start((3, 4, 4, 2), float)
+      >>> key = jax.random.key(0)
+      >>> ascent = climb(apply_fn, (1.0, 2.0), ascent, batch, jnp.zeros(2, int), Config(), key)
+      >>> jnp.sign(ascent.delta[1, 0, 0]).tolist()  # towards class 1
+      [-1.0, 1.0]
+    """
+    shares = _universal.trial_shares(_universal.suspect(ascent, config.focus))
+    kinds = _universal.draw_kinds(key, shares, answers)
+
+    def loss_fn(delta: _universal.Perturbations) -> tuple[Scalar, Labels]:
+        perturbed = shown(batch.images, _universal.carried(delta, kinds), config)
+        logits = [apply_fn(variables, perturbed, train=False)[0] for variables in models]
+        current, reference = (_universal.losses(one, answers, kinds, len(delta)) for one in logits)
+        return masked_mean(current + reference, batch.mask), jnp.argmax(logits[1], axis=1)
+
+    gradient, reached = jax.grad(loss_fn, has_aux=True)(ascent.delta)
+    ascent = _universal.counted(ascent, kinds, answers, reached, batch.mask)
+    radius = _universal.grown(ascent, config.enough, config.radius)
+    steps = _universal.along(gradient, config.step_size * radius)
+    return ascent._replace(delta=_universal.projected(ascent.delta + steps, radius), radius=radius)
+
+
+def shown(images: Images, delta: Perturbations, config: Config) -> Images:
+    """Perturbed images as the networks see them."""
+    return jnp.clip(images + delta, 0, 1) if config.clip_pixels else images + delta
 
 
 def _start(images: Images, config: Config, key: PRNGKey) -> Perturbations:

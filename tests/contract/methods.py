@@ -52,6 +52,8 @@ _SAU_BAD = {
     "learning_rate": 0.0,
     "radius": float("inf"),
     "shared_weight": -1.0,
+    "perturbed_share": 1.5,
+    "perturbations": "both",
     "norm": "l7",
     "start": "middle",
     "schedule": "never",
@@ -94,8 +96,8 @@ def _ibau(config: Any, **changes: Any) -> Case:
     return Case(ibau, config, _IBAU_BAD, _DIVERGING, {})
 
 
-def _sau(**changes: Any) -> Case:
-    config = dataclasses.replace(sau.PRESETS["reference"], rounds=2, batch_size=8, **changes)
+def _sau(config: Any, **changes: Any) -> Case:
+    config = dataclasses.replace(config, rounds=2, batch_size=8, **changes)
     return Case(sau, config, _SAU_BAD, _DIVERGING, {})
 
 
@@ -119,8 +121,15 @@ CASES = {
     "ulrl-default": _ulrl(ulrl.PRESETS["default"], trials=2, threshold=0.5),
     "finetune": _finetune(crop_padding=1),
     "finetune-sharpness-aware": _finetune(sharpness_aware=True, label_smoothing=0.1),
-    "sau-reference": _sau(learning_rate=1e-3),
+    "sau-reference": _sau(sau.PRESETS["reference"], learning_rate=1e-3),
+    "sau-default": _sau(sau.PRESETS["default"], least_steps=5),
     "sau-l2-random": _sau(
-        norm="l2", start="random", radius=1.0, step_size=0.3, clip_pixels=True, clamps=False
+        sau.PRESETS["reference"],
+        norm="l2",
+        start="random",
+        radius=1.0,
+        step_size=0.3,
+        clip_pixels=True,
+        clamps=False,
     ),
 }

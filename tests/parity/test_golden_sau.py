@@ -84,7 +84,8 @@ def test_perturbation(golden: Golden, name: str) -> None:
 def test_loss_terms(golden: Golden) -> None:
     spec, models, batch, answers = golden[1:]
     delta = jnp.asarray(golden.arrays["perturbation"])
-    examples = sau.examine(spec.apply, models[1], delta, batch, answers[1])
+    perturbed = batch._replace(images=batch.images + delta)
+    examples = sau.examine(spec.apply, models[1], perturbed, answers[1])
     np.testing.assert_array_equal(examples.fooled, golden.arrays["potential_poison"])
     _, (losses, *_) = sau.unlearning_loss(
         spec.apply, models[0], batch, examples, REFERENCE, jax.random.key(0)
@@ -112,9 +113,9 @@ def test_one_step_of_the_whole_model(golden: Golden) -> None:
     )
 
     params, frozen = algorithm.partition(models[0], algorithm.trainable_mask(models[0]))
-    carry = (params, frozen, algorithm.direction("amsgrad").init(params))
+    carry = (params, frozen, algorithm.direction("amsgrad").init(params), None)
     x = (batch, answers[1], jax.random.key(0), jnp.asarray(1e-4))
-    (params, frozen, _), _ = algorithm._descend(spec.apply, (models[1], REFERENCE), carry, x)
+    (params, frozen, *_), _ = algorithm._descend(spec.apply, (models[1], REFERENCE), carry, x)
     found = convert.to_torch(spec, jax.tree.map(np.asarray, algorithm.combine(params, frozen)))
     before = convert.to_torch(spec, jax.tree.map(np.asarray, models[0]))
     for key, value in networks[0].named_parameters():

@@ -81,7 +81,9 @@ def test_padding_does_not_count() -> None:
         batch, answers = a_batch(padding, fill)
         config, key = sau.Config(), jax.random.key(0)
         delta = sau.search(toys.apply_fn, MODELS, batch, answers, config, key)
-        examples = sau.examine(toys.apply_fn, MODELS[1], delta, batch, answers[1])
+        examples = sau.examine(
+            toys.apply_fn, MODELS[1], batch._replace(images=batch.images + delta), answers[1]
+        )
         loss, (terms, *_) = sau.unlearning_loss(toys.apply_fn, MODELS[0], batch, examples, config, key)
         return delta[:COUNT], examples.fooled[:COUNT], loss, terms
 
