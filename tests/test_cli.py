@@ -22,17 +22,22 @@ from jaxunlearn.models import small_vgg
 WIDTHS = (16, 32, 64)
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "jaxunlearn.ibau", *map(str, arguments)]
+def command(*arguments: object, method: str = "ibau") -> list[str]:
+    return [sys.executable, "-m", f"jaxunlearn.{method}", *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 
 
-def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *arguments: object, method: str = "ibau") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, check=False
+        command(*arguments, method=method),
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -422,6 +427,32 @@ def test_quiet_without_trigger_and_test_images(shop: Path) -> None:
     assert any("12 of the clean images are held back" in notice for notice in report["notices"])
     assert any("attack success rate is unknown" in notice for notice in report["notices"])
     assert any("--normalize" in warning for warning in report["warnings"])  # the network was never trained
+
+
+@pytest.mark.parametrize(
+    ("method", "preset", "rounds", "pictures"),
+    [
+        ("finetune", "default", 1, set()),
+        ("ulrl", "reference", 21, {"scores.png"}),
+        ("sau", "reference", 1, {"perturbation.png"}),
+        ("sau", "fast", 1, {"perturbation.png"}),
+    ],
+)
+def test_the_other_methods_have_the_same_command(
+    shop: Path, method: str, preset: str, rounds: int, pictures: set[str]
+) -> None:
+    name = f"{method}-{preset}"
+    flags = (*PATCH, "--target", 3, "--preset", preset, "--rounds", rounds, "--out", name)
+    done = run(shop, *GOOD, *flags, method=method)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((shop / name / "report.json").read_text())
+    assert (report["method"], report["preset"], len(report["rounds"])) == (method, preset, rounds)
+    assert report["before"]["asr"] is not None and report["after"]["ra"] is not None
+    assert report["evidence"]["sentence"] in done.stdout
+    common = {"model.pth", "model.safetensors", "report.json", "curves.png"}
+    assert {path.name for path in (shop / name).iterdir()} == common | pictures
+    for picture in pictures:
+        assert Image.open(shop / name / picture).width > 300
 
 
 def test_photographs_of_any_size(shop: Path) -> None:

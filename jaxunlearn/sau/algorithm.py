@@ -17,7 +17,7 @@ examples", NeurIPS 2023, arXiv:2307.10562; official code in github.com/SCLBD/Bac
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -366,7 +366,7 @@ def _descend(
     return (params, frozen_after, optimizer, ascent), (stats, mean_delta)
 
 
-def _part(batch: Batch, answers: Labels, config: Config, key: PRNGKey) -> tuple[Batch, Int[Array, " part"]]:
+def _part(batch: Batch, answers: Labels, config: Config, key: PRNGKey) -> tuple[Batch, Any]:
     """A random part of a batch to be shown perturbed, without padding where it can be avoided; and its answers."""
     if config.perturbed_share == 1:
         return batch, answers
