@@ -16,6 +16,7 @@ import dataclasses
 import json
 import statistics
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,15 @@ def run(shared: Path, name: str, config: ulrl.Config, seed: int) -> dict[str, An
     method = ulrl.make_method(model.spec.apply, ulrl.Execution(), head=model.spec.head)
     result: dict[str, Any] = {"before": rates(judge(model.variables))}
     print(f"{name}  seed {seed}  before {result['before']}", flush=True)
+    since = time.monotonic()
     state = method.init(model.variables, data, config, jax.random.key(seed))
     for number, new_state, stats in _loop.rounds(method, state, data, 1, config.rounds):
         state = new_state
         if number == config.unlearning_rounds:
             result["suspect"], result["z"] = int(stats.suspect), round(float(stats.z), 2)
             result["neurons"], result["rate"] = int(stats.found), float(f"{stats.rate:.4g}")
+    jax.block_until_ready(state)
+    result["seconds"] = round(time.monotonic() - since, 1)
     result["after"] = rates(judge(method.finish(state)))
     print(f"  {result}", flush=True)
     return result

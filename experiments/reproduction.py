@@ -115,10 +115,11 @@ def run(study: Study, shared: Path, name: str, config: Any, seed: int, clean_ima
     history = []
     since = time.monotonic()
     for number, new_state, stats in _loop.rounds(method, state, data, 1, config.rounds):
-        seconds = time.monotonic() - since
+        jax.block_until_ready(new_state)
+        seconds = round(time.monotonic() - since, 1)
         notes = {name: round(float(value), 3) for name, value in study.notes(stats).items()}
-        entry = rates(judge(method.finish(new_state))) | notes
-        print(f"  round {number}  {entry}  {seconds:.0f} s", flush=True)
+        entry = rates(judge(method.finish(new_state))) | notes | {"seconds": seconds}
+        print(f"  round {number}  {entry}", flush=True)
         history.append(entry)
         since = time.monotonic()
     return {"before": before, "rounds": history}
@@ -154,7 +155,8 @@ def main(study: Study, description: str) -> int:
                 results.setdefault(label, {}).setdefault(name, {})[str(seed)] = finished
                 write_whole(flags.out, (json.dumps(results, indent=1) + "\n").encode())
     reference = flags.shared / "reference" / f"{study.name}-official.json"
-    print_table(read_results(flags.out)[label], json.loads(reference.read_text())["checkpoints"])
+    official = json.loads(reference.read_text())["checkpoints"] if reference.exists() else {}
+    print_table(read_results(flags.out)[label], official)
     return 0
 
 

@@ -17,6 +17,7 @@ examples", NeurIPS 2023, arXiv:2307.10562; official code in github.com/SCLBD/Bac
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -161,11 +162,12 @@ def unlearn(
 def make_method(apply_fn: ApplyFn, execution: Execution) -> Method:
     """SAU for one network as ``init``, ``step`` and ``finish``; equal arguments share compiled programs."""
     answer = Pass(functools.partial(_answer, apply_fn), Data.gather)
+    look = Pass(functools.partial(_look, apply_fn), _fetch)
     descend = Pass(functools.partial(_descend, apply_fn), _fetch)
     silent = Execution(loop=execution.loop)
     return Method(
         functools.partial(init, apply_fn, answer, silent),
-        functools.partial(_round, descend, execution),
+        functools.partial(_round, functools.partial(_first_look, look, silent), descend, execution),
         finish,
     )
 
@@ -278,7 +280,13 @@ def unlearning_loss(
     return total, (losses, perturbed, variables)
 
 
-def _round(descend: Pass, execution: Execution, state: State, data: Data) -> tuple[State, RoundStats]:
+def _round(
+    first_look: Callable[[State, Data], Ascent | None],
+    descend: Pass,
+    execution: Execution,
+    state: State,
+    data: Data,
+) -> tuple[State, RoundStats]:
     """One round: a search and a step of descent for every batch."""
     config, now = state.config, state.round
     order_key, step_key = jax.random.split(jax.random.fold_in(state.key, now))
@@ -288,9 +296,10 @@ def _round(descend: Pass, execution: Execution, state: State, data: Data) -> tup
     )
     steps = len(rows.members)
     rates = learning_rates(config.schedule, config.learning_rate, now, config.rounds, steps)
+    ascent = _loop.where(now == 0, lambda: first_look(state, data), lambda: state.ascent)
     (params, frozen, optimizer, ascent), (stats, found) = descend(
         (state.reference, config),
-        (state.params, state.frozen, state.optimizer, state.ascent),
+        (state.params, state.frozen, state.optimizer, ascent),
         (rows, state.answers[rows.members], jax.random.split(step_key, steps), rates),
         data,
         execution,
@@ -307,6 +316,19 @@ def _round(descend: Pass, execution: Execution, state: State, data: Data) -> tup
     return new, jax.tree.map(jnp.mean, stats)._replace(radius=radius)
 
 
+def _first_look(look: Pass, execution: Execution, state: State, data: Data) -> Ascent | None:
+    """The perturbations that images share, after a search on the backdoored model alone."""
+    config = state.config
+    if state.ascent is None or config.first_steps == 0:
+        return state.ascent
+    order_key, steps_key = jax.random.split(jax.random.fold_in(state.key, config.rounds))
+    rows = _loop.batch_rows(len(data.labels), config.batch_size, order_key, config.first_steps)
+    rows = jax.tree.map(lambda leaf: leaf[: config.first_steps], rows)
+    keys = jax.random.split(steps_key, config.first_steps)
+    xs = (rows, state.answers[rows.members], keys, jnp.zeros(config.first_steps))
+    return look((state.reference, config), state.ascent, xs, data, execution)[0]
+
+
 def _typical(
     ascent: Ascent | None, found: Float[Array, "steps h w c"], config: Config
 ) -> Float[Array, "h w c"]:
@@ -318,6 +340,14 @@ def _typical(
 
 def _answer(apply_fn: ApplyFn, variables: Variables, carry: None, batch: Batch) -> tuple[None, Labels]:
     return carry, jnp.argmax(apply_fn(variables, batch.images, train=False)[0], axis=1)
+
+
+def _look(
+    apply_fn: ApplyFn, consts: PyTree, ascent: Ascent, x: tuple[Batch, Labels, PRNGKey, Scalar]
+) -> tuple[Ascent, None]:
+    reference, config = consts
+    batch, answers, key, _ = x
+    return climb(apply_fn, (reference,), ascent, batch, answers, config, key), None
 
 
 def _fetch(data: Data, x: tuple[Rows, Labels, PRNGKey, Scalar]) -> tuple[Batch, Labels, PRNGKey, Scalar]:

@@ -34,6 +34,7 @@ _STRUCTURAL = (
     "norm",
     "start",
     "search_steps",
+    "first_steps",
     "clip_pixels",
     "clamps",
     "train_mode",
@@ -61,6 +62,7 @@ class Config:
       start: of the search: ``max`` or ``min`` (all pixels as bright or as dark as the ball allows), ``zero`` or
         ``random``.
       search_steps: most steps of the search; none for an image that both models already answer alike and wrong.
+      first_steps: of the search before the first round, on the backdoored model alone, for shared perturbations.
       step_size: length of a step of the search, in the norm of the ball; in a growing one, a share of its radius.
       enough: share of images on which a shared perturbation must succeed for its ball to stop growing.
       focus: power of that share that weighs the shared perturbations against each other.
@@ -95,6 +97,7 @@ class Config:
     radius: Number = 0.2
     start: str = "max"
     search_steps: int = 5
+    first_steps: int = 50
     step_size: Number = 0.2
     enough: Number = 0.9
     focus: Number = 16.0
@@ -115,7 +118,8 @@ class Config:
     def __post_init__(self) -> None:
         """Validates the settings."""
         check_at_least(1, rounds=self.rounds, batch_size=self.batch_size, least_steps=self.least_steps)
-        check_at_least(0, search_steps=self.search_steps, clean_weight=self.clean_weight)
+        check_at_least(0, search_steps=self.search_steps, first_steps=self.first_steps)
+        check_at_least(0, clean_weight=self.clean_weight)
         check_at_least(0, fooling_weight=self.fooling_weight, agreement_weight=self.agreement_weight)
         check_at_least(0, adversarial_weight=self.adversarial_weight, shared_weight=self.shared_weight)
         check_at_least(0, scale_low=self.scale_low)

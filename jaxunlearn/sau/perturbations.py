@@ -7,6 +7,7 @@ may share them besides (``jaxunlearn._universal``): what sends all images to one
 """
 
 import functools
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import jax
@@ -124,22 +125,22 @@ def search_loss(
 
 def climb(
     apply_fn: ApplyFn,
-    models: Models,
+    models: Sequence[Variables],
     ascent: Ascent,
     batch: Batch,
     answers: Labels,
     config: Config,
     key: PRNGKey,
 ) -> Ascent:
-    """One step of perturbations that images share, towards fooling both models.
+    """One step of perturbations that images share, towards fooling all models.
 
     Down the sum over the models of the mean margin by which they miss the class of the perturbation
     (``jaxunlearn._universal.losses``). Whether one works is judged by the backdoored model, which does not change:
     the ball stays as small as its backdoor allows, and a class that was suspected remains so.
 
     Args:
-      apply_fn: the network of both models.
-      models: variables of the current and of the backdoored model.
+      apply_fn: the network of all models.
+      models: variables of the current and of the backdoored model, or of that alone.
       ascent: the perturbations so far.
       batch: clean images; their labels are not used.
       answers: of the backdoored model to the clean images.
@@ -161,8 +162,10 @@ def climb(
     def loss_fn(delta: _universal.Perturbations) -> tuple[Scalar, Labels]:
         perturbed = shown(batch.images, _universal.carried(delta, kinds), config)
         logits = [apply_fn(variables, perturbed, train=False)[0] for variables in models]
-        current, reference = (_universal.losses(one, answers, kinds, len(delta)) for one in logits)
-        return masked_mean(current + reference, batch.mask), jnp.argmax(logits[1], axis=1)
+        losses = [
+            masked_mean(_universal.losses(one, answers, kinds, len(delta)), batch.mask) for one in logits
+        ]
+        return sum(losses, start=jnp.zeros(())), jnp.argmax(logits[-1], axis=1)
 
     gradient, reached = jax.grad(loss_fn, has_aux=True)(ascent.delta)
     ascent = _universal.counted(ascent, kinds, answers, reached, batch.mask)

@@ -23,6 +23,7 @@ VARIANTS = {
     "ulrl-reference",
     "ulrl-all-layers",
     "finetune-sharpness-aware",
+    "sau-reference",
     "sau-l2-random",
 }
 
