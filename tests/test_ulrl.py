@@ -88,6 +88,18 @@ def test_all_layers_are_scored_on_demand() -> None:
     assert int(stats[-1].found) == 2
 
 
+def test_the_row_of_a_frequent_class_stays() -> None:
+    share = float(np.mean(toys.images_and_labels()[1] == 0))
+    found = [
+        states(layers="all", threshold=0.01, most=3, largest_share=most)[0][-1] for most in (0.01, share, 1.0)
+    ]
+    rows = [np.asarray(after.suspects["params/head"]) for after in found]
+    assert not rows[0].any()
+    assert rows[2].any()
+    counts = np.bincount(toys.images_and_labels()[1], minlength=toys.CLASSES) / 20
+    np.testing.assert_array_equal(rows[1], rows[2] & (counts <= share))
+
+
 def test_hidden_layers_are_drawn_anew_and_the_class_is_named_all_the_same() -> None:
     after, stats = states(layers="hidden", threshold=0.1, most=1)
     started, original = after[3].params["params"], toys.variables()["params"]

@@ -353,7 +353,9 @@ def _round(
         return _loop.where(unlearning, lambda: train_as("train"), lambda: train_as("eval"))
 
     def turn() -> tuple[PyTree, PyTree, PyTree, Scalar]:
-        start, scores, suspects = choose(trained[0], state.original, draw_key, config)
+        start, scores, suspects = choose(
+            trained[0], state.original, jnp.asarray(data.labels), draw_key, config
+        )
 
         def trial(rate: Scalar) -> Scalar:
             return train(config.relearning, now + 1, _with_rate(config, rate), suspects, start)[1]
@@ -405,19 +407,20 @@ def _train(
 
 
 def _choose(
-    head: str, unlearned: PyTree, original: Variables, key: PRNGKey, config: Config
+    head: str, unlearned: PyTree, original: Variables, labels: Labels, key: PRNGKey, config: Config
 ) -> tuple[PyTree, dict[str, jax.Array], dict[str, jax.Array]]:
     """What relearning starts from, the scores of the neurons, and which are suspicious."""
     before, after = neurons.layer_kernels(original, head, config.layers), named_leaves(unlearned)
     scores = {name: neurons.neuron_scores(kernel, after[name]) for name, kernel in before.items()}
-    last = neurons.head_kernel(original, head)
     suspects = {
         name: neurons.suspicious(
             score, neurons.mad_outliers(score, config.threshold).outlying, config.most, config.order
         )
-        & (name != last or config.layers != "hidden")
         for name, score in scores.items()
     }
+    last = neurons.head_kernel(original, head)
+    shares = jnp.mean(labels[:, None] == jnp.arange(len(suspects[last])), axis=0)
+    suspects[last] &= (config.layers != "hidden") & (shares <= config.largest_share)
     start = neurons.reinitialise(original, suspects, key)
     halves = partition(start, trainable_mask(start))
     return (*halves, optax.tree.zeros_like(unlearned)), scores, suspects

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from jaxunlearn._check import check_at_least, check_in, check_positive
+from jaxunlearn._check import check_at_least, check_in, check_positive, check_share
 from jaxunlearn._typing import Number
 
 _NUMERIC = (
@@ -16,6 +16,7 @@ _NUMERIC = (
     "stop_accuracy",
     "threshold",
     "most",
+    "largest_share",
     "learning_rate",
     "momentum",
     "penalty",
@@ -53,6 +54,8 @@ class Config:
       stop_accuracy: the ascent ends with the epoch whose training accuracy is at most this.
       threshold: robust z-score from which on a neuron is an outlier of its layer.
       most: so many outliers of a layer are suspicious at most.
+      largest_share: of the clean images that may belong to a suspected class for its row in the head to be drawn
+        anew; relearning risks the accuracy of that class.
       order: which outliers come first: those of the largest ``score``, or of the smallest ``index`` (the
         official code).
       layers: whose suspicious neurons are drawn anew: those of the ``head`` (the official code), of the
@@ -82,6 +85,7 @@ class Config:
     stop_accuracy: Number = 0.2
     threshold: Number = 3.5
     most: Number = 2
+    largest_share: Number = 1.0
     order: str = "score"
     layers: str = "head"
     relearning: str = "train"
@@ -101,6 +105,7 @@ class Config:
         check_at_least(0, momentum=self.momentum, penalty=self.penalty)
         check_positive(unlearning_rate=self.unlearning_rate, learning_rate=self.learning_rate)
         check_positive(threshold=self.threshold)
+        check_share(largest_share=self.largest_share)
         check_positive(finite=False, clip_norm=self.clip_norm, most=self.most)
         check_in(("score", "index"), order=self.order)
         check_in(("head", "hidden", "all"), layers=self.layers)

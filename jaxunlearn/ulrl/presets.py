@@ -16,8 +16,9 @@ PRESETS: dict[str, Config] = {
     **{f"reference-{data}": _OTHERS for data in ("cifar100", "gtsrb", "tiny")},
     "default": Config(
         rounds=30,
-        layers="hidden",
+        layers="all",
         most=float("inf"),
+        largest_share=0.05,
         relearning="eval",
         learning_rate=0.02,
         trials=4,
