@@ -47,6 +47,10 @@ def main(
         sys.stderr.write(f"interrupted: {advice}\n")
         return 130
     except ArithmeticError as error:
+        from jaxunlearn._loop import NonFiniteError
+
+        if not isinstance(error, NonFiniteError):
+            raise
         sys.stderr.write(f"stopped: {error}\n")
         return 1
 

@@ -30,7 +30,8 @@ def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: S
     answers = jnp.argmax(inputs.apply_fn(variables, images, train=False)[0], axis=1)
     batch = Batch(images, jnp.asarray(inputs.test.labels[rows]), jnp.ones(len(rows), bool))
     models, both = (variables, variables), (answers, answers)
-    delta = search(inputs.apply_fn, models, batch, both, state.config, jax.random.fold_in(state.key, -1))
+    key = jax.random.fold_in(state.key, state.config.rounds)  # that of no round
+    delta = search(inputs.apply_fn, models, batch, both, state.config, key)
     return evidence.of_their_own_perturbations(inputs, variables, cleaned, rows, np.asarray(images + delta))
 
 
