@@ -452,7 +452,8 @@ def test_the_other_methods_have_the_same_command(
     common = {"model.pth", "model.safetensors", "report.json", "curves.png"}
     assert {path.name for path in (shop / name).iterdir()} == common | pictures
     for picture in pictures:
-        assert Image.open(shop / name / picture).width > 300
+        with Image.open(shop / name / picture) as opened:
+            assert opened.width > 300
 
 
 def test_photographs_of_any_size(shop: Path) -> None:
