@@ -53,7 +53,8 @@ def render(rows: Sequence[Row] = ROWS) -> str:
     ]
     for row, runs in found.items():
         cells = [_cell(runs.get(name, [])) for name in NAMES]
-        lines.append(f"| {row.method} | {row.images:,} | {' | '.join(cells)} |".replace(",", " ", 1))
+        images = f"{row.images:,}".replace(",", " ")
+        lines.append(f"| {row.method} | {images} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
