@@ -3,7 +3,7 @@
 Command   python -m experiments.bench_sau
 Hardware  whatever jax finds; PyTorch gets the same device if it can use it
 Time      about five minutes on two CPU cores
-Expected  the table in experiments/results/bench_sau.md
+Expected  a table of ratios; not yet measured
 
 Network, batches and number of steps are the same; tests/parity shows that the two compute the same numbers. PyTorch
 leaves a search as soon as every image of the batch is done, and computes the answers to clean images in

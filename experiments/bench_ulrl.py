@@ -3,7 +3,7 @@
 Command   python -m experiments.bench_ulrl
 Hardware  whatever jax finds; PyTorch gets the same device if it can use it
 Time      about a minute on two CPU cores
-Expected  the table in experiments/results/bench_ulrl.md
+Expected  a table of ratios; not yet measured
 
 Network, batches and number of steps are the same, without augmentation; tests/parity shows that the two compute the
 same numbers.

@@ -19,6 +19,7 @@ KEY = jax.random.key(3)
 
 # Other settings of a method that has a case already; `pytest -m slow tests/contract` runs them too.
 VARIANTS = {
+    "ibau-reference",
     "ibau-augmented-cg",
     "ulrl-reference",
     "ulrl-all-layers",
