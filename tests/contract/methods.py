@@ -122,7 +122,7 @@ CASES = {
     "finetune": _finetune(crop_padding=1),
     "finetune-sharpness-aware": _finetune(sharpness_aware=True, label_smoothing=0.1),
     "sau-reference": _sau(sau.PRESETS["reference"], learning_rate=1e-3),
-    "sau-default": _sau(sau.PRESETS["default"], least_steps=5),
+    "sau-default": _sau(sau.PRESETS["default"], least_steps=3, first_steps=2),
     "sau-l2-random": _sau(
         sau.PRESETS["reference"],
         norm="l2",
