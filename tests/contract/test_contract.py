@@ -85,6 +85,7 @@ def test_scan_and_host_loop_agree(case: Case) -> None:
     assert_close(cleaned(case, loop="host"), cleaned(case, loop="scan"))
 
 
+@pytest.mark.slow
 def test_works_without_jit(case: Case) -> None:
     with jax.disable_jit():
         eager = cleaned(case, loop="host")
