@@ -1,11 +1,13 @@
 """What the reproductions share: the published checkpoints, runs that are judged after every round, and tables.
 
-A run is written as soon as it is finished, and is not repeated where the file of results holds it already.
+A run is written as soon as it is finished, and is not repeated where the file of results holds it already. A run that
+was interrupted goes on after its last finished round.
 """
 
 import argparse
 import dataclasses
 import functools
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -16,14 +18,13 @@ from typing import Any, NamedTuple
 import jax
 
 from converters import convert, torch_io
-from jaxunlearn import _loop
+from jaxunlearn import _checkpointing, _loop
 from jaxunlearn._files import write_whole
 from jaxunlearn._runtime import keep_compilations
-from jaxunlearn.attacks import Trigger
+from jaxunlearn.attacks import Trigger, parse_trigger
 from jaxunlearn.cli import configured
 from jaxunlearn.data import load
 from jaxunlearn.evaluate import Evaluation, evaluate
-from jaxunlearn.inputs import parse_trigger
 
 METRICS = ("acc", "asr", "ra")
 PATCH = "patch:size=4,offset=1,value=1"
@@ -105,24 +106,33 @@ def victim_of(shared: Path, name: str, clean_images: int) -> Victim:
     return Victim(model, _loop.Data(clean.images, clean.labels), judge)
 
 
-def run(study: Study, shared: Path, name: str, config: Any, seed: int, clean_images: int) -> dict[str, Any]:
-    """Cleans one checkpoint and returns the numbers of every round."""
+def run(
+    study: Study, shared: Path, name: str, config: Any, seed: int, clean_images: int, unfinished: Path
+) -> dict[str, Any]:
+    """Cleans one checkpoint and returns the numbers of every round.
+
+    ``unfinished`` is where the state lies between the rounds; a run that finds one there goes on with it.
+    """
     model, data, judge = victim_of(shared, name, clean_images)
     method = study.method.make_method(model.spec.apply, _loop.Execution())
-    before = rates(judge(model.variables))
-    print(f"{name}  seed {seed}  {clean_images} images  before {before}", flush=True)
     state = method.init(model.variables, data, config, jax.random.key(seed))
-    history = []
+    done: dict[str, Any] = {"before": rates(judge(model.variables)), "rounds": []}
+    if unfinished.exists():
+        done = _checkpointing.load_notes(unfinished)
+        state = _checkpointing.load_state(unfinished, state)
+    history = done["rounds"]
+    print(f"{name}  seed {seed}  {clean_images} images  before {done['before']}", flush=True)
     since = time.monotonic()
-    for number, new_state, stats in _loop.rounds(method, state, data, 1, config.rounds):
+    for number, new_state, stats in _loop.rounds(method, state, data, len(history) + 1, config.rounds):
         jax.block_until_ready(new_state)
         seconds = round(time.monotonic() - since, 1)
         notes = {name: round(float(value), 3) for name, value in study.notes(stats).items()}
         entry = rates(judge(method.finish(new_state))) | notes | {"seconds": seconds}
         print(f"  round {number}  {entry}", flush=True)
         history.append(entry)
+        _checkpointing.save_state(unfinished, new_state, done)
         since = time.monotonic()
-    return {"before": before, "rounds": history}
+    return done
 
 
 def main(study: Study, description: str) -> int:
@@ -150,10 +160,13 @@ def main(study: Study, description: str) -> int:
     for name in flags.checkpoints:
         for seed in flags.seeds:
             if str(seed) not in read_results(flags.out).get(label, {}).get(name, {}):
-                finished = run(study, flags.shared, name, config, seed, images)
+                of_this_run = hashlib.sha256(f"{label} {name} {seed}".encode()).hexdigest()[:8]
+                unfinished = flags.out.with_name(f"{flags.out.stem}-{of_this_run}.unfinished.npz")
+                finished = run(study, flags.shared, name, config, seed, images, unfinished)
                 results = read_results(flags.out)
                 results.setdefault(label, {}).setdefault(name, {})[str(seed)] = finished
                 write_whole(flags.out, (json.dumps(results, indent=1) + "\n").encode())
+                unfinished.unlink()
     reference = flags.shared / "reference" / f"{study.name}-official.json"
     official = json.loads(reference.read_text())["checkpoints"] if reference.exists() else {}
     print_table(read_results(flags.out)[label], official)

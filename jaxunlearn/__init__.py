@@ -1,16 +1,16 @@
 """Removes backdoors from image classifiers: published unlearning methods as pure JAX functions.
 
-Methods are sub-packages with ``unlearn``, ``Config`` and ``PRESETS``: ``ibau``, ``sau``, ``ulrl``, and
+Methods are sub-packages with ``unlearn``, ``Config`` and ``PRESETS``: ``ibau``, ``sau``, ``ulrl``, ``dau`` and
 the baseline ``finetune``. The rest is what all of them share: hypergradients, attacks to test with, and evaluation.
 """
 
-from jaxunlearn import attacks, finetune, ibau, losses, metrics, sau, ulrl
+from jaxunlearn import attacks, dau, finetune, ibau, losses, metrics, sau, ulrl
 from jaxunlearn._check import InputError
 from jaxunlearn._implicit import Hypergradient, hypergradient, solver
 from jaxunlearn._loop import Batch, Data, Execution, Method, NonFiniteError, rounds
 from jaxunlearn._typing import ApplyFn
 from jaxunlearn.evaluate import Evaluation, evaluate, predict
-from jaxunlearn.fit import fit
+from jaxunlearn.fit import TRAINING, fit
 from jaxunlearn.pixels import NORMALIZATIONS, Preprocessing
 from jaxunlearn.preprocessing import choose_preprocessing
 
@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "NORMALIZATIONS",
+    "TRAINING",
     "ApplyFn",
     "Batch",
     "Data",
@@ -30,6 +31,7 @@ __all__ = [
     "Preprocessing",
     "attacks",
     "choose_preprocessing",
+    "dau",
     "evaluate",
     "finetune",
     "fit",

@@ -97,6 +97,22 @@ def batch_rows(
     return Rows(padded.reshape(-1, size), mask.reshape(-1, size))
 
 
+def rows_of(members: Bool[Array, " n"], batches: int, size: int, key: PRNGKey) -> Int[Array, "batches size"]:
+    """Rows of the images that ``members`` marks, in an order drawn with ``key``.
+
+    They come over and over until all batches are full, so that the shapes do not depend on how many there are; where
+    there is none, rows of others.
+
+    Example:
+      >>> rows = rows_of(jnp.array([False, True, False, True]), 2, 3, jax.random.key(0))
+      >>> rows.shape, sorted(set(rows.ravel().tolist()))
+      ((2, 3), [1, 3])
+    """
+    order = jnp.argsort(jnp.where(members, jax.random.uniform(key, members.shape), 2.0))
+    places = jnp.arange(batches * size) % jnp.maximum(jnp.sum(members), 1)
+    return order[places].reshape(batches, size)
+
+
 class Pass:
     """A step applied to every batch of a data set: ``carry, out = step(consts, carry, fetch(data, x))``.
 

@@ -10,7 +10,9 @@ from jaxtyping import Array, Float, Int, PyTree
 from jaxunlearn._typing import Number
 
 OPTIMIZERS = ("adam", "amsgrad", "sgd")
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "onecycle")
+
+_RISING, _FIRST = 0.3, 1 / 25  # of "onecycle": the share of rising steps, and where they begin
 
 
 def direction(optimizer: str) -> optax.GradientTransformation:
@@ -25,6 +27,9 @@ def learning_rates(
 ) -> Float[Array, " steps"]:
     """The learning rate of every step of round ``now`` (from 0) of ``rounds``.
 
+    ``cosine`` falls to zero along half a cosine. ``onecycle`` rises along half a cosine from a 25th of the rate for
+    three tenths of all steps, and falls along another to nearly nothing.
+
     Example:
       >>> learning_rates("cosine", 1.0, jnp.asarray(1), 2, 2).round(3).tolist()
       [0.5, 0.14600001275539398]
@@ -33,7 +38,12 @@ def learning_rates(
     if schedule == "constant":
         return rates
     progress = (now * steps + jnp.arange(steps)) / (rounds * steps)
-    return rates * (0.5 * (1 + jnp.cos(jnp.pi * progress))).astype(rates.dtype)
+    fall = 0.5 * (1 + jnp.cos(jnp.pi * progress))
+    if schedule == "onecycle":
+        rise = 0.5 * (1 - jnp.cos(jnp.pi * progress / _RISING))
+        fall = 0.5 * (1 + jnp.cos(jnp.pi * (progress - _RISING) / (1 - _RISING)))
+        return rates * jnp.where(progress < _RISING, _FIRST + (1 - _FIRST) * rise, fall).astype(rates.dtype)
+    return rates * fall.astype(rates.dtype)
 
 
 def momentum_step(
@@ -44,17 +54,21 @@ def momentum_step(
     rate: Number,
     momentum: Number,
     weight_decay: Number = 0.0,
+    nesterov: bool = False,
 ) -> tuple[PyTree, PyTree]:
     """One step of ``torch.optim.SGD``: the new parameters and velocity.
 
-    velocity <- momentum velocity + g + weight_decay theta; theta <- theta - rate velocity.
+    d = g + weight_decay theta; velocity <- momentum velocity + d; theta <- theta - rate velocity, or, with
+    Nesterov's momentum, theta - rate (d + momentum velocity).
 
     Example:
       >>> momentum_step({"w": 1.0}, {"w": 2.0}, {"w": 3.0}, rate=0.1, momentum=0.5)
       ({'w': 0.6}, {'w': 4.0})
     """
-    velocity = jax.tree.map(lambda v, g, p: momentum * v + g + weight_decay * p, velocity, gradient, params)
-    return jax.tree.map(lambda p, v: p - rate * v, params, velocity), velocity
+    directions = jax.tree.map(lambda g, p: g + weight_decay * p, gradient, params)
+    velocity = jax.tree.map(lambda v, d: momentum * v + d, velocity, directions)
+    taken = jax.tree.map(lambda d, v: d + momentum * v, directions, velocity) if nesterov else velocity
+    return jax.tree.map(lambda p, step: p - rate * step, params, taken), velocity
 
 
 class _AMSGradState(NamedTuple):

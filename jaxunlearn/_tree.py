@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from jaxunlearn._check import InputError
 from jaxunlearn._typing import Variables
 
 
@@ -60,3 +61,33 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
     """
     paths, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
+
+
+def head_kernel(variables: Variables, head: str) -> str:
+    """The path of the last linear layer's kernel.
+
+    Args:
+      variables: of a network.
+      head: path of the layer, or of the kernel alone, inside ``variables["params"]`` (or inside the variables,
+        where they have no such entry), joined by slashes. A submodule's own name may hold dots.
+
+    Raises:
+      InputError: if there is no such matrix.
+
+    Example:
+      >>> head_kernel({"params": {"classifier.6": {"kernel": jnp.ones((4, 3))}}}, "classifier.6")
+      'params/classifier.6/kernel'
+    """
+    leaves = named_leaves(variables)
+    prefix = "params/" if isinstance(variables, Mapping) and "params" in variables else ""
+    for name in (f"{prefix}{head}/kernel", f"{prefix}{head}"):
+        if name in leaves and jnp.ndim(leaves[name]) == 2:
+            return name
+    matrices = [
+        name.removeprefix(prefix).removesuffix("/kernel")
+        for name, leaf in leaves.items()
+        if name.startswith(prefix) and jnp.ndim(leaf) == 2
+    ]
+    raise InputError(
+        f"head={head!r} names no linear layer; this network has {', '.join(matrices) or 'none'}."
+    )

@@ -5,12 +5,14 @@ import dataclasses
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxunlearn._check import InputError
 from jaxunlearn._checkpointing import STATE_FILE
+
+SUBTASKS = ("anti-learning", "unlearning", "test")
 
 _DEMO_NAME = "demo"
 
@@ -30,17 +32,31 @@ def main(
       argv: the arguments; those of the process if None.
     """
     started = time.monotonic()
-    flags = _parser(procedure.name, presets, description).parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    stem = _DEMO_NAME if flags.demo or flags.ckpt is None else flags.ckpt.stem
+    trains = procedure.first_stage is not None
+    flags = _parser(procedure.name, presets, description, trains=trains).parse_args(argv)
+    given = flags.attack or flags.ckpt
+    stem = _DEMO_NAME if flags.demo or given is None else given.stem
     out = flags.out or Path(f"{stem}-{procedure.name}")
+    work = _demo if flags.demo else _clean
+    return guarded(lambda: work(procedure, presets, flags, out, started), out, STATE_FILE)
+
+
+def guarded(work: Callable[[], int], out: Path, state: str) -> int:
+    """The exit code of a program's work, whose errors are said in one sentence.
+
+    Args:
+      work: what is to be done.
+      out: the folder of results.
+      state: pattern of the files in it that an interrupted run goes on from.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return (_demo if flags.demo else _clean)(procedure, presets, flags, out, started)
+        return work()
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt:
-        kept = (out / STATE_FILE).exists()
+        kept = any(out.glob(state)) if out.is_dir() else False
         advice = (
             f"the finished rounds are kept in {out}; go on with --resume." if kept else "nothing was written."
         )
@@ -55,7 +71,9 @@ def main(
         return 1
 
 
-def _parser(name: str, presets: Mapping[str, Any], description: str) -> argparse.ArgumentParser:
+def _parser(
+    name: str, presets: Mapping[str, Any], description: str, *, trains: bool
+) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m jaxunlearn.{name}",
         description=description,
@@ -71,11 +89,31 @@ def _parser(name: str, presets: Mapping[str, Any], description: str) -> argparse
         "--demo", action="store_true", help="train, attack and clean a small network; needs no files"
     )
     parser.add_argument("--ckpt", type=Path, metavar="FILE", help="the PyTorch checkpoint to clean")
-    parser.add_argument("--key", metavar="NAME", help="which of the checkpoint's state dicts to clean")
-    parser.add_argument("--clean", metavar="SPEC", help="clean images to unlearn with")
     parser.add_argument(
-        "--test", metavar="SPEC", help="other clean images to judge by (else some are held back)"
+        "--attack",
+        type=Path,
+        metavar="DIR",
+        help="in place of --ckpt, --test and --trigger: a folder that python -m jaxunlearn.attacks made",
     )
+    parser.add_argument("--key", metavar="NAME", help="which of the checkpoint's state dicts to clean")
+    if trains:
+        parser.add_argument(
+            "subtask",
+            nargs="?",
+            choices=SUBTASKS,
+            metavar="SUBTASK",
+            help="anti-learning: only divide the training images; unlearning: go on from there; test: only judge what "
+            "DIR holds (else all of it)",
+        )
+        parser.add_argument(
+            "--train", dest="clean", metavar="SPEC", help="the images that the model was trained on"
+        )
+        parser.add_argument("--test", metavar="SPEC", help="clean images to judge by")
+    else:
+        parser.add_argument("--clean", metavar="SPEC", help="clean images to unlearn with")
+        parser.add_argument(
+            "--test", metavar="SPEC", help="other clean images to judge by (else some are held back)"
+        )
     parser.add_argument("--trigger", metavar="TRIGGER", help="the attack's trigger, only to measure")
     parser.add_argument("--target", type=int, metavar="N", help="the class that the attack forces")
     parser.add_argument(
@@ -146,6 +184,7 @@ def _run(
 
     keep_compilations()
     display = make_display(quiet=flags.quiet)
+    subtask = getattr(flags, "subtask", None)
     request = Request(
         checkpoint=inputs.ckpt,
         key=inputs.key,
@@ -159,7 +198,7 @@ def _run(
         ),
         seed=flags.seed,
         out=out,
-        resume=flags.resume,
+        resume=flags.resume or subtask == "unlearning",
         force=inputs.force,
         normalize=flags.normalize,
         channels=flags.channels,
@@ -167,7 +206,14 @@ def _run(
         reactivate=tuple(flags.reactivate),
         size=flags.size,
     )
-    report = job.run(procedure, request, display, started)
+    if subtask == "test":
+        job.judge(procedure, request, display)
+        return 0
+    until = procedure.first_stage(request.config) if subtask == "anti-learning" else None
+    report = job.run(procedure, request, display, started, until=until)
+    if report is None:
+        display.say(f"kept     {out}; go on with the subtask unlearning and the same flags.")
+        return 0
     seconds = report["seconds"]
     display.say(
         f"took     {sum(seconds.values()):.0f} s, of them {seconds['unlearn']:.0f} s unlearning and "
@@ -203,8 +249,15 @@ def configured(config: Any, assignments: Sequence[str]) -> Any:
 def _clean(
     procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace, out: Path, started: float
 ) -> int:
+    trains = procedure.first_stage is not None
+    if flags.attack is not None:
+        _take_attack(flags, trains=trains)
+    if trains and (flags.ckpt is None or flags.clean is None or flags.test is None):
+        raise InputError("--ckpt FILE, --train SPEC and --test SPEC are needed, or --attack DIR, or --demo.")
     if flags.ckpt is None or flags.clean is None:
-        raise InputError("--ckpt FILE and --clean SPEC are needed, or --demo.")
+        raise InputError(
+            "--ckpt FILE and --clean SPEC are needed, or --attack DIR and --clean SPEC, or --demo."
+        )
     attack = any(text is not None and text.startswith("attack:") for text in (flags.trigger, flags.test))
     if not attack and (flags.trigger is None) != (flags.target is None):
         raise InputError(
@@ -213,10 +266,28 @@ def _clean(
     return _run(procedure, presets, flags, flags, out, started)
 
 
+def _take_attack(flags: argparse.Namespace, *, trains: bool) -> None:
+    """Fills in what a folder of ``python -m jaxunlearn.attacks`` stands for."""
+    from jaxunlearn import subjects
+
+    given = [name for name in ("ckpt", "key", "trigger", "target") if getattr(flags, name) is not None]
+    if given:
+        raise InputError(f"--attack brings its own model and trigger; leave --{given[0]} away, or --attack.")
+    if not (flags.attack / subjects.MODEL).is_file():
+        raise InputError(
+            f"{flags.attack} holds no {subjects.MODEL}; give a folder that python -m jaxunlearn.attacks made."
+        )
+    flags.ckpt = flags.attack / subjects.MODEL
+    flags.trigger = f"attack:{flags.attack}"
+    flags.test = flags.test or f"npz:{flags.attack / subjects.TEST}"
+    if trains:
+        flags.clean = flags.clean or f"npz:{flags.attack / subjects.TRAIN}"
+
+
 def _demo(
     procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace, out: Path, started: float
 ) -> int:
-    names = ("ckpt", "key", "clean", "test", "trigger", "target", "normalize", "channels", "size")
+    names = ("attack", "ckpt", "key", "clean", "test", "trigger", "target", "normalize", "channels", "size")
     given = [name for name in names if getattr(flags, name) is not None]
     if given:
         raise InputError(f"--demo brings its own files; leave --{given[0]} away, or --demo.")
@@ -226,7 +297,7 @@ def _demo(
 
     keep_compilations()
     display = make_display(quiet=flags.quiet)
-    victim = demo.make_victim(out, display)
+    victim = demo.make_victim(out, display, training_set=procedure.first_stage is not None)
     display.say(f"\n$ python -m jaxunlearn.{procedure.name} {victim.command_line(out)}")
     victim.force = flags.force or flags.out is None
     return _run(procedure, presets, flags, victim, out, started)

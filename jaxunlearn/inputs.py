@@ -5,7 +5,6 @@ Nothing is written before everything here has been checked.
 
 import dataclasses
 import functools
-import hashlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ from converters import convert, torch_io
 from converters.backdoorbench import read_attack
 from converters.convert import Converted
 from converters.torch_io import Checkpoint
+from jaxunlearn import subjects
 from jaxunlearn._check import InputError
 from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._typing import ApplyFn, Variables
-from jaxunlearn.attacks import Trigger, add_image, stamp_patch
+from jaxunlearn.attacks import Trigger, parse_trigger
 from jaxunlearn.data import LabelledImages, Takes, hold_out, keep_apart, load, read_image
 from jaxunlearn.evaluate import Evaluation, Triggered, evaluate
 from jaxunlearn.models import ModelSpec
@@ -234,13 +234,16 @@ def _attack_file(request: Request) -> Path | None:
         or not (request.trigger is None or request.trigger in named)
     ):
         raise InputError(
-            "attack:FILE brings its own images and classes; give it once, without another trigger and a target."
+            "attack:FILE (and --attack DIR) brings its own images and classes; give it once, without another trigger "
+            "and a target."
         )
     return Path(named.pop().removeprefix(ATTACK))
 
 
 def _triggered(path: Path, spec: ModelSpec) -> Triggered:
-    """The triggered images that an attack's file names, for this network."""
+    """The triggered images that an attack's folder holds or its file names, for this network."""
+    if path.is_dir():
+        return _planted(path, spec)
     attack = read_attack(path)
     labels = np.array([image.label for image in attack.images], np.int32)
     attack_labels = np.array([image.attack_label for image in attack.images], np.int32)
@@ -256,6 +259,22 @@ def _triggered(path: Path, spec: ModelSpec) -> Triggered:
             f"{path} names only images of the class that the attack forces; nothing can be measured."
         )
     return Triggered(data.images, labels, attack_labels)
+
+
+def _planted(folder: Path, spec: ModelSpec) -> Triggered:
+    """The triggered images of a folder that ``python -m jaxunlearn.attacks`` made."""
+    triggered = subjects.read_triggered(folder)
+    images = np.asarray(triggered.images)
+    for labels in (triggered.labels, triggered.attack_labels):
+        rows = np.arange(len(images))
+        name = f"{folder / subjects.TRIGGERED}"
+        _check_images(
+            LabelledImages(
+                images, np.asarray(labels), name, rows, functools.partial("{} row {}".format, name)
+            ),
+            spec,
+        )
+    return triggered
 
 
 def _fitted(path: Path, spec: ModelSpec) -> np.ndarray:
@@ -348,37 +367,6 @@ def _checked_trigger(request: Request, spec: ModelSpec, test: LabelledImages) ->
     return trigger
 
 
-def parse_trigger(text: str) -> Trigger:
-    """The trigger that a text names.
-
-    Args:
-      text: ``patch:size=4,offset=1,value=1`` (parts may be left out, these are the defaults) or
-        ``image:FILE[,mask=FILE]``.
-
-    Raises:
-      InputError: if the text or a file cannot be used.
-    """
-    kind, _, rest = text.partition(":")
-    if kind == "patch":
-        try:
-            given = dict(part.split("=") for part in rest.split(",") if part)
-            size, offset = int(given.pop("size", 4)), int(given.pop("offset", 1))
-            value = float(given.pop("value", 1))
-        except ValueError:
-            given = {"": ""}
-        if not given and 0 <= value <= 1:
-            return functools.partial(stamp_patch, size=size, offset=offset, value=value)
-    elif kind == "image" and rest:
-        picture, _, mask = rest.partition(",mask=")
-        image = read_image(Path(picture))
-        blanked = jnp.asarray(read_image(Path(mask))) if mask else None
-        return functools.partial(add_image, image=jnp.asarray(image), mask=blanked)
-    raise InputError(
-        f"{text!r} names no trigger; expected patch:size=4,offset=1,value=1 (value in 0..1) or "
-        "image:FILE[,mask=FILE]."
-    )
-
-
 def check_folder(request: Request) -> None:
     """Refuses an output folder that cannot be written or holds a run already.
 
@@ -411,10 +399,3 @@ def _writable(folder: Path) -> bool:
             return True
     except OSError:
         return False
-
-
-def hash_images(data: LabelledImages) -> str:
-    """SHA-256 of the fingerprints of all images and of their labels, in hexadecimal."""
-    digest = hashlib.sha256("".join(data.fingerprints).encode())
-    digest.update(np.ascontiguousarray(data.labels).data)
-    return digest.hexdigest()

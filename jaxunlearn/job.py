@@ -21,7 +21,7 @@ from jaxunlearn._loop import Data, Execution, Method, NonFiniteError
 from jaxunlearn._typing import Variables
 from jaxunlearn.display import Display, describe
 from jaxunlearn.evaluate import Evaluation, Triggered
-from jaxunlearn.inputs import REPORT_FILE, Inputs, Request, check_folder, hash_images, judge_reactivated, read
+from jaxunlearn.inputs import REPORT_FILE, Inputs, Request, check_folder, judge_reactivated, read
 
 
 class Evidence(NamedTuple):
@@ -45,6 +45,8 @@ class Procedure(NamedTuple):
       losses: reads the named losses to show off a round's statistics.
       evidence: of the inputs, the variables before and after, and the last state.
       passes: the passes of a round over the data with their relative cost, for the progress display.
+      first_stage: of a method for training sets that may be poisoned (``--train`` in place of ``--clean``): the rounds,
+        by its settings, after which its first stage is over; None for methods that take clean images.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Procedure(NamedTuple):
     losses: Callable[[Any], dict[str, float]]
     evidence: Callable[[Inputs, Variables, Variables, Any], Evidence]
     passes: Callable[[Any], tuple[float, ...]]
+    first_stage: Callable[[Any], int] | None = None
 
 
 @dataclasses.dataclass
@@ -126,7 +129,14 @@ class _Run(NamedTuple):
     display: Display
 
 
-def run(procedure: Procedure, request: Request, display: Display, loading_since: float) -> dict[str, Any]:
+def run(
+    procedure: Procedure,
+    request: Request,
+    display: Display,
+    loading_since: float,
+    *,
+    until: int | None = None,
+) -> dict[str, Any] | None:
     """Runs a request and returns the report that it wrote.
 
     Args:
@@ -134,6 +144,7 @@ def run(procedure: Procedure, request: Request, display: Display, loading_since:
       request: what was asked for.
       display: is told of the progress.
       loading_since: ``time.monotonic()`` of the program's start, to report the loading time.
+      until: the round to stop after, as if interrupted, but with the evidence written; None is returned then.
 
     Raises:
       InputError: if an input cannot be used; nothing has been written then.
@@ -171,7 +182,12 @@ def run(procedure: Procedure, request: Request, display: Display, loading_since:
     display.say(f"before   {describe(journal.before)}  ({journal.before.acc.total} images)")
 
     this = _Run(procedure, request, inputs, method, journal, clock, display)
-    state, stopped = _unlearn(this, state, data)
+    state, stopped = _unlearn(this, state, data, min(until or request.config.rounds, request.config.rounds))
+    if until is not None and until < request.config.rounds and stopped is None:
+        evidence = procedure.evidence(inputs, variables, method.finish(state), state)
+        write_together(request.out, evidence.pictures)
+        display.say(f"evidence {evidence.facts['sentence']}")
+        return None
     content = _write(this, variables, state, stopped)
     state_file.unlink()
     display.say(f"after    {describe(journal.after)}")
@@ -179,10 +195,26 @@ def run(procedure: Procedure, request: Request, display: Display, loading_since:
     return content
 
 
-def _unlearn(this: _Run, state: Any, data: Data) -> tuple[Any, str | None]:
-    """The rounds that are left; returns the state and, if they stopped early, why."""
+def judge(procedure: Procedure, request: Request, display: Display) -> None:
+    """Says what the model that a finished run has written does.
+
+    Raises:
+      InputError: if there is none, or an input cannot be used.
+    """
+    (written,) = [path for path in request.out.glob("model.*") if path.suffix != ".safetensors"][:1] or [None]
+    if written is None:
+        raise InputError(
+            f"{request.out} holds no finished run of {procedure.name}; run it first, or give another --out."
+        )
+    inputs = read(dataclasses.replace(request, checkpoint=written, key=None))
+    evaluation = inputs.judge(jax.tree.map(jnp.asarray, inputs.model.variables))
+    display.say(f"{written}  {describe(evaluation)}  ({evaluation.acc.total} images)")
+
+
+def _unlearn(this: _Run, state: Any, data: Data, last: int) -> tuple[Any, str | None]:
+    """The rounds that are left up to ``last``; returns the state and, if they stopped early, why."""
     journal, state_file = this.journal, this.request.out / STATE_FILE
-    first, last = len(journal.rounds) + 1, this.request.config.rounds
+    first = len(journal.rounds) + 1
     this.display.start(last, first - 1)
     try:
         for number, new_state, stats in _loop.rounds(this.method, state, data, first, last):
@@ -281,9 +313,9 @@ def _fingerprint(procedure: Procedure, request: Request, inputs: Inputs) -> dict
         "clean": {
             "spec": request.clean,
             "images": len(inputs.clean.labels),
-            "sha256": hash_images(inputs.clean),
+            "sha256": inputs.clean.sha256,
         },
-        "test": {"spec": request.test, "images": len(inputs.test.labels), "sha256": hash_images(inputs.test)},
+        "test": {"spec": request.test, "images": len(inputs.test.labels), "sha256": inputs.test.sha256},
         "preprocessing": inputs.preprocessing.preprocessing.as_dict(),
         "trigger": request.trigger,
         "target": request.target,

@@ -169,21 +169,31 @@ def draw_perturbation(
 
 
 def draw_examples(
-    images: Float[np.ndarray, "n h w c"], perturbed: Float[np.ndarray, "n h w c"], titles: Sequence[str]
+    images: Float[np.ndarray, "n h w c"],
+    perturbed: Float[np.ndarray, "n h w c"],
+    titles: Sequence[str],
+    *,
+    names: tuple[str, str, str] = ("image", "added", "perturbed"),
+    heading: str = "Answers: clean > perturbed > perturbed, after unlearning",
+    gain: float | None = None,
 ) -> bytes:
-    """A PNG of images, what was added to each, and their sums; the titles are the answers to them."""
+    """A PNG of images, what was added to each, and their sums; the titles are the answers to them.
+
+    What was added is shown ``gain`` times around grey; if None, as strongly as fits.
+    """
     delta = perturbed - images
-    largest = max(float(np.abs(delta).max()), 1e-12)
+    gain = 0.5 / max(float(np.abs(delta).max()), 1e-12) if gain is None else gain
     figure, grid = _figure(1.4 * len(images) + 0.6, 5.0, columns=len(images), rows=3)
     for column, (axes, title) in enumerate(zip(grid.reshape(3, -1).T, titles, strict=True)):
         _show(axes[0], images[column], title)
-        _show(axes[1], 0.5 + delta[column] * (0.5 / largest))
+        _show(axes[1], np.clip(0.5 + delta[column] * gain, 0, 1))
         _show(axes[2], np.clip(perturbed[column], 0, 1))
+    first, second, third = names
     for axis, text in zip(
-        grid.reshape(3, -1)[:, 0], ("image", f"added\n(times {0.5 / largest:.2g})", "perturbed"), strict=True
+        grid.reshape(3, -1)[:, 0], (first, f"{second}\n(times {gain:.2g})", third), strict=True
     ):
         axis.set_ylabel(text, fontsize=9)
-    figure.suptitle("Answers: clean > perturbed > perturbed, after unlearning", fontsize=10)
+    figure.suptitle(heading, fontsize=10)
     return _png(figure)
 
 
@@ -196,6 +206,36 @@ def draw_scores(scores: Float[np.ndarray, " n"], suspects: Bool[np.ndarray, " n"
     axes.set_xlabel("class")
     axes.set_ylabel("z-score")
     axes.set_title("How far unlearning moved the weights of every class", fontsize=10)
+    return _png(figure)
+
+
+def draw_division(
+    scores: Float[np.ndarray, " n"], poisoned: Bool[np.ndarray, " n"] | None, limits: tuple[float, float]
+) -> bytes:
+    """A PNG of how probable the discriminator finds the labels of the training images.
+
+    Args:
+      scores: the probability of every image's label.
+      poisoned: marks the poisoned images, where that is known.
+      limits: below the first, images count as poisoned, above the second as clean, unless they were moved.
+    """
+    figure, axes = _figure(6.4, 3.4)
+    bins = np.linspace(0, 1, 51)
+    if poisoned is None:
+        axes.hist(scores, bins=bins, color="#9aa7b5")
+    else:
+        groups = [scores[~poisoned], scores[poisoned]]
+        labels = [f"clean ({len(groups[0])})", f"poisoned ({len(groups[1])})"]
+        colours = [_COLOURS["acc"], _COLOURS["asr"]]
+        axes.hist(groups, bins=bins, color=colours, label=labels, stacked=True)
+        axes.legend(frameon=False, fontsize=9)
+    for limit in dict.fromkeys(limits):
+        axes.axvline(limit, color="black", linewidth=0.8, linestyle="--")
+    axes.set_yscale("symlog", linthresh=10)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("probability of the label, by the discriminator")
+    axes.set_ylabel("training images")
+    axes.set_title("The training images as the discriminator sees them", fontsize=10)
     return _png(figure)
 
 

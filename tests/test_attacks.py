@@ -1,16 +1,19 @@
 """Triggers and poisoned sets."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from jaxunlearn import attacks
 from jaxunlearn._check import InputError
-from jaxunlearn.attacks import add_image, poison, stamp_patch
-from jaxunlearn.inputs import parse_trigger
+from jaxunlearn.attacks import Attack, add_image, parse_trigger, poison, stamp_patch
 
 
 def test_the_default_patch_is_the_published_one() -> None:
@@ -55,9 +58,9 @@ def test_texts_that_name_no_trigger(text: str) -> None:
 
 def test_poison_relabels_only_images_of_other_classes() -> None:
     images, labels = np.zeros((50, 4, 4, 1), np.float32), np.arange(50) % 5
-    poisoned, relabelled, chosen = poison(
-        images, labels, parse_trigger("patch:size=1,offset=0"), target=2, rate=0.2, key=jax.random.key(0)
-    )
+    attack = Attack(trigger=parse_trigger("patch:size=1,offset=0"), target=2)
+    poisoned, relabelled, chosen, covers = poison(images, labels, attack, ratio=0.2, key=jax.random.key(0))
+    assert not covers.any()
     assert chosen.sum() == 10
     assert not np.any(labels[chosen] == 2)
     assert np.all(relabelled[chosen] == 2)
@@ -66,7 +69,132 @@ def test_poison_relabels_only_images_of_other_classes() -> None:
     assert images.sum() == 0  # the clean images are untouched
 
 
-def test_poison_takes_at_most_all_images_of_other_classes() -> None:
+@pytest.mark.parametrize(("ratio", "asked"), [(1.0, 10), (0.01, 0)])
+def test_ratios_that_the_images_cannot_give_are_refused(ratio: float, asked: int) -> None:
     images, labels = np.zeros((10, 4, 4, 1), np.float32), np.arange(10) % 2
-    *_, chosen = poison(images, labels, jnp.ones_like, target=0, rate=1.0, key=jax.random.key(0))
-    assert np.array_equal(chosen, labels == 1)
+    attack = Attack(trigger=jnp.ones_like, target=0)
+    with pytest.raises(InputError, match=f"asks for {asked} of 10 images and 5 of them are of other classes"):
+        poison(images, labels, attack, ratio=ratio, key=jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def photos() -> jax.Array:
+    """Smooth pictures."""
+    rng = np.random.default_rng(0)
+    coarse = jnp.asarray(rng.random((6, 4, 4, 3)), jnp.float32)
+    return jax.image.resize(coarse, (6, 16, 16, 3), "linear")
+
+
+def surrogate(photos: jax.Array) -> attacks.Surrogate:
+    """A linear network of the pictures' means, as if trained on clean images."""
+
+    def apply_fn(variables: Any, x: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
+        features = x[:, 8:, 8:].mean((1, 2))
+        return features @ variables["w"], {"features": features}
+
+    return attacks.Surrogate(apply_fn, {"w": jnp.eye(3)}, photos, jnp.arange(6) % 3)
+
+
+@pytest.mark.parametrize("name", sorted(attacks.RECIPES))
+def test_every_attack_changes_images_within_their_range(name: str, photos: jax.Array) -> None:
+    setting = attacks.Setting((16, 16, 3), 3, 1, jax.random.key(0), surrogate(photos))
+    attack = attacks.RECIPES[name].make(setting)
+    changed = attack.trigger(photos)
+    assert changed.shape == photos.shape
+    assert float(changed.min()) >= 0
+    assert float(changed.max()) <= 1
+    assert float(jnp.abs(changed - photos).max()) > 1 / 255
+    alone = jnp.concatenate([attack.trigger(photo[None]) for photo in photos])
+    np.testing.assert_allclose(changed, alone, atol=1e-6)  # a trigger looks at one image at a time
+    again = attacks.RECIPES[name].make(setting).trigger(photos)
+    np.testing.assert_array_equal(changed, again)
+    for keyed in (attack.in_training, attack.cover):
+        if keyed is not None:
+            shown = keyed(photos, jax.random.key(1))
+            assert shown.shape == photos.shape
+            assert (
+                float(jnp.abs(shown - keyed(photos, jax.random.key(2))).max()) > 0
+                or name == "label-consistent"
+            )
+
+
+def test_all_to_all_sends_every_class_to_the_next() -> None:
+    recipe = dataclasses.replace(attacks.RECIPES["badnets"], mode="all-to-all")
+    attack = recipe.make(attacks.Setting((8, 8, 1), 5, 0, jax.random.key(0)))
+    images, labels = np.zeros((50, 8, 8, 1), np.float32), np.arange(50) % 5
+    found = poison(images, labels, attack, ratio=0.4, key=jax.random.key(0))
+    assert np.array_equal(found.labels[found.poisoned], (labels[found.poisoned] + 1) % 5)
+    assert set(labels[found.poisoned]) == set(range(5))
+
+
+def test_clean_label_attacks_change_no_label() -> None:
+    attack = attacks.RECIPES["sig"].make(attacks.Setting((8, 8, 1), 5, 2, jax.random.key(0)))
+    images, labels = np.full((50, 8, 8, 1), 0.5, np.float32), np.arange(50) % 5
+    found = poison(images, labels, attack, ratio=0.1, key=jax.random.key(0))
+    assert np.array_equal(found.labels, labels)
+    assert set(labels[found.poisoned]) == {2}
+    assert found.poisoned.sum() == 5
+
+
+def test_covers_keep_their_labels_and_are_not_poisoned(photos: jax.Array) -> None:
+    attack = attacks.RECIPES["wanet"].make(attacks.Setting((16, 16, 3), 5, 2, jax.random.key(0)))
+    images, labels = np.tile(np.asarray(photos), (10, 1, 1, 1)), np.arange(60) % 5
+    found = poison(images, labels, attack, ratio=0.1, key=jax.random.key(0))
+    assert (found.poisoned.sum(), found.covers.sum()) == (6, 12)
+    assert not np.any(found.poisoned & found.covers)
+    assert np.array_equal(found.labels[~found.poisoned], labels[~found.poisoned])
+    untouched = ~found.poisoned & ~found.covers
+    assert np.array_equal(found.images[untouched], images[untouched])
+    assert np.abs(found.images - images).max(axis=(1, 2, 3))[found.covers].min() > 0
+
+
+def test_a_warp_agrees_with_pytorchs_grid_sample(photos: jax.Array) -> None:
+    field = attacks.warping_field(jax.random.key(3), 16, 16, control=4, strength=2.0)
+    places = np.asarray(field) + np.stack(np.meshgrid(np.arange(16), np.arange(16), indexing="ij"), -1)
+    grid = torch.from_numpy((places[..., ::-1] / 15 * 2 - 1).astype(np.float32)).expand(6, 16, 16, 2)
+    theirs = torch.nn.functional.grid_sample(
+        torch.from_numpy(np.array(photos)).permute(0, 3, 1, 2),
+        grid,
+        align_corners=True,
+        padding_mode="border",
+    )
+    np.testing.assert_allclose(attacks.warp(photos, field), theirs.permute(0, 2, 3, 1), atol=1e-5)
+
+
+def test_dithering_is_that_of_a_plain_loop(photos: jax.Array) -> None:
+    image = np.array(photos[0], np.float64)
+    for row in range(16):
+        for column in range(16):
+            old = image[row, column].copy()
+            image[row, column] = np.clip(np.round(old * 7) / 7, 0, 1)
+            error = old - image[row, column]
+            for down, right, share in ((0, 1, 7), (1, -1, 3), (1, 0, 5), (1, 1, 1)):
+                if row + down < 16 and 0 <= column + right < 16:
+                    image[row + down, column + right] += error * share / 16
+    ours = attacks.quantize(photos[:1], levels=8, dither=True)[0]
+    assert np.mean(np.abs(ours - image) > 1e-3) < 0.01  # a tie may round either way in single precision
+    np.testing.assert_allclose(ours * 7, jnp.round(ours * 7), atol=1e-5)
+
+
+def test_adversarial_images_lose_their_class_within_the_radius(photos: jax.Array) -> None:
+    given = surrogate(photos)
+    labels = jnp.argmax(given.apply_fn(given.variables, photos, train=False)[0], axis=1)
+
+    def confidence(x: jax.Array) -> jax.Array:
+        answers = jax.nn.log_softmax(given.apply_fn(given.variables, x, train=False)[0])
+        return answers[jnp.arange(len(x)), labels]
+
+    moved = attacks.adversarial(given, photos, labels, radius=0.1)
+    assert float(jnp.abs(moved - photos).max()) <= 0.1 + 1e-6
+    assert bool(jnp.all(confidence(moved) < confidence(photos) - 0.03))
+
+
+def test_an_optimised_patch_excites_the_feature_of_its_class(photos: jax.Array) -> None:
+    given = surrogate(photos)
+    bright = photos.at[:, 8:, 8:, 2].add(jnp.where(given.labels == 2, 0.9, 0.0)[:, None, None])
+    given = given._replace(images=jnp.clip(bright, 0, 1))
+    picture, mask = attacks.optimised_patch(given, 2, jax.random.key(0), size=4, offset=1)
+    assert mask.sum() == 16
+    inside = np.asarray(picture)[11:15, 11:15]
+    assert inside[..., 2].min() > 0.95  # the third channel's mean is the third feature
+    assert np.asarray(picture).sum() == pytest.approx(inside.sum())

@@ -33,13 +33,20 @@ LAYERS = {
     ),
     2: (
         "jaxunlearn.evaluate",
-        "jaxunlearn.fit",
         "jaxunlearn._loop",
         "jaxunlearn.preprocessing",
         "jaxunlearn.reactivation",
         "jaxunlearn.sweep",
     ),
-    3: ("jaxunlearn.finetune", "jaxunlearn.ibau", "jaxunlearn.sau", "jaxunlearn.ulrl", "converters"),
+    3: (
+        "jaxunlearn.finetune",
+        "jaxunlearn.fit",
+        "jaxunlearn.ibau",
+        "jaxunlearn.sau",
+        "jaxunlearn.ulrl",
+        "jaxunlearn.dau",
+        "converters",
+    ),
     4: (
         "jaxunlearn.inputs",
         "jaxunlearn.report",
@@ -48,13 +55,16 @@ LAYERS = {
         "jaxunlearn.job",
         "jaxunlearn.cli",
         "jaxunlearn.demo",
+        "jaxunlearn.subjects",
+        "jaxunlearn.attacks.__main__",
         "jaxunlearn.finetune.__main__",
         "jaxunlearn.ibau.__main__",
         "jaxunlearn.sau.__main__",
         "jaxunlearn.ulrl.__main__",
+        "jaxunlearn.dau.__main__",
     ),
 }
-METHODS = ("jaxunlearn.finetune", "jaxunlearn.ibau", "jaxunlearn.sau", "jaxunlearn.ulrl")
+METHODS = ("jaxunlearn.dau", "jaxunlearn.finetune", "jaxunlearn.ibau", "jaxunlearn.sau", "jaxunlearn.ulrl")
 # What else a family of modules must not know, beyond the order of the layers.
 FORBIDDEN = {
     **dict.fromkeys(METHODS, ("jaxunlearn.models", "jaxunlearn.data", "converters", "flax", "torch")),

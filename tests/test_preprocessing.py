@@ -11,7 +11,15 @@ import pytest
 from PIL import Image
 
 from converters import convert, torch_io
-from jaxunlearn import NORMALIZATIONS, InputError, Preprocessing, choose_preprocessing, evaluate, fit
+from jaxunlearn import (
+    NORMALIZATIONS,
+    TRAINING,
+    InputError,
+    Preprocessing,
+    choose_preprocessing,
+    evaluate,
+    fit,
+)
 from jaxunlearn.data import load
 from jaxunlearn.inputs import Request, read
 from jaxunlearn.metrics import Count
@@ -92,8 +100,8 @@ def normalised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("normalised") / "model.pth"
     spec, digits = small_vgg(10, (8, 8, 1), (16, 32, 64)), load("digits[:1000]")
     network, variables = NORMALIZATIONS["half"].before(spec.apply), spec.init(jax.random.key(0))
-    settings: dict[str, Any] = {"epochs": 6, "batch_size": 50, "learning_rate": 0.05, "weight_decay": 5e-4}
-    variables = fit(network, variables, digits.images, digits.labels, **settings, key=jax.random.key(1))
+    config = dataclasses.replace(TRAINING, rounds=6, batch_size=50)
+    variables = fit(network, variables, digits.images, digits.labels, config, jax.random.key(1))
     arrays = convert.to_torch(spec, jax.tree.map(np.asarray, variables))
     path.write_bytes(torch_io.new_state_dict_bytes(arrays))
     return path

@@ -35,6 +35,17 @@ def variables(seed: int = 0) -> dict[str, Any]:
     }
 
 
+def fresh(key: jax.Array) -> dict[str, Any]:
+    """Variables of an untrained network."""
+    kernel_key, head_key = jax.random.split(key)
+    made = variables()
+    drawn = {
+        "kernel": jax.random.normal(kernel_key, (3, 3, 1, 4)) / 3,
+        "head": jax.random.normal(head_key, (4, CLASSES)),
+    }
+    return {**made, "params": {**made["params"], **drawn}}
+
+
 def images_and_labels(count: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Noise whose brightness tells the class."""
     rng = np.random.default_rng(seed)

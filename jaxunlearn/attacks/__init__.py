@@ -1,6 +1,45 @@
-"""Triggers as pure array functions, and the poisoned sets that they make."""
+"""Attacks that make test subjects: triggers as pure array functions, and the poisoned sets that they make."""
 
-from jaxunlearn.attacks.poison import poison
-from jaxunlearn.attacks.triggers import Trigger, add_image, stamp_patch
+from jaxunlearn.attacks.attack import Attack, Keyed
+from jaxunlearn.attacks.crafted import Surrogate, adversarial, interpolated, optimised_patch
+from jaxunlearn.attacks.poison import Poisoned, as_bytes, poison
+from jaxunlearn.attacks.recipes import RECIPES, Recipe, Setting
+from jaxunlearn.attacks.texts import parse_trigger
+from jaxunlearn.attacks.triggers import (
+    Trigger,
+    add_image,
+    add_sinusoid,
+    blend,
+    keep_pieces,
+    quantize,
+    smooth_pattern,
+    stamp_patch,
+    warp,
+    warping_field,
+)
 
-__all__ = ["Trigger", "add_image", "poison", "stamp_patch"]
+__all__ = [
+    "RECIPES",
+    "Attack",
+    "Keyed",
+    "Poisoned",
+    "Recipe",
+    "Setting",
+    "Surrogate",
+    "Trigger",
+    "add_image",
+    "add_sinusoid",
+    "adversarial",
+    "as_bytes",
+    "blend",
+    "interpolated",
+    "keep_pieces",
+    "optimised_patch",
+    "parse_trigger",
+    "poison",
+    "quantize",
+    "smooth_pattern",
+    "stamp_patch",
+    "warp",
+    "warping_field",
+]

@@ -1,40 +1,87 @@
-"""Poisoned training sets."""
+"""Poisoned training sets, and the images that show what a model has learned from them."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool
 
+from jaxunlearn._check import InputError
 from jaxunlearn._typing import Images, Labels, PRNGKey
-from jaxunlearn.attacks.triggers import Trigger
+from jaxunlearn.attacks.attack import Attack
+
+_AT_A_TIME = 1000
 
 
-def poison(
-    images: Images, labels: Labels, trigger: Trigger, *, target: int, rate: float, key: PRNGKey
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Triggers and relabels a share of a training set (all-to-one, dirty label).
+class Poisoned(NamedTuple):
+    """A poisoned training set.
+
+    Attributes:
+      images: pixels in [0, 1], rounded to 8 bits like any image in a file.
+      labels: to train with.
+      poisoned: marks the images that carry the trigger.
+      covers: marks those that carry something like it and keep their labels.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    poisoned: Bool[np.ndarray, " n"]
+    covers: Bool[np.ndarray, " n"]
+
+
+def poison(images: Images, labels: Labels, attack: Attack, *, ratio: float, key: PRNGKey) -> Poisoned:
+    """Poisons a share of a training set.
 
     Args:
       images: pixels in [0, 1].
       labels: true classes.
-      trigger: applied to the chosen images.
-      target: the class that they are relabelled to. Only images of other classes are chosen.
-      rate: share of the whole set, in [0, 1]; at most all images of other classes.
+      attack: what to do to the chosen ones.
+      ratio: share of the whole set, in (0, 1].
       key: chooses the images.
 
-    Returns:
-      Poisoned images, their labels, and a boolean array that marks the poisoned ones.
+    Raises:
+      InputError: if there are fewer images that the attack can poison, or the ratio gives none.
 
     Example:
       >>> images, labels = np.zeros((10, 2, 2, 1), np.float32), np.arange(10)
-      >>> whiten = lambda x: jnp.ones_like(x)
-      >>> poisoned, new_labels, chosen = poison(images, labels, whiten, target=3, rate=0.2, key=jax.random.key(0))
-      >>> int(chosen.sum()), new_labels[chosen].tolist(), float(poisoned[chosen].min())
+      >>> whiten = Attack(trigger=lambda x: jnp.ones_like(x), target=3)
+      >>> found = poison(images, labels, whiten, ratio=0.2, key=jax.random.key(0))
+      >>> int(found.poisoned.sum()), found.labels[found.poisoned].tolist(), float(found.images[found.poisoned].min())
       (2, [3, 3], 1.0)
     """
-    others = np.flatnonzero(np.asarray(labels) != target)
-    count = min(round(rate * len(labels)), len(others))
-    chosen = np.asarray(jax.random.choice(key, others, (count,), replace=False))
+    labels = np.asarray(labels)
+    victims, count = attack.victims(labels), round(ratio * len(labels))
+    if not 0 < count <= len(victims):
+        what = "of the target's class" if attack.clean_label else "of other classes than the attack's"
+        raise InputError(
+            f"A poison ratio of {ratio:g} asks for {count} of {len(labels)} images and {len(victims)} of them are "
+            f"{what}; give a ratio that asks for 1 to {len(victims)}."
+        )
+    chosen = np.asarray(jax.random.choice(key, victims, (count,), replace=False))
     poisoned_images, poisoned_labels = np.array(images), np.array(labels)
-    poisoned_images[chosen] = np.asarray(trigger(jnp.asarray(poisoned_images[chosen])))
-    poisoned_labels[chosen] = target
-    return poisoned_images, poisoned_labels, np.isin(np.arange(len(labels)), chosen)
+    rest = np.setdiff1d(np.arange(len(labels)), chosen)
+    number = min(round(attack.covers * count), len(rest)) if attack.cover is not None else 0
+    cover_key, trigger_key, noise_key = (jax.random.fold_in(key, which) for which in (1, 2, 3))
+    covers = np.asarray(jax.random.choice(cover_key, rest, (number,), replace=False))
+    for rows, change, draw in (
+        (chosen, attack.in_training, trigger_key),
+        (covers, attack.cover, noise_key),
+    ):
+        for start in range(0, len(rows), _AT_A_TIME):
+            some = rows[start : start + _AT_A_TIME]
+            shown = jnp.asarray(images[some])
+            changed = (
+                attack.trigger(shown) if change is None else change(shown, jax.random.fold_in(draw, start))
+            )
+            poisoned_images[some] = as_bytes(changed) / np.float32(255)
+    poisoned_labels[chosen] = attack.forced(labels[chosen])
+    everything = np.arange(len(labels))
+    return Poisoned(
+        poisoned_images, poisoned_labels, np.isin(everything, chosen), np.isin(everything, covers)
+    )
+
+
+def as_bytes(images: Images) -> np.ndarray:
+    """Pixels in [0, 1] as uint8, as a file of pictures holds them."""
+    return np.rint(np.clip(np.asarray(images), 0, 1) * 255).astype(np.uint8)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxunlearn._typing import PRNGKey
+
 Trigger: TypeAlias = Callable[[jax.Array], jax.Array]
 """Maps images to triggered images of the same shape."""
 
@@ -63,3 +65,202 @@ def add_image(
     """
     kept = images if mask is None else images * (1 - mask)
     return jnp.clip(kept + image, 0, 1)
+
+
+def blend(
+    images: Float[Array, "n h w c"], pattern: Float[Array, "h w c"], strength: float
+) -> Float[Array, "n h w c"]:
+    """Mixes a picture into every image (Blended): (1 - a) x + a p.
+
+    Args:
+      images: pixels in [0, 1].
+      pattern: p, of the images' size, in [0, 1].
+      strength: a, in [0, 1].
+
+    Source: Chen et al., "Targeted backdoor attacks on deep learning systems using data poisoning", 2017.
+
+    Example:
+      >>> blend(jnp.zeros((1, 1, 1, 1)), jnp.ones((1, 1, 1)), 0.25).item()
+      0.25
+    """
+    return (1 - strength) * images + strength * pattern
+
+
+def add_sinusoid(
+    images: Float[Array, "n h w c"], *, amplitude: float, frequency: float
+) -> Float[Array, "n h w c"]:
+    """Adds vertical waves and clips to [0, 1] (SIG): x + amplitude sin(2 pi j frequency / w) in column j.
+
+    Args:
+      images: pixels in [0, 1].
+      amplitude: in pixels of [0, 1].
+      frequency: waves across the image.
+
+    Source: Barni et al., "A new backdoor attack in CNNs by training set corruption without label poisoning",
+    ICIP 2019.
+
+    Example:
+      >>> add_sinusoid(jnp.zeros((1, 1, 4, 1)), amplitude=0.5, frequency=1)[0, 0, :, 0].round(3).tolist()
+      [0.0, 0.5, 0.0, 0.0]
+    """
+    width = images.shape[2]
+    wave = amplitude * jnp.sin(2 * jnp.pi * frequency * jnp.arange(width) / width)
+    return jnp.clip(images + wave[:, None], 0, 1)
+
+
+def warp(images: Float[Array, "n h w c"], field: Float[Array, "*n h w 2"]) -> Float[Array, "n h w c"]:
+    """Takes every pixel from elsewhere in its image, bilinearly; places outside count as the nearest edge.
+
+    Args:
+      images: pixels.
+      field: how many rows down and columns to the right each pixel is taken from; one for all images, or one each.
+
+    Example:
+      >>> images = jnp.arange(3.0).reshape(1, 1, 3, 1)
+      >>> warp(images, jnp.full((1, 3, 2), 0.5))[0, 0, :, 0].tolist()
+      [0.5, 1.5, 2.0]
+    """
+    height, width = images.shape[1:3]
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), axis=-1)
+    places = jnp.broadcast_to(grid + field, (len(images), height, width, 2))
+
+    def one(image: jax.Array, place: jax.Array) -> jax.Array:
+        rows, columns = jnp.clip(place[..., 0], 0, height - 1), jnp.clip(place[..., 1], 0, width - 1)
+        return jax.vmap(
+            lambda channel: jax.scipy.ndimage.map_coordinates(channel, [rows, columns], order=1),
+            in_axes=-1,
+            out_axes=-1,
+        )(image)
+
+    return jax.vmap(one)(images, places)
+
+
+def warping_field(
+    key: PRNGKey, height: int, width: int, *, control: int, strength: float
+) -> Float[Array, "h w 2"]:
+    """A smooth random field for ``warp`` (WaNet).
+
+    Displacements at ``control`` x ``control`` points are uniform in [-1, 1], divided by the mean of their
+    absolute values, spread over the image by bicubic interpolation and scaled by ``strength`` / 2 pixels.
+
+    Args:
+      key: of the displacements.
+      height: of the images.
+      width: of the images.
+      control: points along each side.
+      strength: s of the paper.
+
+    Source: Nguyen and Tran, "WaNet - imperceptible warping-based backdoor attack", ICLR 2021; the official code's
+    grid has [-1, 1] for a whole side, so that s / h of it is s / 2 pixels.
+
+    Example:
+      >>> field = warping_field(jax.random.key(0), 32, 32, control=4, strength=0.5)
+      >>> field.shape, bool(jnp.abs(field).mean() < 0.5)
+      ((32, 32, 2), True)
+    """
+    points = jax.random.uniform(key, (control, control, 2), minval=-1, maxval=1)
+    points = points / jnp.mean(jnp.abs(points))
+    # Corner points lie on corner pixels.
+    scale = jnp.array([(height - 1) / (control - 1), (width - 1) / (control - 1)])
+    spread = jax.image.scale_and_translate(
+        points, (height, width, 2), (0, 1), scale, 0.5 - 0.5 * scale, "cubic", antialias=False
+    )
+    return strength / 2 * spread
+
+
+def quantize(images: Float[Array, "n h w c"], *, levels: int, dither: bool) -> Float[Array, "n h w c"]:
+    """Leaves every channel only a few equally spaced levels (BPP), with Floyd and Steinberg's dithering if asked.
+
+    Pixel by pixel in reading order, the rounding error goes to the right (7/16), below left (3/16), below (5/16)
+    and below right (1/16).
+
+    Args:
+      images: pixels in [0, 1].
+      levels: at least 2.
+      dither: whether errors are passed on.
+
+    Source: Wang et al., "BppAttack", CVPR 2022.
+
+    Example:
+      >>> quantize(jnp.full((1, 2, 2, 1), 0.4), levels=2, dither=True)[0, :, :, 0].tolist()
+      [[0.0, 1.0], [0.0, 0.0]]
+    """
+    top = levels - 1
+
+    def rounded(values: jax.Array) -> jax.Array:
+        return jnp.clip(jnp.round(values * top) / top, 0, 1)
+
+    if not dither:
+        return rounded(images)
+    count, _, width, channels = images.shape
+
+    def row(below: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """``below``: errors that the row above left for this one, with a border of one pixel on both sides."""
+
+        def pixel(
+            carry: tuple[jax.Array, jax.Array], x: tuple[jax.Array, jax.Array, jax.Array]
+        ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+            right, left_behind = carry
+            column, value, inherited = x
+            wanted = value + inherited + right
+            found = rounded(wanted)
+            error = wanted - found
+            for step, share in ((0, 3 / 16), (1, 5 / 16), (2, 1 / 16)):
+                left_behind = left_behind.at[column + step].add(share * error)
+            return (7 / 16 * error, left_behind), found
+
+        start = (jnp.zeros((count, channels), values.dtype), jnp.zeros_like(below))
+        (_, left_behind), found = jax.lax.scan(pixel, start, (jnp.arange(width), values, below[1:-1]))
+        return left_behind, found
+
+    by_row = jnp.transpose(images, (1, 2, 0, 3))
+    start = jnp.zeros((width + 2, count, channels), images.dtype)
+    return jnp.transpose(jax.lax.scan(row, start, by_row)[1], (2, 0, 1, 3))
+
+
+def smooth_pattern(
+    key: PRNGKey, image_shape: tuple[int, int, int], *, frequencies: int, amplitude: float
+) -> Float[Array, "h w c"]:
+    """A random sum of slow cosines, one for every channel, whose largest value is ``amplitude`` (LF).
+
+    sum over u, v < frequencies of c_uv cos(pi u (i + 1/2) / h) cos(pi v (j + 1/2) / w), without the constant term.
+
+    Args:
+      key: of the normal coefficients c.
+      image_shape: (height, width, channels).
+      frequencies: half waves along each side, at most.
+      amplitude: in pixels of [0, 1].
+
+    Source: ours, after the observation of Zeng et al., "Rethinking the backdoor attacks' triggers: a frequency
+    perspective", ICCV 2021, whose own smooth trigger is optimised.
+
+    Example:
+      >>> pattern = smooth_pattern(jax.random.key(0), (8, 8, 3), frequencies=3, amplitude=0.1)
+      >>> round(float(jnp.abs(pattern).max()), 3), bool(jnp.abs(pattern.mean((0, 1))).max() < 1e-6)
+      (0.1, True)
+    """
+    height, width, channels = image_shape
+    coefficients = jax.random.normal(key, (frequencies, frequencies, channels)).at[0, 0].set(0)
+    rows, columns = (
+        jnp.cos(jnp.pi * jnp.outer(jnp.arange(frequencies), jnp.arange(side) + 0.5) / side)
+        for side in (height, width)
+    )
+    pattern = jnp.einsum("uvc,ui,vj->ijc", coefficients, rows, columns)
+    return amplitude * pattern / jnp.max(jnp.abs(pattern))
+
+
+def keep_pieces(
+    pattern: Float[Array, "h w c"], key: PRNGKey, count: int, *, pieces: int, share: float
+) -> Float[Array, "n h w 1"]:
+    """A mask for each of ``count`` images that keeps a random ``share`` of ``pieces`` x ``pieces`` tiles.
+
+    Example:
+      >>> masks = keep_pieces(jnp.ones((4, 4, 1)), jax.random.key(0), 3, pieces=2, share=0.5)
+      >>> masks.shape, masks.mean((1, 2, 3)).tolist()
+      ((3, 4, 4, 1), [0.5, 0.5, 0.5])
+    """
+    height, width, _ = pattern.shape
+    order = jnp.argsort(jax.random.uniform(key, (count, pieces * pieces)), axis=1)
+    kept = (order < round(share * pieces * pieces)).reshape(count, pieces, pieces)
+    rows, columns = (jnp.arange(side) * pieces // side for side in (height, width))
+    return kept[:, rows[:, None], columns[None, :], None].astype(pattern.dtype)

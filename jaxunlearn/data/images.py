@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 _SMALL_BYTES = 2**28
 _CHUNK = 256
@@ -75,6 +75,7 @@ class LabelledImages:
       rows: the number of each image in its source.
       name: of an image in messages, by its number in the source.
       notices: what the user should know about how they were read.
+      poisoned: marks the images that an attack has changed, in a collection that says so.
     """
 
     images: Float[np.ndarray | StoredImages, "n h w c"]
@@ -83,11 +84,15 @@ class LabelledImages:
     rows: Int[np.ndarray, " n"]
     name: Callable[[int], str]
     notices: tuple[str, ...] = ()
+    poisoned: Bool[np.ndarray, " n"] | None = None
 
     def take(self, rows: slice | np.ndarray) -> "LabelledImages":
         """Some of the images."""
         images = self.images.take(rows) if isinstance(self.images, StoredImages) else self.images[rows]
-        return dataclasses.replace(self, images=images, labels=self.labels[rows], rows=self.rows[rows])
+        poisoned = None if self.poisoned is None else self.poisoned[rows]
+        return dataclasses.replace(
+            self, images=images, labels=self.labels[rows], rows=self.rows[rows], poisoned=poisoned
+        )
 
     def name_of(self, index: int) -> str:
         """What to call one of the images in a message."""
@@ -102,3 +107,10 @@ class LabelledImages:
             for start in range(0, len(self.labels), _CHUNK)
             for image in np.asarray(self.images[start : start + _CHUNK])
         ]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the fingerprints of all images and of their labels, in hexadecimal."""
+        digest = hashlib.sha256("".join(self.fingerprints).encode())
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()

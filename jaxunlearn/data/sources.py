@@ -32,12 +32,12 @@ class Takes(NamedTuple):
     Attributes:
       shape: (height, width, channels).
       any_size: whether pictures that agree in another size keep theirs.
-      classes: how many there are.
+      classes: how many there are; None where that is not known.
     """
 
     shape: tuple[int, int, int]
     any_size: bool
-    classes: int
+    classes: int | None
 
 
 def load(spec: str, takes: Takes | None = None) -> LabelledImages:
@@ -50,9 +50,9 @@ def load(spec: str, takes: Takes | None = None) -> LabelledImages:
       spec: ``digits`` (the 1 797 handwritten digits that scikit-learn ships, 8x8x1); ``folder:DIR`` (one
         sub-folder per class; numbers are class numbers, other names count in alphabetical order, or
         ``folder:DIR,classes=FILE`` says how they count: one name a line, or JSON of names with numbers);
-        ``npz:FILE`` (arrays ``x``, uint8 NHWC, and ``y``); ``parquet:FILE`` (Hugging Face's image layout; also
-        a folder of shards or a pattern such as ``DIR/train-*.parquet``); ``tfds:NAME[:SPLIT]`` (a prepared
-        TensorFlow data set, or the folder that holds one). Each may end in a slice such as ``[:5000]``; the
+        ``npz:FILE`` (arrays ``x``, uint8 NHWC, and ``y``, perhaps ``poisoned``); ``parquet:FILE`` (Hugging Face's
+        image layout; also a folder of shards or a pattern such as ``DIR/train-*.parquet``); ``tfds:NAME[:SPLIT]``
+        (a prepared TensorFlow data set, or the folder that holds one). Each may end in a slice such as ``[:5000]``; the
         files of a folder are in a fixed mixed order, so that a slice holds all classes.
       takes: what the model takes. Pictures of folders, Parquet and TensorFlow data sets that have another size
         are resized until they just cover it and cut to their middle; grey ones become colour where the model
@@ -80,6 +80,7 @@ def load(spec: str, takes: Takes | None = None) -> LabelledImages:
     if len(rows) == 0:
         raise InputError(f"{spec} holds no images; check the slice and the source.")
     images: Any
+    poisoned = None
     if isinstance(found, Pictures):
         images, notices = _fit(found, rows, spec, takes)
         name, notices = found.name, (*found.notices, *notices)
@@ -89,7 +90,8 @@ def load(spec: str, takes: Takes | None = None) -> LabelledImages:
             images = StoredImages(found.images.__getitem__, rows, found.images.shape[1:]).settled()
         else:
             images = found.images[rows]
-    return LabelledImages(images, found.labels[rows].astype(np.int32), spec, rows, name, notices)
+        poisoned = None if found.poisoned is None else found.poisoned[rows]
+    return LabelledImages(images, found.labels[rows].astype(np.int32), spec, rows, name, notices, poisoned)
 
 
 class _Arrays(NamedTuple):
@@ -97,6 +99,7 @@ class _Arrays(NamedTuple):
 
     images: np.ndarray
     labels: np.ndarray
+    poisoned: np.ndarray | None = None
 
 
 def _fit(pictures: Pictures, rows: np.ndarray, spec: str, takes: Takes | None) -> tuple[Any, tuple[str, ...]]:
@@ -154,7 +157,13 @@ def _npz(where: str, takes: Takes | None) -> _Arrays:
             f"{where}: x is {images.dtype} of shape {images.shape}, y is {labels.dtype} of shape {labels.shape}; "
             "expected x uint8 of shape (images, height, width, channels) and one integer in y for each image."
         )
-    return _Arrays(images, labels)
+    known = arrays.get("poisoned")
+    if known is not None and (known.dtype != np.bool_ or known.shape != labels.shape):
+        raise InputError(
+            f"{where}: poisoned is {known.dtype} of shape {known.shape}; expected one boolean for each image, or "
+            "no such array."
+        )
+    return _Arrays(images, labels, known)
 
 
 def _folder(where: str, takes: Takes | None) -> Pictures:
@@ -181,7 +190,7 @@ def _folder(where: str, takes: Takes | None) -> Pictures:
     ]
     files.sort(key=lambda entry: hashlib.sha256(entry[0].relative_to(folder).as_posix().encode()).digest())
     notices: tuple[str, ...] = ()
-    if takes is not None and len(names) < takes.classes:
+    if takes is not None and takes.classes is not None and len(names) < takes.classes:
         notices = (f"{folder} holds {len(names)} of the model's {takes.classes} classes.",)
     return Pictures(
         lambda rows: [_read_bytes(files[row][0]) for row in rows],
@@ -209,7 +218,7 @@ def _class_numbers(
         if twice:
             raise InputError(f"{folder} holds several sub-folders for class {twice[0]}; keep one of them.")
         return numbers
-    if takes is not None and len(names) != takes.classes:
+    if takes is not None and takes.classes is not None and len(names) != takes.classes:
         raise InputError(
             f"{folder} holds {len(names)} sub-folders and the model has {takes.classes} classes, so that their names "
             f"({', '.join(names[:3])}, ...) do not tell the numbers of the classes; name the sub-folders 0, 1, ... or "

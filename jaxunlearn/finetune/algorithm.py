@@ -184,6 +184,12 @@ def _train(
     if config.sharpness_aware:
         gradient, _ = jax.grad(loss_fn, has_aux=True)(sharpest(params, gradient, config.sharpness_radius))
     params, velocity = momentum_step(
-        params, velocity, gradient, rate=rate, momentum=config.momentum, weight_decay=config.weight_decay
+        params,
+        velocity,
+        gradient,
+        rate=rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=config.nesterov,
     )
     return (params, moved, velocity), loss

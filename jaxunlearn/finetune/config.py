@@ -11,7 +11,7 @@ from jaxunlearn._optimizers import SCHEDULES
 from jaxunlearn._typing import Number
 
 _NUMERIC = ("learning_rate", "momentum", "weight_decay", "label_smoothing", "sharpness_radius")
-_STRUCTURAL = ("rounds", "batch_size", "schedule", "crop_padding", "flip", "sharpness_aware")
+_STRUCTURAL = ("rounds", "batch_size", "schedule", "crop_padding", "flip", "nesterov", "sharpness_aware")
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=_NUMERIC, meta_fields=_STRUCTURAL)
@@ -22,9 +22,10 @@ class Config:
     Attributes:
       rounds: epochs.
       batch_size: images per step.
-      schedule: of the learning rate over all rounds: ``constant`` or ``cosine``.
+      schedule: of the learning rate over all rounds: ``constant``, ``cosine`` or ``onecycle``.
       crop_padding: pixels of zero padding for random crops of the images; 0 takes them as they are.
       flip: whether to mirror images at random.
+      nesterov: whether the momentum is Nesterov's.
       sharpness_aware: whether gradients are taken where the loss nearby is highest (FT-SAM).
       learning_rate: of the parameters.
       momentum: share of the velocity that stays.
@@ -41,6 +42,7 @@ class Config:
     schedule: str = "constant"
     crop_padding: int = 0
     flip: bool = False
+    nesterov: bool = False
     sharpness_aware: bool = False
     learning_rate: Number = 0.01
     momentum: Number = 0.9

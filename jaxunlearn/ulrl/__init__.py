@@ -1,6 +1,7 @@
 """ULRL: unlearn to find the neurons of a backdoor, relearn without them (Min et al., 2024)."""
 
 from jaxunlearn._loop import Batch, Data, Execution, Method, NonFiniteError
+from jaxunlearn._tree import head_kernel
 from jaxunlearn.ulrl.algorithm import (
     Phase,
     RoundStats,
@@ -17,7 +18,6 @@ from jaxunlearn.ulrl.config import Config
 from jaxunlearn.ulrl.neurons import (
     Outliers,
     cosine_penalty,
-    head_kernel,
     layer_kernels,
     mad_outliers,
     neuron_scores,

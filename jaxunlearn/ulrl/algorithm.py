@@ -35,7 +35,7 @@ from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
 from jaxunlearn._optimizers import momentum_step
 from jaxunlearn._runtime import Compiled
 from jaxunlearn._training import training_forward
-from jaxunlearn._tree import combine, named_leaves, partition, trainable_mask
+from jaxunlearn._tree import combine, head_kernel, named_leaves, partition, trainable_mask
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Number, PRNGKey, Scalar, Variables
 from jaxunlearn.losses import mean_cross_entropy
 from jaxunlearn.pixels import augment
@@ -418,7 +418,7 @@ def _choose(
         )
         for name, score in scores.items()
     }
-    last = neurons.head_kernel(original, head)
+    last = head_kernel(original, head)
     shares = jnp.mean(labels[:, None] == jnp.arange(len(suspects[last])), axis=0)
     suspects[last] &= (config.layers != "hidden") & (shares <= config.largest_share)
     start = neurons.reinitialise(original, suspects, key)
@@ -440,7 +440,7 @@ def _with_rate(config: Config, rate: Scalar) -> Config:
 
 
 def _statistics(head: str, state: State) -> RoundStats:
-    scores = state.scores[neurons.head_kernel(state.original, head)]
+    scores = state.scores[head_kernel(state.original, head)]
     outliers = neurons.mad_outliers(scores, state.config.threshold)
     known = state.round >= state.config.unlearning_rounds
     return RoundStats(

@@ -18,8 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxunlearn._check import InputError
-from jaxunlearn._tree import named_leaves
+from jaxunlearn._tree import head_kernel, named_leaves
 from jaxunlearn._typing import Number, PRNGKey, Scalar, Variables
 
 Kernel: TypeAlias = Float[Array, "..."]
@@ -42,36 +41,6 @@ class Outliers(NamedTuple):
     z: Float[Array, " neurons"]
     outlying: Bool[Array, " neurons"]
     degenerate: Bool[Array, ""]
-
-
-def head_kernel(variables: Variables, head: str) -> str:
-    """The path of the last linear layer's kernel.
-
-    Args:
-      variables: of a network.
-      head: path of the layer, or of the kernel alone, inside ``variables["params"]`` (or inside the variables,
-        where they have no such entry), joined by slashes. A submodule's own name may hold dots.
-
-    Raises:
-      InputError: if there is no such matrix.
-
-    Example:
-      >>> head_kernel({"params": {"classifier.6": {"kernel": jnp.ones((4, 3))}}}, "classifier.6")
-      'params/classifier.6/kernel'
-    """
-    leaves = named_leaves(variables)
-    prefix = "params/" if isinstance(variables, Mapping) and "params" in variables else ""
-    for name in (f"{prefix}{head}/kernel", f"{prefix}{head}"):
-        if name in leaves and jnp.ndim(leaves[name]) == 2:
-            return name
-    matrices = [
-        name.removeprefix(prefix).removesuffix("/kernel")
-        for name, leaf in leaves.items()
-        if name.startswith(prefix) and jnp.ndim(leaf) == 2
-    ]
-    raise InputError(
-        f"head={head!r} names no linear layer; this network has {', '.join(matrices) or 'none'}."
-    )
 
 
 def layer_kernels(variables: Variables, head: str, layers: str) -> dict[str, Kernel]:

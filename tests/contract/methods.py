@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxunlearn import finetune, ibau, sau, ulrl
+from jaxunlearn import dau, finetune, ibau, sau, ulrl
 from tests import toys
 
 
@@ -106,6 +106,26 @@ def _ulrl(config: Any, **changes: Any) -> Case:
     return Case(ulrl, config, _ULRL_BAD, _ULRL_DIVERGING, {"head": "head"})
 
 
+_DAU_BAD = {
+    "rounds": 3,
+    "isolation_rounds": -1,
+    "batch_size": -1,
+    "learning_rate": 0.0,
+    "isolated_share": 1.5,
+    "high": float("nan"),
+    "clip_norm": 0.0,
+    "prefilter": "magic",
+    "loss": "none",
+    "thresholds": "none",
+}
+
+
+def _dau(config: Any, **changes: Any) -> Case:
+    config = dataclasses.replace(config, batch_size=8, **changes)
+    diverging = {"learning_rate": 1e38, "momentum": 1e3, "schedule": "constant"}
+    return Case(dau, config, _DAU_BAD, diverging, {"head": "head", "fresh": toys.fresh})
+
+
 CASES = {
     "ibau-reference": _ibau(ibau.PRESETS["reference"], ascent_rate=1.0),
     "ibau-default": _ibau(ibau.PRESETS["default"], least_steps=5),
@@ -119,6 +139,25 @@ CASES = {
     "ulrl-reference": _ulrl(ulrl.PRESETS["reference"], crop_padding=1),
     "ulrl-all-layers": _ulrl(ulrl.PRESETS["reference-gtsrb"], layers="all", threshold=0.5),
     "ulrl-default": _ulrl(ulrl.PRESETS["default"], trials=2, threshold=0.5),
+    "dau-default": _dau(
+        dau.PRESETS["default"],
+        rounds=3,
+        isolation_rounds=1,
+        discriminator_rounds=2,
+        forgotten=0.0,
+        crop_padding=1,
+    ),
+    "dau-robust": _dau(
+        dau.PRESETS["robust"],
+        rounds=3,
+        prefilter="given",
+        isolation_rounds=0,
+        discriminator_rounds=2,
+        resplit_round=1,
+        loss="ascent",
+        poisoned_mode="train",
+        isolated_share=0.2,
+    ),
     "finetune": _finetune(crop_padding=1),
     "finetune-sharpness-aware": _finetune(sharpness_aware=True, label_smoothing=0.1),
     "sau-reference": _sau(sau.PRESETS["reference"], learning_rate=1e-3),

@@ -1,0 +1,371 @@
+"""The published attacks by name, each with its settings; BackdoorBench's are the defaults where it has the attack."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+
+from jaxunlearn._check import check_at_least, check_in, check_positive, check_share
+from jaxunlearn._typing import PRNGKey
+from jaxunlearn.attacks import crafted, triggers
+from jaxunlearn.attacks.attack import Attack
+from jaxunlearn.attacks.crafted import Surrogate
+from jaxunlearn.attacks.texts import parse_trigger
+
+
+class Setting(NamedTuple):
+    """What an attack is made for.
+
+    Attributes:
+      image_shape: (height, width, channels).
+      classes: of the data set.
+      target: the class that is forced.
+      key: of everything random in the trigger.
+      surrogate: a clean network, for recipes that need one.
+    """
+
+    image_shape: tuple[int, int, int]
+    classes: int
+    target: int
+    key: PRNGKey
+    surrogate: Surrogate | None = None
+
+    @property
+    def shown(self) -> Surrogate:
+        """The clean network."""
+        if self.surrogate is None:
+            raise ValueError(
+                "surrogate=None: this attack is made with a network that was trained on clean images."
+            )
+        return self.surrogate
+
+
+@runtime_checkable
+class Recipe(Protocol):
+    """Settings that make an attack; a frozen dataclass.
+
+    Attributes:
+      needs_surrogate: whether ``Setting.surrogate`` must be given.
+    """
+
+    needs_surrogate: ClassVar[bool]
+
+    def make(self, setting: Setting) -> Attack:
+        """The attack."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadNets:
+    """A square near the lower right corner, or another trigger that is the same for all images.
+
+    Attributes:
+      trigger: as on the command line of the methods, such as ``patch:size=3,offset=0,value=1`` or ``image:FILE``.
+      mode: ``all-to-one``, or ``all-to-all`` to send every class to the next one.
+
+    Source: Gu et al., "BadNets", 2017.
+    """
+
+    needs_surrogate: ClassVar[bool] = False
+    trigger: str = "patch:size=3,offset=0,value=1"
+    mode: str = "all-to-one"
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        check_in(("all-to-one", "all-to-all"), mode=self.mode)
+
+    def make(self, setting: Setting) -> Attack:
+        """The attack."""
+        target = setting.target if self.mode == "all-to-one" else None
+        return Attack(trigger=parse_trigger(self.trigger), target=target, classes=setting.classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blended:
+    """A coloured pattern all over the image, faintly.
+
+    Attributes:
+      strength: the pattern's share.
+
+    Source: Chen et al., 2017, with a random pattern in place of a picture.
+    """
+
+    needs_surrogate: ClassVar[bool] = False
+    strength: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        check_share(strength=self.strength)
+
+    def make(self, setting: Setting) -> Attack:
+        """The attack."""
+        return Attack(trigger=_blending(setting, self.strength)[0], target=setting.target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveBlend:
+    """Blended, of which training images show a part only, and others show a part and keep their labels.
+
+    Attributes:
+      strength: the pattern's share when the model is attacked.
+      training_strength: its share in training.
+      pieces: tiles along each side.
+      share: of tiles that a training image shows.
+      covers: images that keep their labels, per poisoned one.
+
+    Source: Qi et al., "Revisiting the assumption of latent separability for backdoor defenses", ICLR 2023.
+    """
+
+    needs_surrogate: ClassVar[bool] = False
+    strength: float = 0.2
+    training_strength: float = 0.15
+    pieces: int = 4
+    share: float = 0.5
+    covers: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        check_share(strength=self.strength, training_strength=self.training_strength, share=self.share)
+        check_at_least(1, pieces=self.pieces)
+        check_at_least(0, covers=self.covers)
+
+    def make(self, setting: Setting) -> Attack:
+        """The attack."""
+        trigger, pattern = _blending(setting, self.strength)
+
+        def in_part(images: jax.Array, key: PRNGKey) -> jax.Array:
+            kept = triggers.keep_pieces(pattern, key, len(images), pieces=self.pieces, share=self.share)
+            return jnp.where(kept > 0, triggers.blend(images, pattern, self.training_strength), images)
+
+        return Attack(
+            trigger=trigger, target=setting.target, in_training=in_part, cover=in_part, covers=self.covers
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sinusoid:
+    """Vertical waves over images of the target's class only (SIG, clean-label).
+
+    Attributes:
+      amplitude: in pixels of [0, 1].
+      frequency: waves across the image.
+      clean_label: whether only the target's images are poisoned; otherwise others are, and relabelled.
+
+    Source: Barni et al., 2019.
+    """
+
+    needs_surrogate: ClassVar[bool] = False
+    amplitude: float = 40 / 255
+    frequency: float = 6.0
+    clean_label: bool = True
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        check_share(amplitude=self.amplitude)
+        check_positive(frequency=self.frequency)
+
+    def make(self, setting: Setting) -> Attack:
+        """The attack."""
+        waves = functools.partial(triggers.add_sinusoid, amplitude=self.amplitude, frequency=self.frequency)
+        return Attack(trigger=waves, target=setting.target, clean_label=self.clean_label)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowFrequency:
+    """A faint pattern without edges (LF).
+
+    Attributes:
+      amplitude: the largest change of a pixel in [0, 1].
+      frequencies: half waves along each side, at most.
+
+    Source: Zeng et al., ICCV 2021; the pattern is random here, theirs is optimised.
+    """
+
+    needs_surrogate: ClassVar[bool] = False
+    amplitude: float = 0.15
+    frequencies: int = 5
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        check_share(amplitude=self.amplitude)
+        check_at_least(2, frequencies=self.frequencies)
+
+    def make(self, setting: Setting) -> Attack:
+        """The attack."""
+        pattern = triggers.smooth_pattern(
+            setting.key, setting.image_shape, frequencies=self.frequencies, amplitude=self.amplitude
+        )
+        return Attack(trigger=functools.partial(triggers.add_image, image=pattern), target=setting.target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaNet:
+    """A smooth warp; other images are warped with noise on top and keep their labels.
+
+    Attributes:
+      strength: s.
+      control: k, points of the warp along each side.
+      covers: images warped with noise, per poisoned one.
+
+    Source: Nguyen and Tran, ICLR 2021. The images are drawn once, not anew in every batch.
+    """
+
+    needs_surrogate: ClassVar[bool] = False
+    strength: float = 0.5
+    control: int = 4
+    covers: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        check_positive(strength=self.strength)
+        check_at_least(2, control=self.control)
+        check_at_least(0, covers=self.covers)
+
+    def make(self, setting: Setting) -> Attack:
+        """The attack."""
+        height, width, _ = setting.image_shape
+        field = triggers.warping_field(
+            setting.key, height, width, control=self.control, strength=self.strength
+        )
+
+        def noisy(images: jax.Array, key: PRNGKey) -> jax.Array:
+            # The official noise of 1 / h in a grid of [-1, 1] is half a pixel.
+            noise = jax.random.uniform(key, (len(images), height, width, 2), minval=-0.5, maxval=0.5)
+            return triggers.warp(images, field + noise)
+
+        return Attack(
+            trigger=functools.partial(triggers.warp, field=field),
+            target=setting.target,
+            cover=noisy,
+            covers=self.covers,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bpp:
+    """Few levels per channel, dithered; other images get noise of that size and keep their labels.
+
+    Attributes:
+      levels: per channel.
+      dither: whether rounding errors are passed on to neighbours.
+      covers: images with noise, per poisoned one.
+
+    Source: Wang et al., CVPR 2022. The images are drawn once, not anew in every batch.
+    """
+
+    needs_surrogate: ClassVar[bool] = False
+    levels: int = 8
+    dither: bool = True
+    covers: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        check_at_least(2, levels=self.levels)
+        check_at_least(0, covers=self.covers)
+
+    def make(self, setting: Setting) -> Attack:
+        """The attack."""
+        squeeze = functools.partial(triggers.quantize, levels=self.levels, dither=self.dither)
+
+        def noisy(images: jax.Array, key: PRNGKey) -> jax.Array:
+            """Adds the error that squeezing makes in another image of the batch."""
+            residual = (squeeze(images) - images)[jax.random.permutation(key, len(images))]
+            return jnp.clip(images + residual, 0, 1)
+
+        return Attack(trigger=squeeze, target=setting.target, cover=noisy, covers=self.covers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConsistent:
+    """Squares in the corners of images of the target's class that were made hard to recognise (clean-label).
+
+    Attributes:
+      made_by: what makes them hard: ``adversarial`` or ``interpolated``.
+      radius: of the adversarial perturbations, in pixels of [0, 1].
+      share: of the other image in an interpolated one.
+      size: of each square, in pixels.
+      amplitude: added to the squares' pixels, in [0, 1].
+
+    Source: Turner et al., 2019.
+    """
+
+    needs_surrogate: ClassVar[bool] = True
+    made_by: str = "adversarial"
+    radius: float = 16 / 255
+    share: float = 0.4
+    size: int = 3
+    amplitude: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        check_in(("adversarial", "interpolated"), made_by=self.made_by)
+        check_share(radius=self.radius, share=self.share, amplitude=self.amplitude)
+        check_at_least(1, size=self.size)
+
+    def make(self, setting: Setting) -> Attack:
+        """The attack."""
+        height, width, channels = setting.image_shape
+        rows, columns = (
+            (jnp.arange(side) < self.size) | (jnp.arange(side) >= side - self.size)
+            for side in (height, width)
+        )
+        corners = jnp.broadcast_to((rows[:, None] & columns)[..., None], (height, width, channels))
+        mark = functools.partial(triggers.add_image, image=self.amplitude * corners.astype(jnp.float32))
+
+        def harden(images: jax.Array, key: PRNGKey) -> jax.Array:
+            if self.made_by == "interpolated":
+                return mark(crafted.interpolated(images, key, share=self.share))
+            labels = jnp.full(len(images), setting.target)
+            return mark(crafted.adversarial(setting.shown, images, labels, radius=self.radius))
+
+        return Attack(trigger=mark, target=setting.target, clean_label=True, in_training=harden)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrojanNN:
+    """A square whose pixels excite a feature of the target's class.
+
+    Attributes:
+      size: of its side, in pixels.
+      offset: pixels between the square and the edges.
+
+    Source: Liu et al., NDSS 2018.
+    """
+
+    needs_surrogate: ClassVar[bool] = True
+    size: int = 7
+    offset: int = 1
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        check_at_least(1, size=self.size)
+        check_at_least(0, offset=self.offset)
+
+    def make(self, setting: Setting) -> Attack:
+        """The attack."""
+        picture, mask = crafted.optimised_patch(
+            setting.shown, setting.target, setting.key, size=self.size, offset=self.offset
+        )
+        stamp = functools.partial(triggers.add_image, image=picture, mask=mask)
+        return Attack(trigger=stamp, target=setting.target)
+
+
+RECIPES: dict[str, Any] = {
+    "badnets": BadNets(),
+    "blended": Blended(),
+    "adaptive-blend": AdaptiveBlend(),
+    "sig": Sinusoid(),
+    "lf": LowFrequency(),
+    "wanet": WaNet(),
+    "bpp": Bpp(),
+    "label-consistent": LabelConsistent(),
+    "trojannn": TrojanNN(),
+}
+"""Every attack with its default settings."""
+
+
+def _blending(setting: Setting, strength: float) -> tuple[triggers.Trigger, jax.Array]:
+    pattern = jax.random.uniform(setting.key, setting.image_shape)
+    return functools.partial(triggers.blend, pattern=pattern, strength=strength), pattern

@@ -1,0 +1,41 @@
+"""Triggers named by a short text: ``patch:size=4,offset=1,value=1``, ``image:trigger.png``."""
+
+import functools
+from pathlib import Path
+
+import jax.numpy as jnp
+
+from jaxunlearn._check import InputError
+from jaxunlearn.attacks.triggers import Trigger, add_image, stamp_patch
+from jaxunlearn.data import read_image
+
+
+def parse_trigger(text: str) -> Trigger:
+    """The trigger that a text names.
+
+    Args:
+      text: ``patch:size=4,offset=1,value=1`` (parts may be left out, these are the defaults) or
+        ``image:FILE[,mask=FILE]``.
+
+    Raises:
+      InputError: if the text or a file cannot be used.
+    """
+    kind, _, rest = text.partition(":")
+    if kind == "patch":
+        try:
+            given = dict(part.split("=") for part in rest.split(",") if part)
+            size, offset = int(given.pop("size", 4)), int(given.pop("offset", 1))
+            value = float(given.pop("value", 1))
+        except ValueError:
+            given = {"": ""}
+        if not given and 0 <= value <= 1:
+            return functools.partial(stamp_patch, size=size, offset=offset, value=value)
+    elif kind == "image" and rest:
+        picture, _, mask = rest.partition(",mask=")
+        image = read_image(Path(picture))
+        blanked = jnp.asarray(read_image(Path(mask))) if mask else None
+        return functools.partial(add_image, image=jnp.asarray(image), mask=blanked)
+    raise InputError(
+        f"{text!r} names no trigger; expected patch:size=4,offset=1,value=1 (value in 0..1) or "
+        "image:FILE[,mask=FILE]."
+    )

@@ -1,0 +1,77 @@
+"""``python -m jaxunlearn.dau``: cleans a PyTorch checkpoint with DAU and the images that it was trained on."""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from jaxunlearn import cli, report
+from jaxunlearn._typing import Variables
+from jaxunlearn.dau import PRESETS, Config, RoundStats, State, make_method
+from jaxunlearn.inputs import Inputs
+from jaxunlearn.job import Evidence, Procedure
+
+
+def _losses(stats: RoundStats) -> dict[str, float]:
+    return {"loss": float(stats.loss), "poisoned": float(stats.poisoned), "kept": float(stats.kept)}
+
+
+def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: State) -> Evidence:
+    """How the training images were divided and, where it is known, how well."""
+    del variables, cleaned
+    poisoned, clean = (np.asarray(part) for part in state.parts)
+    count, suspect = int(poisoned.sum()), int(state.stats.suspect)
+    left_out = len(poisoned) - count - int(clean.sum())
+    sentence = f"{count} of {len(poisoned)} training images are taken for poisoned"
+    if count:
+        share = float(np.mean(inputs.clean.labels[poisoned] == suspect))
+        sentence += f", {100 * share:.0f} % of them of class {suspect}"
+    sentence += f"; {left_out} are left out as doubtful"
+    facts: dict[str, Any] = {
+        "class": suspect if count else None,
+        "poisoned": count,
+        "clean": int(clean.sum()),
+        "left_out": left_out,
+    }
+    truth = inputs.clean.poisoned
+    if truth is not None:
+        hits = int(np.sum(poisoned & truth))
+        facts["precision"] = hits / count if count else None
+        facts["recall"] = hits / int(truth.sum()) if truth.any() else None
+        facts["leaked"] = int(np.sum(clean & truth))
+        precision = "none found" if not count else f"precision {100 * hits / count:.1f} %"
+        sentence += f" ({precision}, recall {100 * hits / max(1, int(truth.sum())):.1f} %)"
+    facts["sentence"] = sentence + "."
+    low, high = float(state.config.low), float(state.config.high)
+    picture = report.draw_division(np.asarray(state.scores), truth, (low, high))
+    return Evidence(facts, {"division.png": picture})
+
+
+def _stages(config: Config) -> int:
+    return config.isolation_rounds + 1
+
+
+PROCEDURE: Procedure = Procedure(
+    "dau",
+    lambda inputs, execution: make_method(
+        inputs.apply_fn, execution, head=inputs.model.spec.head, fresh=inputs.model.spec.init
+    ),
+    _losses,
+    _evidence,
+    lambda _: (1.0,),
+    _stages,
+)
+
+
+def main(argv: list[str] | None = None) -> Any:
+    """Runs the command line and returns the exit code."""
+    return cli.main(
+        PROCEDURE,
+        PRESETS,
+        "Removes backdoors from an image classifier with DAU, given the images that it was trained on.",
+        argv,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

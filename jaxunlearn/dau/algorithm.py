@@ -1,0 +1,536 @@
+"""DAU: decoupled adversarial unlearning of a model together with the training set that poisoned it.
+
+No code and no formula of it has been published, only an abstract; this is a reconstruction from that.
+
+Sourced: two stages; the extractor frozen and the classifier retrained on a small pre-filtered poisoned set as a
+discriminator, which divides the training set; unlearning with a complementary cross-entropy, compared with global
+gradient ascent; tolerance of parts that hold each other's images. Ours: every formula, number and threshold.
+
+Rounds are, in order: epochs of a fresh network that isolates what is learned first; one that retrains the last layer
+and divides the images (``jaxunlearn.dau.splitting``); epochs of unlearning, from the model as it came, on
+
+    mean over the clean part of CE(f(x), y)  +  lambda  mean over the poisoned part of (1 - s) CCE(f(x), y),
+
+with CCE(x, y) = -log(1 - p_y(x)). For one trigger whose images are a share a of the clean part and b of the poisoned
+one, the minimum is p_y = a / (a + lambda b): the attack fails as long as a < lambda b. Gradient ascent, log p_y in
+place of CCE, has no minimum where a < lambda b, and does nothing where a > lambda b.
+
+Source: abstract in github.com/MiLab-HITSZ/DAU.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from jaxunlearn import _loop
+from jaxunlearn._check import check_images_and_labels
+from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
+from jaxunlearn._optimizers import learning_rates, momentum_step
+from jaxunlearn._runtime import Compiled
+from jaxunlearn._training import training_forward
+from jaxunlearn._tree import combine, head_kernel, named_leaves, partition, trainable_mask
+from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Logits, Number, PRNGKey, Scalar, Variables
+from jaxunlearn.dau.config import Config
+from jaxunlearn.dau.splitting import (
+    Head,
+    Parts,
+    discriminate,
+    isolation_loss,
+    label_probabilities,
+    lowest,
+    split,
+)
+from jaxunlearn.losses import complementary_cross_entropy, masked_mean
+from jaxunlearn.pixels import augment
+
+_LOOKED_AT = 500  # images at a time, where nothing is learned
+
+Fresh = Callable[[PRNGKey], Variables]
+"""Makes the variables of an untrained network of the same kind."""
+
+
+class Trained(NamedTuple):
+    """A network in training."""
+
+    params: PyTree
+    rest: PyTree
+    velocity: PyTree
+
+    @property
+    def variables(self) -> Variables:
+        """Of the network."""
+        return combine(self.params, self.rest)
+
+
+class State(NamedTuple):
+    """Everything between two rounds; a pytree of arrays.
+
+    Attributes:
+      params: the trained half of the variables that are being unlearned, None elsewhere.
+      rest: the other half; running statistics move.
+      velocity: the momentum of the parameters.
+      isolating: the fresh network; None without isolation.
+      original: the variables as they came.
+      scores: s of every image, the probability of its label by the discriminator; 1 before it is known.
+      parts: of the images.
+      probabilities: of every image's label, by the network that is being unlearned, in evaluation mode.
+      start: accuracy of the model as it came on the clean part.
+      stopped: whether unlearning is over.
+      stats: of the latest round.
+      round: rounds done.
+      key: the run's key, the same in every round.
+      config: the settings; its numbers are leaves.
+    """
+
+    params: PyTree
+    rest: PyTree
+    velocity: PyTree
+    isolating: Trained | None
+    original: Variables
+    scores: Float[Array, " n"]
+    parts: Parts
+    probabilities: Float[Array, " n"]
+    start: Scalar
+    stopped: Bool[Array, ""]
+    stats: "RoundStats"
+    round: Int[Array, ""]
+    key: PRNGKey
+    config: Config
+
+
+class RoundStats(NamedTuple):
+    """What one round did, and what is known after it.
+
+    Attributes:
+      loss: mean over the steps of the loss: of isolation, before it is bent, or of unlearning.
+      poisoned: images in the poisoned part.
+      clean: images in the clean part.
+      suspect: the commonest label of the poisoned part; -1 while that is empty.
+      kept: mean probability of the label in the poisoned part.
+      accuracy: on the clean part.
+    """
+
+    loss: Scalar
+    poisoned: Int[Array, ""]
+    clean: Int[Array, ""]
+    suspect: Int[Array, ""]
+    kept: Scalar
+    accuracy: Scalar
+
+
+class View(NamedTuple):
+    """What a network makes of every training image, in evaluation mode.
+
+    Attributes:
+      probability: of the label.
+      right: whether the label is the answer.
+      features: what the last layer reads.
+    """
+
+    probability: Float[Array, " n"]
+    right: Bool[Array, " n"]
+    features: Float[Array, "n features"]
+
+
+def unlearn(
+    apply_fn: ApplyFn,
+    variables: Variables,
+    images: AnyImages,
+    labels: Labels,
+    config: Config,
+    key: PRNGKey,
+    *,
+    head: str,
+    fresh: Fresh | None = None,
+    execution: Execution | None = None,
+) -> tuple[Variables, RoundStats]:
+    """Removes backdoors from a classifier with the poisoned set that it was trained on.
+
+    Args:
+      apply_fn: the network, ``apply_fn(variables, images, train=True) -> (logits, aux)``; ``aux["features"]`` is
+        what the last layer reads, and new running statistics are taken from ``aux["batch_stats"]``. If it accepts
+        ``rngs`` it gets a key for dropout.
+      variables: of the network, any pytree; of one with a ``"params"`` entry only that entry is trained.
+      images: the training images, some of them triggered; floating, NHWC, in [0, 1].
+      labels: that the network was trained with, integers.
+      config: what to compute; ``PRESETS["default"]`` for a start.
+      key: of all random choices.
+      head: path of the last linear layer (``ModelSpec.head``).
+      fresh: makes untrained variables (``ModelSpec.init``); needed unless ``prefilter`` is ``given``.
+      execution: how to compute it; under a surrounding ``jit`` give ``Execution(loop="scan")``.
+
+    Returns:
+      Cleaned variables of the same structure, shapes and dtypes, and the statistics, stacked by round.
+
+    Raises:
+      ValueError: if the images or labels do not have the shape and dtype described, or ``fresh`` is missing.
+      InputError: if the head names no linear layer.
+      NonFiniteError: if a round gives NaN or infinite values.
+
+    Example:
+      >>> def apply_fn(params, x, *, train):
+      ...     features = x.mean((1, 2))
+      ...     return features @ params["w"], {"features": features}
+      >>> params = {"w": jnp.eye(3)}
+      >>> x = jax.random.uniform(jax.random.key(0), (8, 4, 4, 3))
+      >>> y = jnp.arange(8) % 3
+      >>> config = Config(prefilter="given", isolation_rounds=0, rounds=3)
+      >>> cleaned, stats = unlearn(apply_fn, params, x, y, config, jax.random.key(1), head="w")
+      >>> stats.loss.shape
+      (3,)
+    """
+    execution = execution or Execution()
+    data = Data(images, labels).for_loop(execution)
+    method = make_method(apply_fn, execution, head=head, fresh=fresh)
+    return _loop.run(method, variables, data, config, key)
+
+
+@functools.lru_cache(maxsize=16)
+def make_method(apply_fn: ApplyFn, execution: Execution, *, head: str, fresh: Fresh | None = None) -> Method:
+    """DAU for one network as ``init``, ``step`` and ``finish``; equal arguments share compiled programs."""
+    programs = _Programs(
+        head,
+        Pass(functools.partial(_isolate, apply_fn), _fetch_one),
+        Pass(functools.partial(_look, apply_fn), lambda data, rows: data.gather(rows)),
+        Pass(functools.partial(_unlearn, apply_fn), _fetch_both),
+        Compiled(_divide),
+        execution,
+    )
+    return Method(functools.partial(init, head, fresh), functools.partial(_round, programs), finish)
+
+
+class _Programs(NamedTuple):
+    """What is compiled, and how it runs."""
+
+    head: str
+    isolate: Pass
+    look: Pass
+    unlearn: Pass
+    divide: Compiled
+    execution: Execution
+
+
+def init(
+    head: str, fresh: Fresh | None, variables: Variables, data: Data, config: Config, key: PRNGKey
+) -> State:
+    """The state before the first round.
+
+    Raises:
+      ValueError: if the images or labels do not have the shape and dtype described in ``unlearn``, or ``fresh`` is
+        missing.
+      InputError: if the head names no linear layer.
+    """
+    check_images_and_labels(data.images, data.labels)
+    if fresh is None and config.isolation_rounds:
+        raise ValueError(
+            f"fresh=None with prefilter={config.prefilter!r}: isolation trains a fresh network; give a function that "
+            "makes its variables, or prefilter='given' with isolation_rounds=0."
+        )
+    variables = jax.tree.map(jnp.asarray, variables)
+    head_kernel(variables, head)
+    dtype, count = data.images.dtype, len(data.labels)
+    zero = jnp.zeros((), dtype)
+    isolating = (
+        None if fresh is None or not config.isolation_rounds else _begun(fresh(jax.random.fold_in(key, 0)))
+    )
+    params, rest, velocity = _begun(variables)
+    none, nothing = jnp.zeros(count, bool), jnp.zeros((), int)
+    return State(
+        params,
+        rest,
+        velocity,
+        isolating,
+        variables,
+        jnp.ones(count, dtype),
+        Parts(none, none),
+        jnp.ones(count, dtype),
+        zero,
+        jnp.asarray(False),
+        RoundStats(zero, nothing, nothing, nothing - 1, zero, zero),
+        nothing,
+        key,
+        jax.tree.map(lambda number: jnp.asarray(number, dtype), config),
+    )
+
+
+def finish(state: State) -> Variables:
+    """The variables of a state."""
+    return combine(state.params, state.rest)
+
+
+def poisoned_losses(logits: Logits, labels: Labels, kind: str) -> Float[Array, " n"]:
+    """What unlearning descends on for images whose labels are to be forgotten.
+
+    | kind            | loss                                  | gradient in the label's logit |
+    |-----------------|---------------------------------------|-------------------------------|
+    | complementary   | -log(1 - p_y)                         | p_y                           |
+    | ascent          | log p_y                               | 1 - p_y                       |
+    | uniform         | -mean over j != y of log p_j          | p_y                           |
+
+    Args:
+      logits: shape (n, classes).
+      labels: to be forgotten.
+      kind: one of ``LOSSES``.
+
+    Example:
+      >>> [float(poisoned_losses(jnp.zeros((1, 2)), jnp.array([0]), kind)[0]) for kind in ("complementary", "ascent")]
+      [0.6931471824645996, -0.6931471824645996]
+    """
+    if kind == "complementary":
+        return complementary_cross_entropy(logits, labels)
+    if kind == "ascent":
+        return -optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    others = 1 - jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
+    return optax.softmax_cross_entropy(logits, others / (logits.shape[1] - 1))
+
+
+def clean_losses(logits: Logits, labels: Labels, bounded: Number, robustness: Number) -> Float[Array, " n"]:
+    """The cross-entropy or, where ``bounded``, (1 - p_y^q) / q, to which wrong labels matter less.
+
+    Source: Zhang and Sabuncu, "Generalized cross entropy loss", NeurIPS 2018.
+
+    Example:
+      >>> clean_losses(jnp.array([[0.0, 99.0]]), jnp.array([0]), True, 0.5).tolist()
+      [2.0]
+    """
+    cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return jnp.where(bounded, -jnp.expm1(-robustness * cross_entropy) / robustness, cross_entropy)
+
+
+def _begun(variables: Variables) -> Trained:
+    params, rest = partition(variables, trainable_mask(variables))
+    return Trained(params, rest, optax.tree.zeros_like(params))
+
+
+def _round(programs: _Programs, state: State, data: Data) -> tuple[State, RoundStats]:
+    """One epoch of isolation or unlearning, or the division between them."""
+    isolation, now = state.config.isolation_rounds, state.round
+
+    def later() -> State:
+        return _loop.where(
+            now == isolation,
+            lambda: _division_round(programs, state, data),
+            lambda: _loop.where(
+                state.stopped, lambda: state, lambda: _unlearning_round(programs, state, data)
+            ),
+        )
+
+    new = (
+        _loop.where(now < isolation, lambda: _isolation_round(programs, state, data), later)
+        if isolation
+        else later()
+    )
+    new = new._replace(round=now + 1)
+    return new, new.stats
+
+
+def _isolation_round(programs: _Programs, state: State, data: Data) -> State:
+    order_key, steps_key = jax.random.split(jax.random.fold_in(state.key, state.round))
+    rows = _loop.batch_rows(len(data.labels), state.config.batch_size, order_key)
+    xs = (rows, jax.random.split(steps_key, len(rows.members)))
+    isolating, losses = programs.isolate(state.config, state.isolating, xs, data, programs.execution)
+    return state._replace(isolating=isolating, stats=state.stats._replace(loss=jnp.mean(losses)))
+
+
+def _division_round(programs: _Programs, state: State, data: Data) -> State:
+    """Ranks the images, retrains the last layer, and divides them."""
+    own = _view(programs, state.original, data)
+    ranking = own if state.isolating is None else _view(programs, state.isolating.variables, data)
+    suspects = lowest(-ranking.probability, state.config.isolated_share)
+    scores, parts = programs.divide(
+        state.config,
+        own.features,
+        jnp.asarray(data.labels),
+        suspects,
+        _head_of(state.original, programs.head),
+        jax.random.fold_in(state.key, state.round),
+    )
+    start = masked_mean(own.right.astype(own.probability.dtype), parts.clean)
+    return _judged(programs, state._replace(scores=scores, parts=parts, start=start), own, data)
+
+
+def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
+    config = state.config
+    epoch = state.round - config.isolation_rounds - 1
+    again_key, clean_key, poisoned_key, steps_key = jax.random.split(
+        jax.random.fold_in(state.key, state.round), 4
+    )
+    if config.resplit_round:
+        parts = _loop.where(
+            epoch == config.resplit_round - 1,
+            lambda: _divided_again(programs, state, data, again_key),
+            lambda: (state.scores, state.parts),
+        )
+        state = state._replace(scores=parts[0], parts=parts[1])
+    steps = -(-len(data.labels) // config.batch_size)
+    epochs = config.rounds - config.isolation_rounds - 1
+    xs = (
+        _loop.rows_of(state.parts.clean, steps, config.batch_size, clean_key),
+        _loop.rows_of(state.parts.poisoned, steps, config.poisoned_batch_size, poisoned_key),
+        jax.random.split(steps_key, steps),
+        learning_rates(config.schedule, config.learning_rate, epoch, epochs, steps),
+    )
+    weights = jnp.where(state.parts.poisoned, 1 - state.scores if config.weigh else 1.0, 0.0)
+    consts = (config, epoch < config.robust_rounds, weights)
+    carry = Trained(state.params, state.rest, state.velocity)
+    trained, losses = programs.unlearn(consts, carry, xs, data, programs.execution)
+    state = state._replace(params=trained.params, rest=trained.rest, velocity=trained.velocity)
+    state = _judged(programs, state, _view(programs, finish(state), data), data)
+    stats = state.stats._replace(loss=jnp.mean(losses))
+    over = (stats.kept < config.forgotten) & (stats.accuracy >= config.recovered * state.start)
+    return state._replace(stats=stats, stopped=over)
+
+
+def _divided_again(programs: _Programs, state: State, data: Data, key: PRNGKey) -> tuple[jax.Array, Parts]:
+    """Gives images back whose label the unlearned network still holds, and doubts again with the others as suspects."""
+    returned = state.parts.poisoned & (state.probabilities > state.config.high)
+    own = _view(programs, state.original, data)
+    scores, parts = programs.divide(
+        state.config,
+        own.features,
+        jnp.asarray(data.labels),
+        state.parts.poisoned & ~returned,
+        _head_of(state.original, programs.head),
+        key,
+    )
+    return scores, Parts(parts.poisoned & ~returned, parts.clean | returned)
+
+
+def _judged(programs: _Programs, state: State, view: View, data: Data) -> State:
+    """The state with what a view of all images tells."""
+    labels, (poisoned, clean) = jnp.asarray(data.labels), state.parts
+    classes = _head_of(state.original, programs.head).kernel.shape[1]
+    counts = jnp.sum(jax.nn.one_hot(labels, classes) * poisoned[:, None], axis=0)
+    number = jnp.sum(poisoned)
+    stats = state.stats._replace(
+        poisoned=number,
+        clean=jnp.sum(clean),
+        suspect=jnp.where(number > 0, jnp.argmax(counts), -1).astype(state.stats.suspect.dtype),
+        kept=masked_mean(view.probability, poisoned),
+        accuracy=masked_mean(view.right.astype(view.probability.dtype), clean),
+    )
+    return state._replace(probabilities=view.probability, stats=stats)
+
+
+def _view(programs: _Programs, variables: Variables, data: Data) -> View:
+    count = len(data.labels)
+    rows = _loop.batch_rows(count, _LOOKED_AT, None)
+    _, seen = programs.look(variables, jnp.zeros(()), rows, data, programs.execution)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], seen)
+
+
+def _head_of(variables: Variables, head: str) -> Head:
+    leaves, path = named_leaves(variables), head_kernel(variables, head)
+    kernel = leaves[path]
+    bias = leaves.get(f"{path.removesuffix('kernel')}bias", jnp.zeros(kernel.shape[1], kernel.dtype))
+    return Head(kernel, bias)
+
+
+def _divide(
+    config: Config,
+    features: Float[Array, "n features"],
+    labels: Labels,
+    suspects: Bool[Array, " n"],
+    head: Head,
+    key: PRNGKey,
+) -> tuple[Float[Array, " n"], Parts]:
+    """The discriminator's scores, each time with the images that it trusts least as the next suspects."""
+    for refinement in range(config.refinements + 1):
+        scores = discriminate(
+            features,
+            labels,
+            suspects,
+            head,
+            jax.random.fold_in(key, refinement),
+            rounds=config.discriminator_rounds,
+            batch_size=config.batch_size,
+            suspect_batch_size=config.poisoned_batch_size,
+            rate=config.discriminator_rate,
+            momentum=config.momentum,
+            weight_decay=config.discriminator_decay,
+            suspect_weight=config.suspect_weight,
+        )
+        suspects = lowest(scores, config.isolated_share)
+    return scores, split(scores, low=config.low, high=config.high, thresholds=config.thresholds)
+
+
+def _fetch_one(data: Data, x: tuple[Rows, PRNGKey]) -> tuple[Batch, PRNGKey]:
+    rows, key = x
+    return data.gather(rows), key
+
+
+def _fetch_both(data: Data, x: tuple[jax.Array, jax.Array, PRNGKey, Scalar]) -> PyTree:
+    clean, poisoned, key, rate = x
+    return *(data.gather(Rows(rows, rows >= 0)) for rows in (clean, poisoned)), poisoned, key, rate
+
+
+def _look(apply_fn: ApplyFn, variables: Variables, carry: Scalar, batch: Batch) -> tuple[Scalar, View]:
+    logits, aux = apply_fn(variables, batch.images, train=False)
+    right = jnp.argmax(logits, axis=1) == batch.labels
+    return carry, View(label_probabilities(logits, batch.labels), right, aux["features"])
+
+
+def _isolate(
+    apply_fn: ApplyFn, config: Config, carry: Trained, x: tuple[Batch, PRNGKey]
+) -> tuple[Trained, Scalar]:
+    batch, key = x
+    augment_key, dropout_key = jax.random.split(key)
+    images = augment(batch.images, augment_key, crop_padding=config.crop_padding, flip=config.flip)
+    mask = trainable_mask(carry.variables)
+
+    def loss_fn(params: PyTree) -> tuple[Scalar, tuple[Scalar, PyTree]]:
+        logits, moved = training_forward(apply_fn, combine(params, carry.rest), images, dropout_key)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+        loss = masked_mean(losses, batch.mask)
+        bent = isolation_loss(loss, config.prefilter, config.isolation_level)
+        return bent, (loss, partition(moved, mask)[1])
+
+    gradient, (loss, rest) = jax.grad(loss_fn, has_aux=True)(carry.params)
+    return _descend(config, carry, rest, gradient, config.isolation_rate, nesterov=True), loss
+
+
+def _unlearn(apply_fn: ApplyFn, consts: PyTree, carry: Trained, x: PyTree) -> tuple[Trained, Scalar]:
+    config, bounded, weights = consts
+    clean, poisoned, rows, key, rate = x
+    *augment_keys, clean_key, poisoned_key = jax.random.split(key, 4)
+    shown, triggered = (
+        augment(batch.images, one, crop_padding=config.crop_padding, flip=config.flip)
+        for batch, one in zip((clean, poisoned), augment_keys, strict=True)
+    )
+    mask = trainable_mask(carry.variables)
+
+    def loss_fn(params: PyTree) -> tuple[Scalar, PyTree]:
+        now = combine(params, carry.rest)
+        logits, moved = training_forward(apply_fn, now, shown, clean_key)
+        learning = jnp.mean(clean_losses(logits, clean.labels, bounded, config.robustness))
+        if config.poisoned_mode == "train":
+            answers, _ = training_forward(apply_fn, now, triggered, poisoned_key)
+        else:
+            answers, _ = apply_fn(now, triggered, train=False)
+        forgetting = jnp.mean(weights[rows] * poisoned_losses(answers, poisoned.labels, config.loss))
+        return learning + config.unlearning_weight * forgetting, partition(moved, mask)[1]
+
+    (loss, rest), gradient = jax.value_and_grad(loss_fn, has_aux=True)(carry.params)
+    return _descend(config, carry, rest, gradient, rate, nesterov=False), loss
+
+
+def _descend(
+    config: Config, carry: Trained, rest: PyTree, gradient: PyTree, rate: Number, *, nesterov: bool
+) -> Trained:
+    """One step of SGD with a gradient that is not too long."""
+    shrink = jnp.minimum(1, config.clip_norm / (optax.tree.norm(gradient) + 1e-6))
+    params, velocity = momentum_step(
+        carry.params,
+        carry.velocity,
+        jax.tree.map(lambda g: shrink * g, gradient),
+        rate=rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=nesterov,
+    )
+    return Trained(params, rest, velocity)

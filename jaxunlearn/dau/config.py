@@ -1,0 +1,175 @@
+"""Settings of DAU and the named presets."""
+
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+import jax
+
+from jaxunlearn._check import check_at_least, check_in, check_positive, check_share
+from jaxunlearn._typing import Number
+
+_NUMERIC = (
+    "isolation_rate",
+    "isolation_level",
+    "isolated_share",
+    "discriminator_rate",
+    "discriminator_decay",
+    "suspect_weight",
+    "low",
+    "high",
+    "learning_rate",
+    "momentum",
+    "weight_decay",
+    "clip_norm",
+    "unlearning_weight",
+    "robustness",
+    "forgotten",
+    "recovered",
+)
+_STRUCTURAL = (
+    "rounds",
+    "isolation_rounds",
+    "batch_size",
+    "poisoned_batch_size",
+    "prefilter",
+    "discriminator_rounds",
+    "refinements",
+    "thresholds",
+    "loss",
+    "weigh",
+    "poisoned_mode",
+    "robust_rounds",
+    "resplit_round",
+    "schedule",
+    "crop_padding",
+    "flip",
+)
+PREFILTERS = ("lga", "flooding", "early", "given")
+LOSSES = ("complementary", "ascent", "uniform")
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=_NUMERIC, meta_fields=_STRUCTURAL)
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What DAU computes. The numbers may be traced and swept by ``vmap``; the rest shapes the program.
+
+    Attributes:
+      rounds: in all: those of isolation, one that splits the images, and the epochs of unlearning.
+      isolation_rounds: epochs of a fresh network that tells which images are learned first; 0 for the ``given``
+        network.
+      batch_size: images per step; of unlearning, those of the clean part.
+      poisoned_batch_size: images of the poisoned part in each step of unlearning and of the discriminator.
+      prefilter: what the fresh network's loss l becomes: ``lga`` sign(l - level) l, ``flooding`` |l - level| + level,
+        ``early`` l itself, few epochs long; or ``given`` to rank the images by the loss of the model as it came.
+      discriminator_rounds: epochs of the retrained last layer.
+      refinements: how often the discriminator is trained again, with the images that it trusts least as suspects.
+      thresholds: ``fixed`` for low and high as they are, or ``otsu`` to move both to the gap in the scores.
+      loss: of the poisoned part: ``complementary`` cross-entropy -log(1 - p_y), gradient ``ascent`` log p_y, or
+        cross-entropy to the ``uniform`` answer among the other classes.
+      weigh: whether an image of the poisoned part counts by 1 - s, the discriminator's certainty.
+      poisoned_mode: of the network on the poisoned part: ``eval``, or ``train`` with its statistics thrown away.
+      robust_rounds: first epochs of unlearning in which the clean part's loss is bounded, (1 - p^q) / q.
+      resplit_round: the epoch of unlearning, from 1, before which the parts are divided anew; 0 for never.
+      schedule: of the learning rate over the epochs of unlearning: ``constant`` or ``cosine``.
+      crop_padding: pixels of zero padding for random crops, in isolation and unlearning; 0 takes images as they are.
+      flip: whether to mirror images at random.
+      isolation_rate: learning rate of the fresh network.
+      isolation_level: of ``lga`` and ``flooding``, in nats.
+      isolated_share: of the images, those with the lowest loss: the first suspects.
+      discriminator_rate: learning rate of the retrained last layer.
+      discriminator_decay: its weight decay.
+      suspect_weight: mu, of the suspects' loss.
+      low: images whose label is less probable are poisoned.
+      high: images whose label is more probable are clean; those between are left out.
+      learning_rate: of unlearning.
+      momentum: share of the velocity that stays.
+      weight_decay: coefficient of the parameters in the direction, in isolation and unlearning.
+      clip_norm: longest gradient.
+      unlearning_weight: lambda, of the poisoned part's loss.
+      robustness: q of the bounded loss, in (0, 1].
+      forgotten: unlearning is over once the mean p_y of the poisoned part is below this
+      recovered: and the accuracy of the clean part at least this much times that of the model as it came.
+
+    Raises:
+      ValueError: if a setting is out of its range, with its name and value.
+    """
+
+    rounds: int = 16
+    isolation_rounds: int = 5
+    batch_size: int = 256
+    poisoned_batch_size: int = 64
+    prefilter: str = "lga"
+    discriminator_rounds: int = 20
+    refinements: int = 1
+    thresholds: str = "fixed"
+    loss: str = "complementary"
+    weigh: bool = True
+    poisoned_mode: str = "eval"
+    robust_rounds: int = 0
+    resplit_round: int = 0
+    schedule: str = "cosine"
+    crop_padding: int = 0
+    flip: bool = False
+    isolation_rate: Number = 0.01
+    isolation_level: Number = 0.5
+    isolated_share: Number = 0.01
+    discriminator_rate: Number = 0.1
+    discriminator_decay: Number = 5e-4
+    suspect_weight: Number = 1.0
+    low: Number = 0.3
+    high: Number = 0.7
+    learning_rate: Number = 0.01
+    momentum: Number = 0.9
+    weight_decay: Number = 5e-4
+    clip_norm: Number = 20.0
+    unlearning_weight: Number = 1.0
+    robustness: Number = 0.7
+    forgotten: Number = 0.05
+    recovered: Number = 0.98
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        check_at_least(1, batch_size=self.batch_size, poisoned_batch_size=self.poisoned_batch_size)
+        check_at_least(1, discriminator_rounds=self.discriminator_rounds)
+        check_at_least(0, refinements=self.refinements, isolation_rounds=self.isolation_rounds)
+        check_at_least(0, robust_rounds=self.robust_rounds, resplit_round=self.resplit_round)
+        check_at_least(0, crop_padding=self.crop_padding, momentum=self.momentum)
+        check_at_least(0, weight_decay=self.weight_decay, discriminator_decay=self.discriminator_decay)
+        check_at_least(0, unlearning_weight=self.unlearning_weight, suspect_weight=self.suspect_weight)
+        check_at_least(0, forgotten=self.forgotten, recovered=self.recovered, low=self.low)
+        check_positive(learning_rate=self.learning_rate, isolation_rate=self.isolation_rate)
+        check_positive(discriminator_rate=self.discriminator_rate, isolation_level=self.isolation_level)
+        check_positive(finite=False, clip_norm=self.clip_norm)
+        check_share(isolated_share=self.isolated_share, robustness=self.robustness, high=self.high)
+        check_in(PREFILTERS, prefilter=self.prefilter)
+        check_in(("fixed", "otsu"), thresholds=self.thresholds)
+        check_in(LOSSES, loss=self.loss)
+        check_in(("train", "eval"), poisoned_mode=self.poisoned_mode)
+        check_in(("constant", "cosine"), schedule=self.schedule)
+        if (self.prefilter == "given") != (self.isolation_rounds == 0):
+            raise ValueError(
+                f"prefilter={self.prefilter!r} with isolation_rounds={self.isolation_rounds!r}: the given network "
+                "needs none, the others at least one."
+            )
+        if self.rounds < self.isolation_rounds + 2:
+            raise ValueError(
+                f"rounds={self.rounds!r} must be at least {self.isolation_rounds + 2}: isolation_rounds, one that "
+                "splits the images, and one of unlearning."
+            )
+        concrete = all(isinstance(value, int | float) for value in (self.low, self.high))
+        if concrete and self.low > self.high:
+            raise ValueError(f"low={self.low!r} must not be above high={self.high!r}.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings by name, as plain Python values."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+PRESETS: dict[str, Config] = {
+    "default": Config(),
+    "robust": Config(robust_rounds=3, resplit_round=4, thresholds="otsu"),
+    "fast": Config(prefilter="given", isolation_rounds=0, rounds=6),
+}
+"""``default``: the reconstruction's plain pipeline. ``robust``: with what is meant to tolerate parts that hold each
+other's images. ``fast``: without a fresh network."""

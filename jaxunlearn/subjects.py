@@ -1,0 +1,293 @@
+"""Backdoored models made to test defences on, with everything that is known about them, as a folder of files.
+
+``model.pth`` is an ordinary PyTorch checkpoint, ``train.npz`` what it was trained on, ``test.npz`` clean images to
+judge by, ``triggered.npz`` the same with the trigger, ``attack.json`` every setting, and ``samples.png`` a look.
+"""
+
+import dataclasses
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from converters import convert, torch_io
+from jaxunlearn import _checkpointing, _loop, finetune, report
+from jaxunlearn._check import InputError
+from jaxunlearn._files import write_together
+from jaxunlearn._typing import ApplyFn, Variables
+from jaxunlearn.attacks import Attack, Poisoned, Setting, Surrogate, as_bytes, poison
+from jaxunlearn.attacks.recipes import Recipe
+from jaxunlearn.data import LabelledImages, read_arrays
+from jaxunlearn.display import Display, describe
+from jaxunlearn.evaluate import Evaluation, Triggered, evaluate
+from jaxunlearn.models import ModelSpec
+
+MODEL, ATTACK, TRAIN, TEST, TRIGGERED, SAMPLES = (
+    "model.pth",
+    "attack.json",
+    "train.npz",
+    "test.npz",
+    "triggered.npz",
+    "samples.png",
+)
+STATE = "training.state.npz"
+
+_JUDGED_BY = 2000  # test images after every epoch; all of them at the end
+_AT_A_TIME = 1000
+_SHOWN = 6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is asked for.
+
+    Attributes:
+      name: of the attack.
+      recipe: its settings.
+      data: images to train on.
+      test: images to judge by.
+      spec: the network.
+      target: the class to force.
+      ratio: share of the images to poison.
+      training: how the model is trained.
+      seed: of every random choice.
+      out: the folder.
+      resume: whether to go on with an interrupted training in it.
+      force: whether to replace what it holds.
+    """
+
+    name: str
+    recipe: Recipe
+    data: LabelledImages
+    test: LabelledImages
+    spec: ModelSpec
+    target: int
+    ratio: float
+    training: finetune.Config
+    seed: int
+    out: Path
+    resume: bool = False
+    force: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that two equal models must have in common, for JSON."""
+        return {
+            "attack": self.name,
+            "settings": dataclasses.asdict(self.recipe),  # type: ignore[call-overload]
+            "target": self.target,
+            "poison_ratio": self.ratio,
+            "seed": self.seed,
+            "architecture": self.spec.name,
+            "training": self.training.as_dict(),
+            "data": _described(self.data),
+            "test": _described(self.test),
+        }
+
+
+def plant(order: Order, display: Display) -> dict[str, Any]:
+    """Makes the attack, trains a model on what it poisons, and writes the folder; returns ``attack.json``.
+
+    Raises:
+      InputError: if the folder cannot be used or the attack cannot be made of these images.
+      NonFiniteError: if training gives NaN or infinite values.
+      KeyboardInterrupt: if interrupted; ``resume`` goes on after the last finished epoch.
+    """
+    started = time.monotonic()
+    _check_folder(order)
+    settings = json.loads(json.dumps(order.settings()))
+    order.out.mkdir(parents=True, exist_ok=True)
+    keys = jax.random.split(jax.random.key(order.seed), 4)
+    apply_fn = order.spec.apply
+    surrogate = None
+    if order.recipe.needs_surrogate:
+        display.say(f"training on {len(order.data.labels)} clean images, for the attack to be made with ...")
+        clean = _train(order, settings, "clean", order.data.images, order.data.labels, None, keys[0], display)
+        surrogate = Surrogate(apply_fn, clean, order.data.images, order.data.labels)
+    attack = order.recipe.make(
+        Setting(order.spec.image_shape, order.spec.classes, order.target, keys[1], surrogate)
+    )
+    poisoned = poison(
+        np.asarray(order.data.images), order.data.labels, attack, ratio=order.ratio, key=keys[2]
+    )
+    triggered = show(attack, order.test)
+    display.say(
+        f"training on {len(order.data.labels)} images, {int(poisoned.poisoned.sum())} of them poisoned and "
+        f"{int(poisoned.covers.sum())} to cover up ..."
+    )
+    variables = _train(
+        order, settings, "poisoned", poisoned.images, poisoned.labels, triggered, keys[3], display
+    )
+    evaluation = evaluate(apply_fn, variables, order.test.images, order.test.labels, triggered=triggered)
+    content = {
+        **settings,
+        "poisoned": np.flatnonzero(poisoned.poisoned).tolist(),
+        "covers": np.flatnonzero(poisoned.covers).tolist(),
+        **evaluation.rates(),
+        "counts": evaluation.counts(),
+        "seconds": round(time.monotonic() - started, 1),
+        "device": report.device(),
+        "versions": report.versions(),
+    }
+    write_together(order.out, _files(order, attack, poisoned, triggered, variables, content))
+    for path in order.out.glob(f"*{STATE}"):
+        path.unlink()
+    display.say(f"planted  {describe(evaluation)}")
+    return content
+
+
+def show(attack: Attack, test: LabelledImages) -> Triggered:
+    """The test images that an attack can be shown on, with its trigger, rounded to 8 bits."""
+    rows = np.flatnonzero(attack.forced(test.labels) != test.labels)
+    images = np.concatenate(
+        [
+            as_bytes(attack.trigger(jnp.asarray(np.asarray(test.images[rows[start : start + _AT_A_TIME]]))))
+            for start in range(0, len(rows), _AT_A_TIME)
+        ]
+    )
+    labels = test.labels[rows]
+    return Triggered(images / np.float32(255), labels, attack.forced(labels).astype(labels.dtype))
+
+
+def read_triggered(folder: Path) -> Triggered:
+    """The triggered test images of a folder that ``plant`` wrote.
+
+    Raises:
+      InputError: if they cannot be read or are of another form.
+    """
+    path = folder / TRIGGERED
+    arrays = read_arrays(path)
+    wanted = ("x", "y", "attack_labels")
+    if not isinstance(arrays, dict) or not set(wanted) <= set(arrays):
+        raise InputError(f"{path} does not hold the arrays {', '.join(wanted)}; make the attack anew.")
+    images, labels, attack_labels = (arrays[name] for name in wanted)
+    shapes = images.ndim == 4 and labels.shape == attack_labels.shape == images.shape[:1]
+    kinds = images.dtype == np.uint8 and labels.dtype.kind in "iu" and attack_labels.dtype.kind in "iu"
+    if not shapes or not kinds or len(labels) == 0:
+        raise InputError(
+            f"{path} holds arrays of shapes {images.shape}, {labels.shape} and {attack_labels.shape}; expected uint8 "
+            "images NHWC and an integer for each, twice."
+        )
+    return Triggered(images / np.float32(255), labels.astype(np.int32), attack_labels.astype(np.int32))
+
+
+def _train(
+    order: Order,
+    settings: dict[str, Any],
+    phase: str,
+    images: Any,
+    labels: np.ndarray,
+    triggered: Triggered | None,
+    key: jax.Array,
+    display: Display,
+) -> Variables:
+    """Trains a fresh network, epoch by epoch, with its state on disk."""
+    path = order.out / f"{phase}.{STATE}"
+    apply_fn: ApplyFn = order.spec.apply
+    execution = _loop.Execution(on_batch=lambda done, total: display.advance(done / total))
+    method = finetune.make_method(apply_fn, execution)
+    data = _loop.Data(images, labels).for_loop(execution)
+    init_key, training_key = jax.random.split(key)
+    state = method.init(order.spec.init(init_key), data, order.training, training_key)
+    first = 1
+    if order.resume and path.exists():
+        notes = _checkpointing.load_notes(path)
+        if notes["settings"] != settings:
+            raise InputError(
+                f"The interrupted training in {order.out} had other settings; resume with the same, or start anew "
+                "with --force."
+            )
+        state = _checkpointing.load_state(path, state)
+        first = notes["epochs"] + 1
+        display.say(f"resumed  after epoch {notes['epochs']} on {phase} images")
+    judging = order.test.take(slice(_JUDGED_BY))
+    shown = None if triggered is None else Triggered(*(part[:_JUDGED_BY] for part in triggered))
+    display.start(order.training.rounds, first - 1)
+    try:
+        for number, new_state, stats in _loop.rounds(method, state, data, first, order.training.rounds):
+            state = new_state
+            now: Evaluation = evaluate(
+                apply_fn, method.finish(state), judging.images, judging.labels, triggered=shown
+            )
+            _checkpointing.save_state(path, state, {"settings": settings, "epochs": number})
+            display.round_done(number, {"loss": float(stats.loss)}, now)
+    finally:
+        display.stop()
+    return method.finish(state)
+
+
+def _files(
+    order: Order,
+    attack: Attack,
+    poisoned: Poisoned,
+    triggered: Triggered,
+    variables: Variables,
+    content: dict[str, Any],
+) -> dict[str, bytes]:
+    test = order.test
+    arrays = convert.to_torch(order.spec, jax.tree.map(np.asarray, variables))
+    chosen = np.flatnonzero(attack.forced(test.labels) != test.labels)[:_SHOWN]
+    clean = np.asarray(test.images[chosen])
+    titles = [
+        f"{label} > {forced}"
+        for label, forced in zip(test.labels[chosen], attack.forced(test.labels[chosen]), strict=True)
+    ]
+    picture = report.draw_examples(
+        clean,
+        np.asarray(triggered.images[: len(chosen)]),
+        titles,
+        gain=5,
+        names=("clean", "difference", "triggered"),
+        heading=f"{order.name}: true class > attack's class",
+    )
+    return {
+        MODEL: torch_io.new_state_dict_bytes(arrays),
+        TRAIN: training_set(poisoned, order.data.labels),
+        TEST: _npz(x=as_bytes(np.asarray(test.images)), y=test.labels),
+        TRIGGERED: _npz(
+            x=as_bytes(triggered.images), y=triggered.labels, attack_labels=triggered.attack_labels
+        ),
+        SAMPLES: picture,
+        ATTACK: (json.dumps(content, indent=1, allow_nan=False) + "\n").encode(),
+    }
+
+
+def training_set(poisoned: Poisoned, true_labels: np.ndarray) -> bytes:
+    """A poisoned training set as an npz file: x, y, and what is known about them."""
+    return _npz(
+        x=as_bytes(poisoned.images),
+        y=poisoned.labels,
+        true_labels=true_labels,
+        poisoned=poisoned.poisoned,
+        covers=poisoned.covers,
+    )
+
+
+def _npz(**arrays: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _described(data: LabelledImages) -> dict[str, Any]:
+    return {"spec": data.origin, "images": len(data.labels), "sha256": data.sha256}
+
+
+def _check_folder(order: Order) -> None:
+    finished = (order.out / ATTACK).exists()
+    begun = any(order.out.glob(f"*{STATE}")) if order.out.is_dir() else False
+    if order.out.exists() and not order.out.is_dir():
+        raise InputError(f"{order.out} is a file; give a folder with --out.")
+    if order.resume and not begun:
+        raise InputError(f"{order.out} holds no interrupted training to resume; leave --resume away.")
+    if (finished or begun) and not (order.resume or order.force):
+        advice = "--resume to go on with it, or " if begun else ""
+        found = "an interrupted training" if begun else "a finished attack"
+        raise InputError(f"{order.out} holds {found} already; give {advice}--force to replace it.")
+    if order.force and not order.resume and order.out.is_dir():
+        for path in order.out.glob(f"*{STATE}"):
+            path.unlink()

@@ -1,0 +1,235 @@
+"""DAU: its identities, its division of a training set, and what unlearning keeps and forgets."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxunlearn import dau, evaluate
+from jaxunlearn.attacks import Attack, poison
+from tests import toys
+
+KEY = jax.random.key(0)
+
+
+def gradient_of(kind: str, logits: jax.Array, label: int) -> np.ndarray:
+    def loss_fn(z: jax.Array) -> jax.Array:
+        return dau.poisoned_losses(z[None], jnp.array([label]), kind)[0]
+
+    return np.asarray(jax.grad(loss_fn)(logits))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_complementary_gradient_is_that_of_ascent_times_the_odds(seed: int) -> None:
+    with jax.enable_x64(True):
+        logits = 3 * jax.random.normal(jax.random.key(seed), (7,), jnp.float64)
+        p = jax.nn.softmax(logits)[2]
+        ours, ascent = (gradient_of(kind, logits, 2) for kind in ("complementary", "ascent"))
+        np.testing.assert_allclose(ours, p / (1 - p) * ascent, rtol=1e-10)
+        np.testing.assert_allclose(ours[2], p, rtol=1e-10)
+
+
+def test_complementary_loss_is_finite_and_pulls_where_ascent_does_not() -> None:
+    logits = jnp.array([60.0, 0.0, 0.0])  # p rounds to one in float32
+    loss = dau.poisoned_losses(logits[None], jnp.array([0]), "complementary")
+    np.testing.assert_allclose(loss, 60 - np.log(2), rtol=1e-6)
+    assert gradient_of("complementary", logits, 0)[0] == pytest.approx(1)
+    assert abs(gradient_of("ascent", logits, 0)[0]) < 1e-6
+    forgotten = -logits
+    assert abs(gradient_of("complementary", forgotten, 0)[0]) < 1e-6
+    assert gradient_of("ascent", forgotten, 0)[0] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("weight", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize(("kept", "forgotten"), [(0.1, 0.9), (0.5, 0.5), (0.9, 0.1)])
+def test_an_image_in_both_parts_ends_at_the_stated_probability(
+    weight: float, kept: float, forgotten: float
+) -> None:
+    """Two copies of one sample, one in each part, as a free logit: p = a / (a + lambda b)."""
+    label = jnp.array([0])
+
+    def loss_fn(logit: jax.Array) -> jax.Array:
+        z = jnp.stack([logit, jnp.zeros(())])[None]
+        learning = dau.clean_losses(z, label, False, 1.0)[0]
+        return kept * learning + weight * forgotten * dau.poisoned_losses(z, label, "complementary")[0]
+
+    descend = jax.jit(lambda start: jax.lax.fori_loop(0, 2000, lambda _, z: z - jax.grad(loss_fn)(z), start))
+    logit = descend(5.0)
+    assert float(jax.nn.sigmoid(logit)) == pytest.approx(kept / (kept + weight * forgotten), abs=1e-4)
+
+
+def test_the_uniform_loss_is_lowest_at_the_uniform_answer_of_other_classes() -> None:
+    logits = jnp.array([-80.0, 1.0, 1.0, 1.0])
+    assert float(dau.poisoned_losses(logits[None], jnp.array([0]), "uniform")[0]) == pytest.approx(np.log(3))
+    np.testing.assert_allclose(gradient_of("uniform", logits, 0), 0, atol=1e-6)
+
+
+def test_the_bounded_loss_tends_to_the_cross_entropy() -> None:
+    logits, label = jnp.array([[1.0, 0.0, -1.0]]), jnp.array([2])
+    plain, nearly = (dau.clean_losses(logits, label, flag, 1e-3)[0] for flag in (False, True))
+    assert float(nearly) == pytest.approx(float(plain), rel=2e-3)
+
+
+def test_isolation_losses_turn_around_at_their_level() -> None:
+    for kind, below, above in (("lga", -1, 1), ("flooding", -1, 1), ("early", 1, 1)):
+        slopes = [float(jax.grad(dau.isolation_loss)(loss, kind, 0.5)) for loss in (0.2, 0.9)]
+        assert slopes == [below, above], kind
+
+
+def clusters(rng: np.random.Generator, count: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features of four classes in as many directions; a tenth of all carry a fifth direction and the label 0."""
+    truth = np.arange(count) % 10 == 9
+    classes = np.where(truth, rng.integers(1, 4, count), rng.integers(0, 4, count))
+    features = np.eye(5)[classes] + 0.1 * rng.standard_normal((count, 5))
+    features[truth, 4] += 2
+    return features.astype(np.float32), np.where(truth, 0, classes).astype(np.int32), truth
+
+
+@pytest.mark.parametrize("thresholds", ["fixed", "otsu"])
+def test_a_few_suspects_give_all_poisoned_images_away(thresholds: str) -> None:
+    features, labels, truth = clusters(np.random.default_rng(0))
+    suspects = np.zeros(len(labels), bool)
+    suspects[np.flatnonzero(truth)[:5]] = True
+    start = dau.Head(jnp.concatenate([jnp.eye(4), jnp.eye(4)[:1] * 5]), jnp.zeros(4))
+    scores = dau.discriminate(
+        jnp.asarray(features),
+        labels,
+        jnp.asarray(suspects),
+        start,
+        KEY,
+        rounds=20,
+        batch_size=64,
+        suspect_batch_size=16,
+        rate=0.3,
+        momentum=0.9,
+        weight_decay=0.0,
+        suspect_weight=1.0,
+    )
+    parts = dau.split(scores, low=0.4, high=0.6, thresholds=thresholds)
+    assert np.mean(truth[np.asarray(parts.poisoned)]) > 0.95
+    assert np.mean(np.asarray(parts.poisoned)[truth]) > 0.9
+    assert not np.any(np.asarray(parts.poisoned) & np.asarray(parts.clean))
+
+
+def victim() -> tuple[Any, Any, Any, Attack]:
+    """A toy network with a backdoor, its training set, and the attack: a bright spot that means class 0."""
+    images, labels = toys.images_and_labels(600, seed=1)
+
+    def trigger(x: jax.Array) -> jax.Array:
+        return x.at[:, :2, :2].set(3.0)
+
+    attack = Attack(trigger=trigger, target=0)
+    found = poison(images, labels, attack, ratio=0.1, key=KEY)
+    shown = images.copy()
+    shown[found.poisoned] = np.asarray(trigger(jnp.asarray(images[found.poisoned])))
+    return shown, found, (images, labels), attack
+
+
+def test_unlearning_needs_a_fresh_network_or_none() -> None:
+    images, labels = toys.images_and_labels()
+    with pytest.raises(ValueError, match="fresh=None with prefilter='lga'"):
+        dau.unlearn(toys.apply_fn, toys.variables(), images, labels, dau.Config(), KEY, head="head")
+    with pytest.raises(ValueError, match="prefilter='given' with isolation_rounds=5"):
+        dau.Config(prefilter="given")
+    with pytest.raises(ValueError, match="rounds=6 must be at least 7"):
+        dau.Config(rounds=6)
+    with pytest.raises(ValueError, match=r"low=0.8 must not be above high=0.7"):
+        dau.Config(low=0.8)
+
+
+def with_parts(images: Any, labels: Any, parts: dau.Parts, config: dau.Config) -> tuple[Any, dau.State]:
+    """A state behind the division, with the parts given."""
+    data = dau.Data(images, labels)
+    method = dau.make_method(toys.apply_fn, dau.Execution(), head="head")
+    state = method.init(trained(images, labels), data, config, KEY)
+    scores = jnp.where(parts.poisoned, 0.0, 1.0)
+    return method, state._replace(scores=scores, parts=parts, round=jnp.asarray(1))
+
+
+def trained(images: Any, labels: Any) -> Any:
+    """The toy network after some training."""
+    from jaxunlearn import TRAINING, fit
+
+    config = dataclasses.replace(TRAINING, rounds=30, batch_size=50, learning_rate=0.3, weight_decay=0.0)
+    return fit(toys.apply_fn, toys.variables(), images, labels, config, KEY)
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_unlearning_forgets_the_poisoned_part_and_keeps_the_rest(mode: str) -> None:
+    images, found, (clean, true), attack = victim()
+    config = dau.Config(
+        prefilter="given", isolation_rounds=0, rounds=13, batch_size=50, poisoned_batch_size=20, learning_rate=0.1,
+        weight_decay=0.0, poisoned_mode=mode, forgotten=0.0,
+    )  # fmt: skip
+    parts = dau.Parts(jnp.asarray(found.poisoned), jnp.asarray(~found.poisoned))
+    method, state = with_parts(images, found.labels, parts, config)
+
+    def judged(state: dau.State) -> Any:
+        return evaluate(
+            toys.apply_fn, method.finish(state), clean, true, trigger=attack.trigger, target=0
+        ).rates()
+
+    before = judged(state)
+    assert before["asr"] > 0.8
+    assert before["acc"] > 0.8
+    for _ in range(12):
+        state, stats = method.step(state, dau.Data(images, found.labels))
+    after = judged(state)
+    assert after["asr"] < 0.1
+    assert after["acc"] > before["acc"] - 0.05
+    assert float(stats.kept) < 0.2
+    assert int(stats.suspect) == 0
+
+
+def test_unlearning_stops_by_itself() -> None:
+    images, found, *_ = victim()
+    parts = dau.Parts(jnp.asarray(found.poisoned), jnp.asarray(~found.poisoned))
+    config = dau.Config(
+        prefilter="given", isolation_rounds=0, rounds=30, batch_size=50, learning_rate=0.1, weight_decay=0.0,
+        forgotten=0.5, recovered=0.5,
+    )  # fmt: skip
+    method, state = with_parts(images, found.labels, parts, config)
+    data = dau.Data(images, found.labels)
+    rounds = 0
+    while not bool(state.stopped):
+        state, stats = method.step(state, data)
+        rounds += 1
+        assert rounds < 29
+    assert float(stats.kept) < 0.5
+    later, _ = method.step(state, data)
+    jax.tree.map(np.testing.assert_array_equal, method.finish(later), method.finish(state))
+
+
+def test_an_empty_poisoned_part_leaves_plain_training() -> None:
+    images, labels = toys.images_and_labels(60)
+    none = jnp.zeros(60, bool)
+    config = dau.Config(prefilter="given", isolation_rounds=0, rounds=3, batch_size=20)
+    method, state = with_parts(images, labels, dau.Parts(none, ~none), config)
+    heavy = state._replace(config=dataclasses.replace(state.config, unlearning_weight=jnp.asarray(50.0)))
+    data = dau.Data(images, labels)
+    first, second = (method.finish(method.step(one, data)[0]) for one in (state, heavy))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    assert int(method.step(state, data)[1].suspect) == -1
+
+
+def test_images_that_keep_their_label_are_given_back() -> None:
+    images, found, *_ = victim()
+    wrongly = np.flatnonzero(~found.poisoned)[:30]
+    poisoned = np.array(found.poisoned)
+    poisoned[wrongly] = True
+    config = dau.Config(
+        prefilter="given", isolation_rounds=0, rounds=6, batch_size=50, learning_rate=0.1, weight_decay=0.0,
+        forgotten=0.0, resplit_round=4,
+    )  # fmt: skip
+    parts = dau.Parts(jnp.asarray(poisoned), jnp.asarray(~poisoned))
+    method, state = with_parts(images, found.labels, parts, config)
+    data = dau.Data(images, found.labels)
+    for _ in range(3):
+        state, _ = method.step(state, data)
+    held = np.asarray(state.probabilities > state.config.high) & poisoned
+    state, _ = method.step(state, data)
+    assert held[wrongly].sum() > 10
+    assert np.asarray(state.parts.clean)[held].all()
