@@ -130,12 +130,15 @@ def victim() -> tuple[Any, Any, Any, Attack]:
 
 def test_unlearning_needs_a_fresh_network_or_none() -> None:
     images, labels = toys.images_and_labels()
+    isolating = dau.PRESETS["isolating"]
     with pytest.raises(ValueError, match="fresh=None with prefilter='lga'"):
-        dau.unlearn(toys.apply_fn, toys.variables(), images, labels, dau.Config(), KEY, head="head")
-    with pytest.raises(ValueError, match="prefilter='given' with isolation_rounds=5"):
-        dau.Config(prefilter="given")
-    with pytest.raises(ValueError, match="rounds=6 must be at least 7"):
-        dau.Config(rounds=6)
+        dau.unlearn(toys.apply_fn, toys.variables(), images, labels, isolating, KEY, head="head")
+    with pytest.raises(ValueError, match="prefilter='loss' with isolation_rounds=10"):
+        dataclasses.replace(isolating, prefilter="loss")
+    with pytest.raises(ValueError, match="prefilter='lga' with isolation_rounds=0"):
+        dau.Config(prefilter="lga")
+    with pytest.raises(ValueError, match="rounds=11 must be at least 12"):
+        dataclasses.replace(isolating, rounds=11)
     with pytest.raises(ValueError, match=r"low=0.8 must not be above high=0.7"):
         dau.Config(low=0.8)
 
@@ -161,7 +164,7 @@ def trained(images: Any, labels: Any) -> Any:
 def test_unlearning_forgets_the_poisoned_part_and_keeps_the_rest(mode: str) -> None:
     images, found, (clean, true), attack = victim()
     config = dau.Config(
-        prefilter="given", isolation_rounds=0, rounds=13, batch_size=50, poisoned_batch_size=20, learning_rate=0.1,
+        rounds=13, batch_size=50, poisoned_batch_size=20, learning_rate=0.1,
         weight_decay=0.0, poisoned_mode=mode, forgotten=0.0,
     )  # fmt: skip
     parts = dau.Parts(jnp.asarray(found.poisoned), jnp.asarray(~found.poisoned))
@@ -188,7 +191,7 @@ def test_unlearning_stops_by_itself() -> None:
     images, found, *_ = victim()
     parts = dau.Parts(jnp.asarray(found.poisoned), jnp.asarray(~found.poisoned))
     config = dau.Config(
-        prefilter="given", isolation_rounds=0, rounds=30, batch_size=50, learning_rate=0.1, weight_decay=0.0,
+        rounds=30, batch_size=50, learning_rate=0.1, weight_decay=0.0,
         forgotten=0.5, recovered=0.5,
     )  # fmt: skip
     method, state = with_parts(images, found.labels, parts, config)
@@ -206,7 +209,7 @@ def test_unlearning_stops_by_itself() -> None:
 def test_an_empty_poisoned_part_leaves_plain_training() -> None:
     images, labels = toys.images_and_labels(60)
     none = jnp.zeros(60, bool)
-    config = dau.Config(prefilter="given", isolation_rounds=0, rounds=3, batch_size=20)
+    config = dau.Config(rounds=3, batch_size=20)
     method, state = with_parts(images, labels, dau.Parts(none, ~none), config)
     heavy = state._replace(config=dataclasses.replace(state.config, unlearning_weight=jnp.asarray(50.0)))
     data = dau.Data(images, labels)
@@ -221,7 +224,7 @@ def test_images_that_keep_their_label_are_given_back() -> None:
     poisoned = np.array(found.poisoned)
     poisoned[wrongly] = True
     config = dau.Config(
-        prefilter="given", isolation_rounds=0, rounds=6, batch_size=50, learning_rate=0.1, weight_decay=0.0,
+        rounds=6, batch_size=50, learning_rate=0.1, weight_decay=0.0,
         forgotten=0.0, resplit_round=4,
     )  # fmt: skip
     parts = dau.Parts(jnp.asarray(poisoned), jnp.asarray(~poisoned))

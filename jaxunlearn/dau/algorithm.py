@@ -161,7 +161,7 @@ def unlearn(
       config: what to compute; ``PRESETS["default"]`` for a start.
       key: of all random choices.
       head: path of the last linear layer (``ModelSpec.head``).
-      fresh: makes untrained variables (``ModelSpec.init``); needed unless ``prefilter`` is ``given``.
+      fresh: makes untrained variables (``ModelSpec.init``); needed for the pre-filters that isolate.
       execution: how to compute it; under a surrounding ``jit`` give ``Execution(loop="scan")``.
 
     Returns:
@@ -179,7 +179,7 @@ def unlearn(
       >>> params = {"w": jnp.eye(3)}
       >>> x = jax.random.uniform(jax.random.key(0), (8, 4, 4, 3))
       >>> y = jnp.arange(8) % 3
-      >>> config = Config(prefilter="given", isolation_rounds=0, rounds=3)
+      >>> config = Config(rounds=3)
       >>> cleaned, stats = unlearn(apply_fn, params, x, y, config, jax.random.key(1), head="w")
       >>> stats.loss.shape
       (3,)
@@ -197,6 +197,7 @@ def make_method(apply_fn: ApplyFn, execution: Execution, *, head: str, fresh: Fr
         head,
         Pass(functools.partial(_isolate, apply_fn), _fetch_one),
         Pass(functools.partial(_look, apply_fn), lambda data, rows: data.gather(rows)),
+        Pass(functools.partial(_superpose, apply_fn), _fetch_pair),
         Pass(functools.partial(_unlearn, apply_fn), _fetch_both),
         Compiled(_divide),
         execution,
@@ -210,6 +211,7 @@ class _Programs(NamedTuple):
     head: str
     isolate: Pass
     look: Pass
+    superpose: Pass
     unlearn: Pass
     divide: Compiled
     execution: Execution
@@ -229,7 +231,7 @@ def init(
     if fresh is None and config.isolation_rounds:
         raise ValueError(
             f"fresh=None with prefilter={config.prefilter!r}: isolation trains a fresh network; give a function that "
-            "makes its variables, or prefilter='given' with isolation_rounds=0."
+            "makes its variables, or another prefilter with isolation_rounds=0."
         )
     variables = jax.tree.map(jnp.asarray, variables)
     head_kernel(variables, head)
@@ -340,8 +342,13 @@ def _isolation_round(programs: _Programs, state: State, data: Data) -> State:
 def _division_round(programs: _Programs, state: State, data: Data) -> State:
     """Ranks the images, retrains the last layer, and divides them."""
     own = _view(programs, state.original, data)
-    ranking = own if state.isolating is None else _view(programs, state.isolating.variables, data)
-    suspects = lowest(-ranking.probability, state.config.isolated_share)
+    if state.isolating is not None:
+        certainty = _view(programs, state.isolating.variables, data).probability
+    elif state.config.prefilter == "superposed":
+        certainty = _superposed(programs, state, data)
+    else:
+        certainty = own.probability
+    suspects = lowest(-certainty, state.config.isolated_share)
     scores, parts = programs.divide(
         state.config,
         own.features,
@@ -424,6 +431,23 @@ def _view(programs: _Programs, variables: Variables, data: Data) -> View:
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], seen)
 
 
+def _superposed(programs: _Programs, state: State, data: Data) -> Float[Array, " n"]:
+    """The mean probability of every image's label after other images were added to it.
+
+    A trigger outlives that and an object does not. Source: Gao et al., "STRIP", ACSAC 2019, there with entropies.
+    """
+    count, times = len(data.labels), state.config.superpositions
+    keys = jax.random.split(jax.random.fold_in(state.key, state.round + 1), times)
+    own = _loop.batch_rows(count, _LOOKED_AT, None)
+    drawn = [_loop.batch_rows(count, _LOOKED_AT, key) for key in keys]
+    members = jnp.concatenate([rows.members for rows in drawn])
+    tiled = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * times), own)
+    _, found = programs.superpose(
+        state.original, jnp.zeros(()), (tiled, tiled._replace(members=members)), data, programs.execution
+    )
+    return jnp.mean(found.reshape(times, -1)[:, :count], axis=0)
+
+
 def _head_of(variables: Variables, head: str) -> Head:
     leaves, path = named_leaves(variables), head_kernel(variables, head)
     kernel = leaves[path]
@@ -439,7 +463,7 @@ def _divide(
     head: Head,
     key: PRNGKey,
 ) -> tuple[Float[Array, " n"], Parts]:
-    """The discriminator's scores, each time with the images that it trusts least as the next suspects."""
+    """The discriminator's scores and parts; what it takes for poisoned are the next discriminator's suspects."""
     for refinement in range(config.refinements + 1):
         scores = discriminate(
             features,
@@ -455,13 +479,18 @@ def _divide(
             weight_decay=config.discriminator_decay,
             suspect_weight=config.suspect_weight,
         )
-        suspects = lowest(scores, config.isolated_share)
-    return scores, split(scores, low=config.low, high=config.high, thresholds=config.thresholds)
+        parts = split(scores, low=config.low, high=config.high, thresholds=config.thresholds)
+        suspects = jnp.where(jnp.any(parts.poisoned), parts.poisoned, suspects)
+    return scores, parts
 
 
 def _fetch_one(data: Data, x: tuple[Rows, PRNGKey]) -> tuple[Batch, PRNGKey]:
     rows, key = x
     return data.gather(rows), key
+
+
+def _fetch_pair(data: Data, x: tuple[Rows, Rows]) -> tuple[Batch, Batch]:
+    return data.gather(x[0]), data.gather(x[1])
 
 
 def _fetch_both(data: Data, x: tuple[jax.Array, jax.Array, PRNGKey, Scalar]) -> PyTree:
@@ -473,6 +502,14 @@ def _look(apply_fn: ApplyFn, variables: Variables, carry: Scalar, batch: Batch) 
     logits, aux = apply_fn(variables, batch.images, train=False)
     right = jnp.argmax(logits, axis=1) == batch.labels
     return carry, View(label_probabilities(logits, batch.labels), right, aux["features"])
+
+
+def _superpose(
+    apply_fn: ApplyFn, variables: Variables, carry: Scalar, x: tuple[Batch, Batch]
+) -> tuple[Scalar, Float[Array, " n"]]:
+    batch, others = x
+    logits, _ = apply_fn(variables, jnp.clip(batch.images + others.images, 0, 1), train=False)
+    return carry, label_probabilities(logits, batch.labels)
 
 
 def _isolate(

@@ -32,6 +32,7 @@ _STRUCTURAL = (
     "isolation_rounds",
     "batch_size",
     "poisoned_batch_size",
+    "superpositions",
     "prefilter",
     "discriminator_rounds",
     "refinements",
@@ -45,7 +46,8 @@ _STRUCTURAL = (
     "crop_padding",
     "flip",
 )
-PREFILTERS = ("lga", "flooding", "early", "given")
+ISOLATING = ("lga", "flooding", "early")
+PREFILTERS = (*ISOLATING, "superposed", "loss")
 LOSSES = ("complementary", "ascent", "uniform")
 
 
@@ -56,14 +58,16 @@ class Config:
 
     Attributes:
       rounds: in all: those of isolation, one that splits the images, and the epochs of unlearning.
-      isolation_rounds: epochs of a fresh network that tells which images are learned first; 0 for the ``given``
-        network.
+      isolation_rounds: epochs of a fresh network that tells which images are learned first; 0 for the pre-filters that
+        ask the model as it came.
       batch_size: images per step; of unlearning, those of the clean part.
       poisoned_batch_size: images of the poisoned part in each step of unlearning and of the discriminator.
-      prefilter: what the fresh network's loss l becomes: ``lga`` sign(l - level) l, ``flooding`` |l - level| + level,
-        ``early`` l itself, few epochs long; or ``given`` to rank the images by the loss of the model as it came.
+      prefilter: what the first suspects have most of. The probability of their label by a fresh network that descends
+        on ``lga`` sign(l - level) l, ``flooding`` |l - level| + level, or ``early`` l itself, for few epochs; or that
+        by the model as it came, after other images were added to them (``superposed``), or of them alone (``loss``).
+      superpositions: the number of other images that each is superposed with, one at a time.
       discriminator_rounds: epochs of the retrained last layer.
-      refinements: how often the discriminator is trained again, with the images that it trusts least as suspects.
+      refinements: how often the discriminator is trained again, with what it takes for poisoned as suspects.
       thresholds: ``fixed`` for low and high as they are, or ``otsu`` to move both to the gap in the scores.
       loss: of the poisoned part: ``complementary`` cross-entropy -log(1 - p_y), gradient ``ascent`` log p_y, or
         cross-entropy to the ``uniform`` answer among the other classes.
@@ -95,11 +99,12 @@ class Config:
       ValueError: if a setting is out of its range, with its name and value.
     """
 
-    rounds: int = 16
-    isolation_rounds: int = 5
+    rounds: int = 11
+    isolation_rounds: int = 0
     batch_size: int = 256
     poisoned_batch_size: int = 64
-    prefilter: str = "lga"
+    prefilter: str = "superposed"
+    superpositions: int = 8
     discriminator_rounds: int = 20
     refinements: int = 1
     thresholds: str = "fixed"
@@ -131,7 +136,7 @@ class Config:
     def __post_init__(self) -> None:
         """Validates the settings."""
         check_at_least(1, batch_size=self.batch_size, poisoned_batch_size=self.poisoned_batch_size)
-        check_at_least(1, discriminator_rounds=self.discriminator_rounds)
+        check_at_least(1, discriminator_rounds=self.discriminator_rounds, superpositions=self.superpositions)
         check_at_least(0, refinements=self.refinements, isolation_rounds=self.isolation_rounds)
         check_at_least(0, robust_rounds=self.robust_rounds, resplit_round=self.resplit_round)
         check_at_least(0, crop_padding=self.crop_padding, momentum=self.momentum)
@@ -147,10 +152,10 @@ class Config:
         check_in(LOSSES, loss=self.loss)
         check_in(("train", "eval"), poisoned_mode=self.poisoned_mode)
         check_in(("constant", "cosine"), schedule=self.schedule)
-        if (self.prefilter == "given") != (self.isolation_rounds == 0):
+        if (self.prefilter in ISOLATING) != (self.isolation_rounds > 0):
             raise ValueError(
-                f"prefilter={self.prefilter!r} with isolation_rounds={self.isolation_rounds!r}: the given network "
-                "needs none, the others at least one."
+                f"prefilter={self.prefilter!r} with isolation_rounds={self.isolation_rounds!r}: {', '.join(ISOLATING)} "
+                "need at least one, the others none."
             )
         if self.rounds < self.isolation_rounds + 2:
             raise ValueError(
@@ -168,8 +173,8 @@ class Config:
 
 PRESETS: dict[str, Config] = {
     "default": Config(),
+    "isolating": Config(prefilter="lga", isolation_rounds=10, rounds=21),
     "robust": Config(robust_rounds=3, resplit_round=4, thresholds="otsu"),
-    "fast": Config(prefilter="given", isolation_rounds=0, rounds=6),
 }
-"""``default``: the reconstruction's plain pipeline. ``robust``: with what is meant to tolerate parts that hold each
-other's images. ``fast``: without a fresh network."""
+"""``default``: ours. ``isolating``: with a fresh network whose loss is bent, as in anti-backdoor learning. ``robust``:
+with what is meant to tolerate parts that hold each other's images."""

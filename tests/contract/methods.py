@@ -107,7 +107,7 @@ def _ulrl(config: Any, **changes: Any) -> Case:
 
 
 _DAU_BAD = {
-    "rounds": 3,
+    "rounds": 1,
     "isolation_rounds": -1,
     "batch_size": -1,
     "learning_rate": 0.0,

@@ -21,6 +21,7 @@ KEY = jax.random.key(3)
 VARIANTS = {
     "ibau-reference",
     "ibau-augmented-cg",
+    "dau-isolating",
     "dau-robust",
     "ulrl-reference",
     "ulrl-all-layers",

@@ -1,9 +1,10 @@
 """Every twin computes what its PyTorch original computes: logits, gradients, running statistics."""
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +88,14 @@ SMALL: dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ...]]] = {
     "vit_resizing": (lambda: Resizing(_vit(), 32), (20, 24)),
 }
 
+
 # The networks as they are used, at the sizes that they are used at.
+def answering(network: Any) -> torch.nn.Module:
+    """The network with a head that is not zero, as torchvision makes it."""
+    torch.nn.init.normal_(network.heads.head.weight, std=0.05)
+    return network
+
+
 FULL: dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ...]]] = {
     **{
         name.format(depth): (
@@ -117,8 +125,8 @@ FULL: dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ...]]] = {
             "convnext_tiny",
         )
     },
-    "vit_b_16": (tv.vit_b_16, (224,)),
-    "vit_b_16_resizing": (lambda: Resizing(tv.vit_b_16(), 224), (32, 64)),
+    "vit_b_16": (lambda: answering(tv.vit_b_16()), (224,)),
+    "vit_b_16_resizing": (lambda: Resizing(answering(tv.vit_b_16()), 224), (32, 64)),
 }
 
 
@@ -149,60 +157,118 @@ def to_nchw(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
-def distance(found: np.ndarray, true: np.ndarray) -> float:
+def distance(true: np.ndarray, found: np.ndarray) -> float:
     return float(np.linalg.norm(found - true) / max(float(np.linalg.norm(true)), 1e-12))
 
 
+class Measured(NamedTuple):
+    """The same quantity by PyTorch and by the twin.
+
+    Attributes:
+      true: by PyTorch.
+      found: by the twin.
+    """
+
+    true: np.ndarray
+    found: np.ndarray
+
+
+Measure = Callable[[torch.nn.Module, Any], Measured]
+"""Measures with networks of either precision, on arrays of NumPy's ``dtype``."""
+
+
+def check(measure: Measure, network: torch.nn.Module, tolerance: float, distance: Any) -> Measured:
+    """Compares in single precision or, where PyTorch itself is farther from the truth than that, with the truth.
+
+    Some networks magnify rounding: of ResNet-50 with a picture of 32 pixels both programs are 1e-4 off. Then the twin
+    may not be much farther off than PyTorch, and must agree with it in double precision.
+    """
+    single = measure(network, np.float32)
+    if distance(*single) <= tolerance:
+        return single
+    with jax.enable_x64(True):
+        double = measure(copy.deepcopy(network).double(), np.float64)
+    assert distance(*double) < 1e-7
+    rounding = distance(double.true, single.true)
+    assert rounding > tolerance / 3, f"{distance(*single)} apart, PyTorch {rounding} off"
+    assert distance(double.true, single.found) <= 3 * rounding
+    return single
+
+
+def largest(true: np.ndarray, found: np.ndarray) -> float:
+    return float(np.abs(found - true).max())
+
+
 def check_logits(network: torch.nn.Module, side: int, count: int) -> None:
-    spec, variables = converted(network.eval())
-    images, _ = batch(side, count)
-    with torch.no_grad():
-        true = network(to_nchw(images)).numpy()
-    found = np.asarray(jax.jit(lambda v, x: spec.apply(v, x, train=False)[0])(variables, images))
+    def measure(network: torch.nn.Module, dtype: Any) -> Measured:
+        spec, variables = converted(network.eval())
+        images = batch(side, count)[0].astype(dtype)
+        with torch.no_grad():
+            true = network(to_nchw(images)).numpy()
+        return Measured(
+            true, np.asarray(jax.jit(lambda v, x: spec.apply(v, x, train=False)[0])(variables, images))
+        )
+
+    true, found = check(measure, network, 1e-4, largest)
     assert float(np.ptp(true)) > 0.01  # otherwise agreement says nothing
-    np.testing.assert_allclose(found, true, atol=1e-4)
     assert np.array_equal(found.argmax(1), true.argmax(1))
 
 
 def check_gradients(network: torch.nn.Module, side: int, count: int) -> None:
-    spec, variables = converted(network.eval())
-    images, labels = batch(side, count)
-    pixels = to_nchw(images).requires_grad_()
-    torch.nn.functional.cross_entropy(network(pixels), torch.from_numpy(labels)).backward()
-    true = {key: p.grad.numpy() for key, p in network.named_parameters()}
+    def gradients(network: torch.nn.Module, dtype: Any) -> tuple[Measured, Measured]:
+        spec, variables = converted(network.eval())
+        images, labels = batch(side, count)
+        pixels = to_nchw(images.astype(dtype)).requires_grad_()
+        network.zero_grad()
+        torch.nn.functional.cross_entropy(network(pixels), torch.from_numpy(labels)).backward()
+        true = {key: p.grad.numpy() for key, p in network.named_parameters()}
 
-    def loss(params: Any, x: jax.Array) -> jax.Array:
-        logits = spec.apply({**variables, "params": params}, x, train=False)[0]
-        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(count), labels])
+        def loss(params: Any, x: jax.Array) -> jax.Array:
+            logits = spec.apply({**variables, "params": params}, x, train=False)[0]
+            return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(count), labels])
 
-    found, found_pixels = jax.jit(jax.grad(loss, argnums=(0, 1)))(variables["params"], jnp.asarray(images))
-    assert distance(np.asarray(found_pixels).transpose(0, 3, 1, 2), pixels.grad.numpy()) < 1e-4
-    back = convert.to_torch(spec, {**variables, "params": found})
-    keys = {convert.canonical(spec, key): key for key in true}
-    flat = [
-        np.concatenate([grads[key].ravel() for key in grads])
-        for grads in ({key: back[key] for key in keys}, {key: true[keys[key]] for key in keys})
-    ]
-    assert distance(*flat) < 1e-4
+        found, found_pixels = jax.jit(jax.grad(loss, argnums=(0, 1)))(
+            variables["params"], jnp.asarray(images.astype(dtype))
+        )
+        back = convert.to_torch(spec, {**variables, "params": found})
+        keys = {convert.canonical(spec, key): key for key in true}
+        theirs, ours = (
+            np.concatenate([grads[key].ravel() for key in grads])
+            for grads in ({key: true[keys[key]] for key in keys}, {key: back[key] for key in keys})
+        )
+        shown = np.asarray(found_pixels).transpose(0, 3, 1, 2)
+        return Measured(pixels.grad.numpy(), shown), Measured(theirs, ours)
+
+    for which in (0, 1):
+        check(lambda network, dtype, which=which: gradients(network, dtype)[which], network, 1e-4, distance)
 
 
 def check_statistics(network: torch.nn.Module, side: int, count: int) -> None:
-    spec, variables = converted(network.train())
-    for module in network.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    spec = dataclasses.replace(spec, module=still(spec.module))
-    step = jax.jit(lambda v, x: {**v, **pick(spec.apply(v, x, train=True)[1])})
-    for seed in range(3):
-        images, _ = batch(side, count, seed)
-        with torch.no_grad():
-            network(to_nchw(images))
-        variables = step(variables, images)
-    true = {key: value.numpy() for key, value in network.state_dict().items()}
-    back = convert.to_torch(spec, variables)
-    statistics = [key for key in true if key.endswith(("running_mean", "running_var"))]
-    for key in statistics:
-        np.testing.assert_allclose(back[convert.canonical(spec, key)], true[key], rtol=1e-5, atol=1e-5)
+    def measure(network: torch.nn.Module, dtype: Any) -> Measured:
+        network = copy.deepcopy(network).train()
+        spec, variables = converted(network)
+        for module in network.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        spec = dataclasses.replace(spec, module=still(spec.module))
+        step = jax.jit(lambda v, x: {**v, **pick(spec.apply(v, x, train=True)[1])})
+        for seed in range(3):
+            images = batch(side, count, seed)[0].astype(dtype)
+            with torch.no_grad():
+                network(to_nchw(images))
+            variables = step(variables, images)
+        true = {key: value.numpy() for key, value in network.state_dict().items()}
+        back = convert.to_torch(spec, variables)
+        statistics = [key for key in true if key.endswith(("running_mean", "running_var"))]
+        pairs = [(true[key].ravel(), back[convert.canonical(spec, key)].ravel()) for key in statistics]
+        theirs, ours = (np.concatenate([np.zeros(1), *parts]) for parts in zip(*pairs, strict=True)) if pairs else (
+            np.zeros(1), np.zeros(1)
+        )  # fmt: skip
+        return Measured(theirs, ours)
+
+    check(
+        measure, network, 1e-5, lambda true, found: float((np.abs(found - true) / (1 + np.abs(true))).max())
+    )
 
 
 def pick(aux: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,183 @@
+"""Frozen configs for ``python -m experiments.reproduce``: attacks x methods x seeds.
+
+Every entry of ``CAMPAIGNS`` says what it is for, what it takes and what is expected, beside what was published.
+``Campaign.quick`` is the same in minutes on two cores.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where images come from; ``{shared}`` stands for the folder that holds ``data``.
+
+    Attributes:
+      train: a SPEC without a slice: images to train on come first, clean ones to unlearn with after them.
+      test: a SPEC of images to judge by.
+      flip: whether mirrored images are of the same class.
+    """
+
+    train: str
+    test: str
+    flip: bool = False
+
+
+SOURCES = {
+    "digits": Source("digits", "digits[1300:]"),
+    "cifar10": Source(
+        "parquet:{shared}/data/cifar10-jpeg/train.parquet",
+        "parquet:{shared}/data/cifar10-jpeg/test.parquet",
+        flip=True,
+    ),
+    "gtsrb": Source("parquet:{shared}/data/gtsrb/train.parquet", "parquet:{shared}/data/gtsrb/test.parquet"),
+}
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """One backdoored model.
+
+    Attributes:
+      data: one of ``SOURCES``.
+      attack: one of ``jaxunlearn.attacks.RECIPES``.
+      settings: of the attack, as NAME=VALUE.
+      ratio: share of the training images that is poisoned.
+      target: the attack's class.
+    """
+
+    data: str
+    attack: str
+    settings: tuple[str, ...] = ()
+    ratio: float = 0.1
+    target: int = 5
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """A method with its settings.
+
+    Attributes:
+      method: a package of ``jaxunlearn``.
+      preset: of its settings.
+      settings: others, as NAME=VALUE.
+      clean: images to unlearn with; 0 for a method that takes the training set.
+    """
+
+    method: str
+    preset: str = "default"
+    settings: tuple[str, ...] = ()
+    clean: int = 0
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A frozen config.
+
+    Attributes:
+      about: what it is for, its hardware and time, and what is expected.
+      subjects: the models to be cleaned.
+      cleanings: the methods.
+      seeds: of the models and of the methods alike.
+      arch: the network.
+      train_images: the first images of the source, that are trained on.
+      test_images: the first images of the source, that are judged by.
+      training: settings of the training, as NAME=VALUE.
+    """
+
+    about: str
+    subjects: tuple[Attacked, ...]
+    cleanings: tuple[Cleaning, ...]
+    seeds: tuple[int, ...] = (0,)
+    arch: str = "small_vgg"
+    train_images: int = 10_000
+    test_images: int = 2_000
+    training: tuple[str, ...] = ("rounds=12",)
+
+    def quick(self) -> "Campaign":
+        """The first model and at most two methods, on few images, for few epochs."""
+        few = min(self.train_images, 1000)
+        return dataclasses.replace(
+            self,
+            subjects=self.subjects[:1],
+            cleanings=tuple(
+                dataclasses.replace(one, clean=min(one.clean, 300)) for one in self.cleanings[:2]
+            ),
+            seeds=self.seeds[:1],
+            train_images=few,
+            test_images=300,
+            training=("rounds=4",),
+        )
+
+
+def _methods(clean: int, *, dau: bool = True) -> tuple[Cleaning, ...]:
+    """All methods with so many clean images, and DAU with the training set."""
+    with_clean = tuple(Cleaning(name, clean=clean) for name in ("finetune", "ibau", "sau", "ulrl"))
+    sam = Cleaning("finetune", "ft-sam", ("rounds=20",), clean)
+    return (*with_clean, sam, *((Cleaning("dau"),) if dau else ()))
+
+
+def _all(data: str, ratio: float, names: tuple[str, ...]) -> tuple[Attacked, ...]:
+    return tuple(Attacked(data, name, ratio=ratio) for name in names)
+
+
+_DIRTY = ("badnets", "blended", "lf", "wanet", "bpp", "trojannn", "adaptive-blend")
+_CLEAN = ("sig", "label-consistent")
+
+CAMPAIGNS = {
+    "digits": Campaign(
+        "The whole machinery on handwritten digits, which need no download. Two CPU cores, ten minutes. Expected: "
+        "nothing published; ASR near 100 before, and near 0 after all methods but fine-tuning and ULRL.",
+        (
+            Attacked("digits", "badnets", ("trigger=patch:size=2,offset=0",)),
+            Attacked("digits", "blended", ("strength=0.3",)),
+        ),
+        (*_methods(300),),
+        train_images=900,
+        test_images=497,
+        training=("rounds=20", "batch_size=50"),
+    ),
+    "division": Campaign(
+        "How well DAU divides training sets, and what it leaves, at two poison ratios. Two CPU cores, five minutes "
+        "per model and one per cleaning. Expected: precision at least 0.95 and recall at least 0.9 for BadNets and "
+        "Blended; nothing is published.",
+        tuple(
+            Attacked(data, name, ratio=ratio)
+            for data in ("cifar10", "gtsrb")
+            for name in ("badnets", "blended")
+            for ratio in (0.1, 0.01)
+        ),
+        (Cleaning("dau"),),
+    ),
+    **{
+        f"{data}-{100 * ratio:g}": Campaign(
+            f"All attacks and all methods on {data} with {100 * ratio:g} % poison. Two CPU cores, five minutes per "
+            "model and ten for its cleanings; with --arch preact_resnet18 on a GPU as published. Published for "
+            "PreAct-ResNet18 with 5 % clean images, CIFAR-10 at 10 %, mean ACC and ASR of eight attacks: fine-tuning 92.4 and "
+            "34.8, I-BAU 88.5 and 17.8 (BackdoorBench leaderboard), FT-SAM 92.1 and 2.5 (its paper); GTSRB: "
+            "fine-tuning 98.5 and 39.3, I-BAU 96.0 and 13.3.",
+            _all(data, ratio, _DIRTY) + (_all(data, ratio, _CLEAN) if ratio < 0.02 else ()),
+            (*_methods(500), *_methods(100, dau=False)),
+        )
+        for data in ("cifar10", "gtsrb")
+        for ratio in (0.1, 0.05, 0.01)
+    },
+    "few-images": Campaign(
+        "A hundred clean images in all, CIFAR-10 BadNets and Blended at 10 %. Two CPU cores, five minutes per model "
+        "and cleaning. Published: nothing with so few.",
+        _all("cifar10", 0.1, ("badnets", "blended")),
+        _methods(100),
+        seeds=(0, 1, 2),
+    ),
+    "vit": Campaign(
+        "ViT-B/16, where I-BAU is published to collapse (CIFAR-10, BadNets at 10 %: ACC 94.8 to 26.4). For a GPU: "
+        "an hour.",
+        _all("cifar10", 0.1, ("badnets",)),
+        (
+            Cleaning("ibau", clean=2500),
+            Cleaning("ibau", "backdoorbench", clean=2500),
+            Cleaning("finetune", clean=2500),
+        ),
+        arch="vit_b_16",
+    ),
+}

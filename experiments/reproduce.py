@@ -1,0 +1,196 @@
+"""Runs a frozen config of ``experiments/campaigns.py``: makes its models, cleans each with every method.
+
+Command   python -m experiments.reproduce NAME --work DIR [--shared DIR] [--quick] [--arch ARCH]
+Time      see the config: ``python -m experiments.reproduce --list``
+
+Every model and every cleaning is a folder in ``--work``, as the command line makes it, so that nothing finished is done
+twice and an interrupted training or cleaning goes on where it was. Each finished cleaning appends one JSON line to
+``experiments/results/NAME.jsonl``; ``python -m experiments.tables NAME`` renders them.
+"""
+
+import argparse
+import hashlib
+import importlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from experiments.campaigns import CAMPAIGNS, SOURCES, Attacked, Campaign, Cleaning
+from jaxunlearn import cli, job, subjects
+from jaxunlearn._checkpointing import STATE_FILE
+from jaxunlearn._runtime import keep_compilations
+from jaxunlearn.attacks import RECIPES
+from jaxunlearn.data import load
+from jaxunlearn.display import make_display
+from jaxunlearn.fit import TRAINING
+from jaxunlearn.inputs import REPORT_FILE, Request
+from jaxunlearn.models import NAMES, named
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs what is missing."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", nargs="?", choices=sorted(CAMPAIGNS), metavar="NAME", help="of the config")
+    parser.add_argument("--list", action="store_true", help="say what there is")
+    parser.add_argument("--work", type=Path, default=Path("campaigns"), help="folder for models and runs")
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder that holds data")
+    parser.add_argument("--out", type=Path, help="JSON lines (default: experiments/results/NAME.jsonl)")
+    parser.add_argument("--quick", action="store_true", help="a variant of minutes")
+    parser.add_argument("--arch", choices=NAMES, help="another network")
+    parser.add_argument("--seeds", type=int, nargs="+", help="other seeds")
+    flags = parser.parse_args(argv)
+    if flags.list or flags.name is None:
+        for name, campaign in CAMPAIGNS.items():
+            print(f"{name}: {campaign.about}\n")
+        return 0
+    campaign = CAMPAIGNS[flags.name].quick() if flags.quick else CAMPAIGNS[flags.name]
+    out = flags.out or RESULTS / f"{flags.name}{'-quick' if flags.quick else ''}.jsonl"
+    run(
+        campaign,
+        flags.shared,
+        flags.work / f"{flags.name}{'-quick' if flags.quick else ''}",
+        out,
+        arch=flags.arch or campaign.arch,
+        seeds=flags.seeds or campaign.seeds,
+    )
+    return 0
+
+
+def run(campaign: Campaign, shared: Path, work: Path, out: Path, *, arch: str, seeds: Any) -> None:
+    """Makes every model and cleans it with every method; appends what is new to ``out``."""
+    keep_compilations()
+    known = {_key(line) for line in read_lines(out)}
+    for seed in seeds:
+        for attacked in campaign.subjects:
+            wanted = [_config(campaign, attacked, cleaning, arch, seed) for cleaning in campaign.cleanings]
+            if all(_key(config) in known for config in wanted):
+                continue
+            folder = make_subject(campaign, attacked, shared, work, arch, seed)
+            for cleaning, config in zip(campaign.cleanings, wanted, strict=True):
+                if _key(config) in known:
+                    continue
+                report = clean(campaign, attacked, cleaning, shared, folder, seed)
+                line = config | {
+                    name: report[name]
+                    for name in ("before", "after", "der", "evidence", "seconds", "device", "versions")
+                }
+                out.parent.mkdir(parents=True, exist_ok=True)
+                with out.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+                known.add(_key(config))
+
+
+def make_subject(
+    campaign: Campaign, attacked: Attacked, shared: Path, work: Path, arch: str, seed: int
+) -> Path:
+    """The folder of a backdoored model, made if it is not there yet."""
+    source = SOURCES[attacked.data]
+    label = "-".join(
+        [attacked.data, attacked.attack, *attacked.settings, f"{attacked.ratio:g}", arch, str(seed)]
+    )
+    folder = work / "".join(letter if letter.isalnum() or letter in "-.=" else "_" for letter in label)
+    if (folder / subjects.ATTACK).exists():
+        return folder
+    data = load(f"{source.train.format(shared=shared)}[:{campaign.train_images}]")
+    test = load(source.test.format(shared=shared)).take(slice(campaign.test_images))
+    classes = int(max(data.labels.max(), test.labels.max())) + 1
+    side = data.images.shape[1]
+    usual = [f"crop_padding={side // 8 if side > 8 else 0}", f"flip={str(source.flip).lower()}"]
+    order = subjects.Order(
+        name=attacked.attack,
+        recipe=cli.configured(RECIPES[attacked.attack], attacked.settings),
+        data=data,
+        test=test,
+        spec=named(arch, classes, tuple(data.images.shape[1:])),
+        target=attacked.target,
+        ratio=attacked.ratio,
+        training=cli.configured(TRAINING, [*usual, *campaign.training]),
+        seed=seed,
+        out=folder,
+        resume=folder.is_dir() and any(folder.glob(f"*{subjects.STATE}")),
+    )
+    print(f"== {folder.name}", flush=True)
+    subjects.plant(order, make_display(quiet=False))
+    return folder
+
+
+def clean(
+    campaign: Campaign, attacked: Attacked, cleaning: Cleaning, shared: Path, folder: Path, seed: int
+) -> dict[str, Any]:
+    """The report of one cleaning, run if it was not yet."""
+    program = importlib.import_module(f"jaxunlearn.{cleaning.method}.__main__")
+    package = importlib.import_module(f"jaxunlearn.{cleaning.method}")
+    label = json.dumps([cleaning.preset, cleaning.settings, cleaning.clean, seed])
+    out = folder / f"{cleaning.method}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+    if (out / REPORT_FILE).exists():
+        return json.loads((out / REPORT_FILE).read_text())
+    first = campaign.train_images
+    given = f"{SOURCES[attacked.data].train.format(shared=shared)}[{first}:{first + cleaning.clean}]"
+    request = Request(
+        checkpoint=folder / subjects.MODEL,
+        clean=given if cleaning.clean else f"npz:{folder / subjects.TRAIN}",
+        test=f"npz:{folder / subjects.TEST}",
+        trigger=f"attack:{folder}",
+        target=None,
+        preset=cleaning.preset,
+        config=cli.configured(package.PRESETS[cleaning.preset], cleaning.settings),
+        seed=seed,
+        out=out,
+        resume=(out / STATE_FILE).exists(),
+        force=False,
+        normalize="none",
+        leave_out_shared=True,
+    )
+    print(
+        f"-- {folder.name}  {cleaning.method} {cleaning.preset} {cleaning.clean or 'training set'}",
+        flush=True,
+    )
+    report = job.run(program.PROCEDURE, request, make_display(quiet=False), time.monotonic())
+    if report is None:
+        raise RuntimeError(f"{out} was not finished.")
+    return report
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All results so far."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _config(
+    campaign: Campaign, attacked: Attacked, cleaning: Cleaning, arch: str, seed: int
+) -> dict[str, Any]:
+    """What a line of results is of."""
+    return {
+        "data": attacked.data,
+        "attack": attacked.attack,
+        "attack_settings": list(attacked.settings),
+        "ratio": attacked.ratio,
+        "arch": arch,
+        "train_images": campaign.train_images,
+        "training": list(campaign.training),
+        "method": cleaning.method,
+        "preset": cleaning.preset,
+        "settings": list(cleaning.settings),
+        "clean": cleaning.clean,
+        "seed": seed,
+    }
+
+
+_CONFIG = (
+    "data", "attack", "attack_settings", "ratio", "arch", "train_images", "training", "method", "preset", "settings",
+    "clean", "seed",
+)  # fmt: skip
+
+
+def _key(line: dict[str, Any]) -> str:
+    return json.dumps([line[name] for name in _CONFIG])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
