@@ -153,9 +153,9 @@ CAMPAIGNS = {
         f"{data}-{100 * ratio:g}": Campaign(
             f"All attacks and all methods on {data} with {100 * ratio:g} % poison. Two CPU cores, five minutes per "
             "model and ten for its cleanings; with --arch preact_resnet18 on a GPU as published. Published for "
-            "PreAct-ResNet18 with 5 % clean images, CIFAR-10 at 10 %, mean ACC and ASR of eight attacks: fine-tuning 92.4 and "
-            "34.8, I-BAU 88.5 and 17.8 (BackdoorBench leaderboard), FT-SAM 92.1 and 2.5 (its paper); GTSRB: "
-            "fine-tuning 98.5 and 39.3, I-BAU 96.0 and 13.3.",
+            "PreAct-ResNet18 with 5 % clean images and 10 % poison, mean ACC and ASR of eight attacks, on CIFAR-10: "
+            "fine-tuning 92.4 and 34.8, I-BAU 88.5 and 17.8 (BackdoorBench leaderboard), FT-SAM 92.1 and 2.5 (its "
+            "paper); on GTSRB: fine-tuning 98.5 and 39.3, I-BAU 96.0 and 13.3.",
             _all(data, ratio, _DIRTY) + (_all(data, ratio, _CLEAN) if ratio < 0.02 else ()),
             (*_methods(500), *_methods(100, dau=False)),
         )

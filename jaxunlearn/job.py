@@ -201,11 +201,12 @@ def judge(procedure: Procedure, request: Request, display: Display) -> None:
     Raises:
       InputError: if there is none, or an input cannot be used.
     """
-    (written,) = [path for path in request.out.glob("model.*") if path.suffix != ".safetensors"][:1] or [None]
-    if written is None:
+    models = [path for path in request.out.glob("model.*") if path.suffix != ".safetensors"]
+    if not models:
         raise InputError(
-            f"{request.out} holds no finished run of {procedure.name}; run it first, or give another --out."
+            f"{request.out} holds no finished run of {procedure.name}; run it, or give another --out."
         )
+    written = models[0]
     inputs = read(dataclasses.replace(request, checkpoint=written, key=None))
     evaluation = inputs.judge(jax.tree.map(jnp.asarray, inputs.model.variables))
     display.say(f"{written}  {describe(evaluation)}  ({evaluation.acc.total} images)")

@@ -107,7 +107,7 @@ def plant(order: Order, display: Display) -> dict[str, Any]:
     if order.recipe.needs_surrogate:
         display.say(f"training on {len(order.data.labels)} clean images, for the attack to be made with ...")
         clean = _train(order, settings, "clean", order.data.images, order.data.labels, None, keys[0], display)
-        surrogate = Surrogate(apply_fn, clean, order.data.images, order.data.labels)
+        surrogate = Surrogate(apply_fn, clean, np.asarray(order.data.images), order.data.labels)
     attack = order.recipe.make(
         Setting(order.spec.image_shape, order.spec.classes, order.target, keys[1], surrogate)
     )
@@ -249,7 +249,9 @@ def _files(
         TRAIN: training_set(poisoned, order.data.labels),
         TEST: _npz(x=as_bytes(np.asarray(test.images)), y=test.labels),
         TRIGGERED: _npz(
-            x=as_bytes(triggered.images), y=triggered.labels, attack_labels=triggered.attack_labels
+            x=as_bytes(np.asarray(triggered.images)),
+            y=np.asarray(triggered.labels),
+            attack_labels=np.asarray(triggered.attack_labels),
         ),
         SAMPLES: picture,
         ATTACK: (json.dumps(content, indent=1, allow_nan=False) + "\n").encode(),
