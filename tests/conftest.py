@@ -1,4 +1,4 @@
-"""Eight virtual devices, quick compilation, run-time checks of the array annotations, and the networks that many tests share."""
+"""Eight virtual devices, quick compilation, run-time checks of the array annotations, and a shared victim."""
 
 import os
 

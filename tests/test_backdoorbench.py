@@ -1,9 +1,6 @@
 """The triggered images of an ``attack_result.pt``, from a folder like BackdoorBench's."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from experiments.torch_ibau import SmallVGG
 from jaxunlearn._check import InputError
 from jaxunlearn.data import load
 from jaxunlearn.evaluate import Triggered, evaluate
+from tests.shop import run
 
 IMAGES, CLASSES = 12, 10
 
@@ -111,18 +109,6 @@ def test_every_triggered_image_has_its_own_target() -> None:
             target=0,
             triggered=triggered,
         )
-
-
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    return subprocess.run(
-        [sys.executable, "-m", "jaxunlearn.ibau", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_a_run_measures_by_the_images_of_the_file(tmp_path: Path) -> None:
