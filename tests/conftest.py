@@ -1,17 +1,6 @@
 """Eight virtual devices, quick compilation, run-time checks of the array annotations, and a shared victim."""
 
 import os
-
-# Before jax is imported anywhere. The tests compile much and compute little: code that is not optimised takes half the
-# time.
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=8",
-        "--xla_backend_optimization_level=0",
-    ]
-).strip()
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +10,22 @@ import pytest
 from jaxtyping import install_import_hook
 
 import tests.checker  # noqa: F401  # named in the hook
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tells XLA, before it is first used, how the tests want it.
+
+    All but the slow ones compile much and compute little, so that code which is not optimised takes half the time.
+    """
+    quick = "not slow" in config.option.markexpr
+    os.environ["XLA_FLAGS"] = " ".join(
+        [
+            os.environ.get("XLA_FLAGS", ""),
+            "--xla_force_host_platform_device_count=8",
+            *(["--xla_backend_optimization_level=0"] if quick else []),
+        ]
+    ).strip()
+
 
 # Shapes and dtypes of every annotated argument and result are checked while the tests run.
 _HOOK = install_import_hook(["jaxunlearn", "converters"], "tests.checker.check")
