@@ -1,11 +1,11 @@
 """Hostile and damaged checkpoints through the real readers: nothing may run, hang, or fill the memory.
 
-Command   python experiments/fuzz_checkpoints.py --files 20000 --seed 0
+Command   python -m experiments.fuzz_checkpoints --files 20000 --seed 0
 What      writes files of every family below into a temporary folder and reads each as the programs do:
           torch_io.read, convert.from_torch and inspect, and BackdoorBench's images where a file names some
 Hardware  two CPU cores
-Time      a quarter of an hour on an idle machine
-Expected  every file gives a result or an InputError; experiments/results/fuzz_checkpoints.json is of --files 2000
+Time      a quarter of an hour
+Expected  every file gives a result or an InputError: experiments/results/fuzz_checkpoints.json, from this command
 
 Files are read in worker processes. An audit hook records every event that reading data has no business with
 (starting processes, exec, sockets, writing files outside the worker's own needs), the address space of a worker
