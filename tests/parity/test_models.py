@@ -264,7 +264,7 @@ def check_gradients(network: torch.nn.Module, side: int, count: int) -> None:
 
 def check_statistics(network: torch.nn.Module, side: int, count: int) -> None:
     for module in network.modules():
-        if isinstance(module, torch.nn.Dropout):
+        if isinstance(module, torch.nn.Dropout | tv.efficientnet.StochasticDepth):
             module.p = 0.0
 
     def prepare(network: torch.nn.Module, dtype: Any) -> Callable[[int], Measured]:
