@@ -212,15 +212,15 @@ def draw_scores(scores: Float[np.ndarray, " n"], suspects: Bool[np.ndarray, " n"
 def draw_division(
     scores: Float[np.ndarray, " n"], poisoned: Bool[np.ndarray, " n"] | None, limits: tuple[float, float]
 ) -> bytes:
-    """A PNG of how probable the discriminator finds the labels of the training images.
+    """A PNG of how much less than the model itself the discriminator believes the labels of the training images.
 
     Args:
-      scores: the probability of every image's label.
+      scores: the change of every label's log-odds.
       poisoned: marks the poisoned images, where that is known.
       limits: below the first, images count as poisoned, above the second as clean, unless they were moved.
     """
     figure, axes = _figure(6.4, 3.4)
-    bins = np.linspace(0, 1, 51)
+    bins = np.linspace(min(-4.0, float(scores.min())), max(2.0, float(scores.max())), 61)
     if poisoned is None:
         axes.hist(scores, bins=bins, color="#9aa7b5")
     else:
@@ -232,8 +232,7 @@ def draw_division(
     for limit in dict.fromkeys(limits):
         axes.axvline(limit, color="black", linewidth=0.8, linestyle="--")
     axes.set_yscale("symlog", linthresh=10)
-    axes.set_xlim(0, 1)
-    axes.set_xlabel("probability of the label, by the discriminator")
+    axes.set_xlabel("change of the label's log-odds, from the model to the discriminator")
     axes.set_ylabel("training images")
     axes.set_title("The training images as the discriminator sees them", fontsize=10)
     return _png(figure)

@@ -94,7 +94,7 @@ def test_a_few_suspects_give_all_poisoned_images_away(thresholds: str) -> None:
     suspects = np.zeros(len(labels), bool)
     suspects[np.flatnonzero(truth)[:5]] = True
     start = dau.Head(jnp.concatenate([jnp.eye(4), jnp.eye(4)[:1] * 5]), jnp.zeros(4))
-    scores = dau.discriminate(
+    believed = dau.discriminate(
         jnp.asarray(features),
         labels,
         jnp.asarray(suspects),
@@ -108,7 +108,9 @@ def test_a_few_suspects_give_all_poisoned_images_away(thresholds: str) -> None:
         weight_decay=0.0,
         suspect_weight=1.0,
     )
-    parts = dau.split(scores, low=0.4, high=0.6, thresholds=thresholds)
+    own = dau.label_probabilities(start(jnp.asarray(features)), labels)
+    scores = dau.log_odds_change(own, believed)
+    parts = dau.split(scores, low=-2.0, high=-1.0, thresholds=thresholds)
     assert np.mean(truth[np.asarray(parts.poisoned)]) > 0.95
     assert np.mean(np.asarray(parts.poisoned)[truth]) > 0.9
     assert not np.any(np.asarray(parts.poisoned) & np.asarray(parts.clean))
@@ -139,8 +141,8 @@ def test_unlearning_needs_a_fresh_network_or_none() -> None:
         dau.Config(prefilter="lga")
     with pytest.raises(ValueError, match="rounds=11 must be at least 12"):
         dataclasses.replace(isolating, rounds=11)
-    with pytest.raises(ValueError, match=r"low=0.8 must not be above high=0.7"):
-        dau.Config(low=0.8)
+    with pytest.raises(ValueError, match=r"low=-0.5 must not be above high=-1.0"):
+        dau.Config(low=-0.5)
 
 
 def with_parts(images: Any, labels: Any, parts: dau.Parts, config: dau.Config) -> tuple[Any, dau.State]:
@@ -148,7 +150,7 @@ def with_parts(images: Any, labels: Any, parts: dau.Parts, config: dau.Config) -
     data = dau.Data(images, labels)
     method = dau.make_method(toys.apply_fn, dau.Execution(), head="head")
     state = method.init(trained(images, labels), data, config, KEY)
-    scores = jnp.where(parts.poisoned, 0.0, 1.0)
+    scores = jnp.where(parts.poisoned, -9.0, 0.0)
     return method, state._replace(scores=scores, parts=parts, round=jnp.asarray(1))
 
 
@@ -232,7 +234,7 @@ def test_images_that_keep_their_label_are_given_back() -> None:
     data = dau.Data(images, found.labels)
     for _ in range(3):
         state, _ = method.step(state, data)
-    held = np.asarray(state.probabilities > state.config.high) & poisoned
+    held = np.asarray(state.probabilities > 0.7) & poisoned
     state, _ = method.step(state, data)
     assert held[wrongly].sum() > 10
     assert np.asarray(state.parts.clean)[held].all()

@@ -13,7 +13,17 @@ from jaxunlearn.dau.algorithm import (
     unlearn,
 )
 from jaxunlearn.dau.config import PRESETS, Config
-from jaxunlearn.dau.splitting import Head, Parts, discriminate, isolation_loss, lowest, otsu, split
+from jaxunlearn.dau.splitting import (
+    Head,
+    Parts,
+    discriminate,
+    isolation_loss,
+    label_probabilities,
+    log_odds_change,
+    lowest,
+    otsu,
+    split,
+)
 
 __all__ = [
     "PRESETS",
@@ -33,6 +43,8 @@ __all__ = [
     "finish",
     "init",
     "isolation_loss",
+    "label_probabilities",
+    "log_odds_change",
     "lowest",
     "make_method",
     "otsu",

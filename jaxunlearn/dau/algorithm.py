@@ -9,11 +9,12 @@ gradient ascent; tolerance of parts that hold each other's images. Ours: every f
 Rounds are, in order: epochs of a fresh network that isolates what is learned first; one that retrains the last layer
 and divides the images (``jaxunlearn.dau.splitting``); epochs of unlearning, from the model as it came, on
 
-    mean over the clean part of CE(f(x), y)  +  lambda  mean over the poisoned part of (1 - s) CCE(f(x), y),
+    mean over the clean part of CE(f(x), y)  +  lambda  mean over the poisoned part of w CCE(f(x), y),
 
-with CCE(x, y) = -log(1 - p_y(x)). For one trigger whose images are a share a of the clean part and b of the poisoned
-one, the minimum is p_y = a / (a + lambda b): the attack fails as long as a < lambda b. Gradient ascent, log p_y in
-place of CCE, has no minimum where a < lambda b, and does nothing where a > lambda b.
+with CCE(x, y) = -log(1 - p_y(x)) and w the share of the label's odds that the discriminator took away. For one trigger
+whose images are a share a of the clean part and b of the poisoned one, the minimum is p_y = a / (a + lambda b): the
+attack fails as long as a < lambda b. Gradient ascent, log p_y in place of CCE, has no minimum where a < lambda b, and
+does nothing where a > lambda b.
 
 Source: abstract in github.com/MiLab-HITSZ/DAU.
 """
@@ -42,6 +43,7 @@ from jaxunlearn.dau.splitting import (
     discriminate,
     isolation_loss,
     label_probabilities,
+    log_odds_change,
     lowest,
     split,
 )
@@ -49,6 +51,7 @@ from jaxunlearn.losses import complementary_cross_entropy, masked_mean
 from jaxunlearn.pixels import augment
 
 _LOOKED_AT = 500  # images at a time, where nothing is learned
+_HELD = 0.7  # from this probability on, unlearning has not touched a label
 
 Fresh = Callable[[PRNGKey], Variables]
 """Makes the variables of an untrained network of the same kind."""
@@ -76,7 +79,7 @@ class State(NamedTuple):
       velocity: the momentum of the parameters.
       isolating: the fresh network; None without isolation.
       original: the variables as they came.
-      scores: s of every image, the probability of its label by the discriminator; 1 before it is known.
+      scores: of every image, the change of its label's log-odds by the discriminator; 0 before it is known.
       parts: of the images.
       probabilities: of every image's label, by the network that is being unlearned, in evaluation mode.
       start: accuracy of the model as it came on the clean part.
@@ -248,7 +251,7 @@ def init(
         velocity,
         isolating,
         variables,
-        jnp.ones(count, dtype),
+        jnp.zeros(count, dtype),
         Parts(none, none),
         jnp.ones(count, dtype),
         zero,
@@ -351,7 +354,7 @@ def _division_round(programs: _Programs, state: State, data: Data) -> State:
     suspects = lowest(-certainty, state.config.isolated_share)
     scores, parts = programs.divide(
         state.config,
-        own.features,
+        own,
         jnp.asarray(data.labels),
         suspects,
         _head_of(state.original, programs.head),
@@ -382,7 +385,8 @@ def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
         jax.random.split(steps_key, steps),
         learning_rates(config.schedule, config.learning_rate, epoch, epochs, steps),
     )
-    weights = jnp.where(state.parts.poisoned, 1 - state.scores if config.weigh else 1.0, 0.0)
+    certainty = -jnp.expm1(jnp.minimum(state.scores, 0)) if config.weigh else 1.0
+    weights = jnp.where(state.parts.poisoned, certainty, 0.0)
     consts = (config, epoch < config.robust_rounds, weights)
     carry = Trained(state.params, state.rest, state.velocity)
     trained, losses = programs.unlearn(consts, carry, xs, data, programs.execution)
@@ -395,11 +399,11 @@ def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
 
 def _divided_again(programs: _Programs, state: State, data: Data, key: PRNGKey) -> tuple[jax.Array, Parts]:
     """Gives images back whose label the unlearned network still holds, and doubts again with the others as suspects."""
-    returned = state.parts.poisoned & (state.probabilities > state.config.high)
+    returned = state.parts.poisoned & (state.probabilities > _HELD)
     own = _view(programs, state.original, data)
     scores, parts = programs.divide(
         state.config,
-        own.features,
+        own,
         jnp.asarray(data.labels),
         state.parts.poisoned & ~returned,
         _head_of(state.original, programs.head),
@@ -457,7 +461,7 @@ def _head_of(variables: Variables, head: str) -> Head:
 
 def _divide(
     config: Config,
-    features: Float[Array, "n features"],
+    own: View,
     labels: Labels,
     suspects: Bool[Array, " n"],
     head: Head,
@@ -465,8 +469,8 @@ def _divide(
 ) -> tuple[Float[Array, " n"], Parts]:
     """The discriminator's scores and parts; what it takes for poisoned are the next discriminator's suspects."""
     for refinement in range(config.refinements + 1):
-        scores = discriminate(
-            features,
+        believed = discriminate(
+            own.features,
             labels,
             suspects,
             head,
@@ -479,6 +483,7 @@ def _divide(
             weight_decay=config.discriminator_decay,
             suspect_weight=config.suspect_weight,
         )
+        scores = log_odds_change(own.probability, believed)
         parts = split(scores, low=config.low, high=config.high, thresholds=config.thresholds)
         suspects = jnp.where(jnp.any(parts.poisoned), parts.poisoned, suspects)
     return scores, parts

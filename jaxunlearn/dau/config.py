@@ -68,10 +68,11 @@ class Config:
       superpositions: the number of other images that each is superposed with, one at a time.
       discriminator_rounds: epochs of the retrained last layer.
       refinements: how often the discriminator is trained again, with what it takes for poisoned as suspects.
-      thresholds: ``fixed`` for low and high as they are, or ``otsu`` to move both to the gap in the scores.
+      thresholds: ``fixed`` for low and high as they are, or ``otsu`` to move both to the gap in the scores, the changes
+        of the label's log-odds from the network's own last layer to the discriminator.
       loss: of the poisoned part: ``complementary`` cross-entropy -log(1 - p_y), gradient ``ascent`` log p_y, or
         cross-entropy to the ``uniform`` answer among the other classes.
-      weigh: whether an image of the poisoned part counts by 1 - s, the discriminator's certainty.
+      weigh: whether an image of the poisoned part counts by 1 - exp(score), the share of the label's odds that is gone.
       poisoned_mode: of the network on the poisoned part: ``eval``, or ``train`` with its statistics thrown away.
       robust_rounds: first epochs of unlearning in which the clean part's loss is bounded, (1 - p^q) / q.
       resplit_round: the epoch of unlearning, from 1, before which the parts are divided anew; 0 for never.
@@ -84,8 +85,8 @@ class Config:
       discriminator_rate: learning rate of the retrained last layer.
       discriminator_decay: its weight decay.
       suspect_weight: mu, of the suspects' loss.
-      low: images whose label is less probable are poisoned.
-      high: images whose label is more probable are clean; those between are left out.
+      low: images with a lower score are poisoned.
+      high: images with a higher score are clean; those between are left out.
       learning_rate: of unlearning.
       momentum: share of the velocity that stays.
       weight_decay: coefficient of the parameters in the direction, in isolation and unlearning.
@@ -119,11 +120,11 @@ class Config:
     isolation_rate: Number = 0.01
     isolation_level: Number = 0.5
     isolated_share: Number = 0.01
-    discriminator_rate: Number = 0.1
-    discriminator_decay: Number = 5e-4
+    discriminator_rate: Number = 0.3
+    discriminator_decay: Number = 0.0
     suspect_weight: Number = 1.0
-    low: Number = 0.3
-    high: Number = 0.7
+    low: Number = -2.0
+    high: Number = -1.0
     learning_rate: Number = 0.01
     momentum: Number = 0.9
     weight_decay: Number = 5e-4
@@ -142,11 +143,11 @@ class Config:
         check_at_least(0, crop_padding=self.crop_padding, momentum=self.momentum)
         check_at_least(0, weight_decay=self.weight_decay, discriminator_decay=self.discriminator_decay)
         check_at_least(0, unlearning_weight=self.unlearning_weight, suspect_weight=self.suspect_weight)
-        check_at_least(0, forgotten=self.forgotten, recovered=self.recovered, low=self.low)
+        check_at_least(0, forgotten=self.forgotten, recovered=self.recovered)
         check_positive(learning_rate=self.learning_rate, isolation_rate=self.isolation_rate)
         check_positive(discriminator_rate=self.discriminator_rate, isolation_level=self.isolation_level)
         check_positive(finite=False, clip_norm=self.clip_norm)
-        check_share(isolated_share=self.isolated_share, robustness=self.robustness, high=self.high)
+        check_share(isolated_share=self.isolated_share, robustness=self.robustness)
         check_in(PREFILTERS, prefilter=self.prefilter)
         check_in(("fixed", "otsu"), thresholds=self.thresholds)
         check_in(LOSSES, loss=self.loss)
@@ -162,8 +163,10 @@ class Config:
                 f"rounds={self.rounds!r} must be at least {self.isolation_rounds + 2}: isolation_rounds, one that "
                 "splits the images, and one of unlearning."
             )
-        concrete = all(isinstance(value, int | float) for value in (self.low, self.high))
-        if concrete and self.low > self.high:
+        if (
+            all(isinstance(value, int | float) for value in (self.low, self.high))
+            and not self.low <= self.high
+        ):
             raise ValueError(f"low={self.low!r} must not be above high={self.high!r}.")
 
     def as_dict(self) -> dict[str, Any]:

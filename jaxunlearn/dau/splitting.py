@@ -7,7 +7,8 @@ generative adversarial network, with the label as what is real:
 
 P_0 being the few images that a fresh network learned first. A trigger's features come to speak against the label
 even of poisoned images outside P_0: if these are a share pi of the rest and q of P_0 is poisoned, the label's
-probability is drawn to pi / (pi + mu q).
+probability is drawn to pi / (pi + mu q). Clean images that are hard have improbable labels too, so that what counts
+is the change of the label's log-odds from the network's own last layer to the retrained one: its score.
 
 Source: ours. The abstract of DAU (github.com/MiLab-HITSZ/DAU) says that the extractor is frozen and the classifier
 retrained on a small pre-filtered poisoned set as a discriminator; the loss, the thresholds and all numbers are not
@@ -120,7 +121,7 @@ def discriminate(
       s, the probability of every image's label, in [0, 1].
 
     Example:
-      >>> features = jnp.array([[1.0, 0, 0], [0, 1, 0], [1, 0, 5], [1, 0, 5]]).repeat(4, axis=0)
+      >>> features = jnp.array([[1.0, 0, 0], [0, 1, 0], [1, 0, 1], [1, 0, 1]]).repeat(4, axis=0)
       >>> labels, suspects = jnp.array([0, 1, 1, 1]).repeat(4), jnp.arange(16) == 8
       >>> sizes = dict(rounds=50, batch_size=8, suspect_batch_size=4)
       >>> settings = dict(rate=0.5, momentum=0.9, weight_decay=0.0, suspect_weight=9.0)
@@ -162,17 +163,30 @@ def label_probabilities(logits: Float[Array, "n classes"], labels: Labels) -> Fl
 
 
 def split(scores: Float[Array, " n"], *, low: Number, high: Number, thresholds: str) -> Parts:
-    """Divides images by the probability s of their label.
+    """Divides images by their scores, the change of the label's log-odds.
 
-    Poisoned: s < low; clean: s > high. With ``otsu``, both are moved, as log-odds, by the log-odds of the gap.
+    Poisoned: score < low; clean: score > high. With ``otsu``, both are moved so that their middle is the gap.
 
     Example:
-      >>> split(jnp.array([0.1, 0.5, 0.9]), low=0.3, high=0.7, thresholds="fixed").clean.tolist()
+      >>> split(jnp.array([-5.0, -1.5, 0.1]), low=-2.0, high=-1.0, thresholds="fixed").clean.tolist()
       [False, False, True]
     """
-    odds = _log_odds(scores)
-    centre = otsu(odds) if thresholds == "otsu" else 0.0
-    return Parts(odds < _log_odds(low) + centre, odds > _log_odds(high) + centre)
+    moved = otsu(scores) - (low + high) / 2 if thresholds == "otsu" else 0.0
+    return Parts(scores < low + moved, scores > high + moved)
+
+
+def log_odds_change(before: Float[Array, " n"], after: Float[Array, " n"]) -> Float[Array, " n"]:
+    """How much more a label is believed after than before: log(b / (1 - b)) - log(a / (1 - a)).
+
+    Args:
+      before: a, probabilities; taken to be at least 1e-6 away from 0 and 1.
+      after: b, likewise.
+
+    Example:
+      >>> log_odds_change(jnp.array([0.5]), jnp.array([0.1])).round(2).tolist()
+      [-2.200000047683716]
+    """
+    return _log_odds(after) - _log_odds(before)
 
 
 def otsu(values: Float[Array, " n"]) -> Scalar:

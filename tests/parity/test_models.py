@@ -3,7 +3,8 @@
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -128,6 +129,14 @@ FULL: dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ...]]] = {
     "vit_b_16": (lambda: answering(tv.vit_b_16()), (224,)),
     "vit_b_16_resizing": (lambda: Resizing(answering(tv.vit_b_16()), 224), (32, 64)),
 }
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    """A network of full size with its programs takes gigabytes."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 def converted(network: torch.nn.Module) -> tuple[ModelSpec, Any]:
