@@ -132,11 +132,12 @@ FULL: dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ...]]] = {
 
 
 @pytest.fixture(autouse=True)
-def _forget() -> Iterator[None]:
+def _forget(request: pytest.FixtureRequest) -> Iterator[None]:
     """A network of full size with its programs takes gigabytes."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    if request.node.get_closest_marker("slow"):
+        jax.clear_caches()
+        gc.collect()
 
 
 def converted(network: torch.nn.Module) -> tuple[ModelSpec, Any]:
