@@ -210,29 +210,38 @@ def draw_scores(scores: Float[np.ndarray, " n"], suspects: Bool[np.ndarray, " n"
 
 
 def draw_division(
-    scores: Float[np.ndarray, " n"], poisoned: Bool[np.ndarray, " n"] | None, limits: tuple[float, float]
+    scores: Float[np.ndarray, " n"],
+    found: Bool[np.ndarray, " n"],
+    poisoned: Bool[np.ndarray, " n"] | None,
 ) -> bytes:
-    """A PNG of how much less than the model itself the discriminator believes the labels of the training images.
+    """A PNG of how much less a discriminator believes the labels of the training images.
 
     Args:
       scores: the change of every label's log-odds.
-      poisoned: marks the poisoned images, where that is known.
-      limits: below the first, images count as poisoned, above the second as clean, unless they were moved.
+      found: marks the images that are taken for poisoned.
+      poisoned: marks those that are, where that is known.
     """
     figure, axes = _figure(6.4, 3.4)
-    bins = np.linspace(min(-4.0, float(scores.min())), max(2.0, float(scores.max())), 61)
+    bins = np.linspace(float(scores.min()) - 0.5, float(scores.max()) + 0.5, 61)
     if poisoned is None:
-        axes.hist(scores, bins=bins, color="#9aa7b5")
+        named = [("taken for clean", ~found, "#9aa7b5"), ("taken for poisoned", found, _COLOURS["asr"])]
     else:
-        groups = [scores[~poisoned], scores[poisoned]]
-        labels = [f"clean ({len(groups[0])})", f"poisoned ({len(groups[1])})"]
-        colours = [_COLOURS["acc"], _COLOURS["asr"]]
-        axes.hist(groups, bins=bins, color=colours, label=labels, stacked=True)
-        axes.legend(frameon=False, fontsize=9)
-    for limit in dict.fromkeys(limits):
-        axes.axvline(limit, color="black", linewidth=0.8, linestyle="--")
+        named = [
+            ("clean", ~poisoned & ~found, _COLOURS["acc"]),
+            ("clean, taken for poisoned", ~poisoned & found, "#8a63b5"),
+            ("poisoned, not found", poisoned & ~found, "#e0a030"),
+            ("poisoned, found", poisoned & found, _COLOURS["asr"]),
+        ]
+    axes.hist(
+        [scores[marked] for _, marked, _ in named],
+        bins=bins,
+        color=[colour for *_, colour in named],
+        label=[f"{name} ({int(marked.sum())})" for name, marked, _ in named],
+        stacked=True,
+    )
+    axes.legend(frameon=False, fontsize=9)
     axes.set_yscale("symlog", linthresh=10)
-    axes.set_xlabel("change of the label's log-odds, from the model to the discriminator")
+    axes.set_xlabel("change of the label's log-odds")
     axes.set_ylabel("training images")
     axes.set_title("The training images as the discriminator sees them", fontsize=10)
     return _png(figure)

@@ -21,6 +21,7 @@ from jaxunlearn._check import InputError
 from jaxunlearn._files import write_together
 from jaxunlearn._typing import ApplyFn, Variables
 from jaxunlearn.attacks import Attack, Poisoned, Setting, Surrogate, as_bytes, poison
+from jaxunlearn.attacks.poison import check_ratio
 from jaxunlearn.attacks.recipes import Recipe
 from jaxunlearn.data import LabelledImages, read_arrays
 from jaxunlearn.display import Display, describe
@@ -100,17 +101,20 @@ def plant(order: Order, display: Display) -> dict[str, Any]:
     started = time.monotonic()
     _check_folder(order)
     settings = json.loads(json.dumps(order.settings()))
-    order.out.mkdir(parents=True, exist_ok=True)
     keys = jax.random.split(jax.random.key(order.seed), 4)
     apply_fn = order.spec.apply
     surrogate = None
     if order.recipe.needs_surrogate:
+        own = int(np.sum(order.data.labels == order.target))
+        victims = own if order.recipe.clean_label else len(order.data.labels) - own
+        check_ratio(order.ratio, len(order.data.labels), victims, clean_label=order.recipe.clean_label)
         display.say(f"training on {len(order.data.labels)} clean images, for the attack to be made with ...")
         clean = _train(order, settings, "clean", order.data.images, order.data.labels, None, keys[0], display)
         surrogate = Surrogate(apply_fn, clean, np.asarray(order.data.images), order.data.labels)
     attack = order.recipe.make(
         Setting(order.spec.image_shape, order.spec.classes, order.target, keys[1], surrogate)
     )
+    _check_trigger(attack, order.spec)
     poisoned = poison(
         np.asarray(order.data.images), order.data.labels, attack, ratio=order.ratio, key=keys[2]
     )
@@ -187,6 +191,7 @@ def _train(
 ) -> Variables:
     """Trains a fresh network, epoch by epoch, with its state on disk."""
     path = order.out / f"{phase}.{STATE}"
+    order.out.mkdir(parents=True, exist_ok=True)
     apply_fn: ApplyFn = order.spec.apply
     execution = _loop.Execution(on_batch=lambda done, total: display.advance(done / total))
     method = finetune.make_method(apply_fn, execution)
@@ -277,6 +282,18 @@ def _npz(**arrays: np.ndarray) -> bytes:
 
 def _described(data: LabelledImages) -> dict[str, Any]:
     return {"spec": data.origin, "images": len(data.labels), "sha256": data.sha256}
+
+
+def _check_trigger(attack: Attack, spec: ModelSpec) -> None:
+    try:
+        fits = jax.eval_shape(attack.trigger, jnp.zeros((1, *spec.image_shape))).shape[1:] == spec.image_shape
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        shape = "x".join(map(str, spec.image_shape))
+        raise InputError(
+            f"The trigger does not fit images of {shape} (height x width x channels); give another one."
+        )
 
 
 def _check_folder(order: Order) -> None:

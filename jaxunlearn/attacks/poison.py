@@ -52,12 +52,7 @@ def poison(images: Images, labels: Labels, attack: Attack, *, ratio: float, key:
     """
     labels = np.asarray(labels)
     victims, count = attack.victims(labels), round(ratio * len(labels))
-    if not 0 < count <= len(victims):
-        what = "of the target's class" if attack.clean_label else "of other classes than the attack's"
-        raise InputError(
-            f"A poison ratio of {ratio:g} asks for {count} of {len(labels)} images and {len(victims)} of them are "
-            f"{what}; give a ratio that asks for 1 to {len(victims)}."
-        )
+    check_ratio(ratio, len(labels), len(victims), clean_label=attack.clean_label)
     chosen = np.asarray(jax.random.choice(key, victims, (count,), replace=False))
     poisoned_images, poisoned_labels = np.array(images), np.array(labels)
     rest = np.setdiff1d(np.arange(len(labels)), chosen)
@@ -80,6 +75,17 @@ def poison(images: Images, labels: Labels, attack: Attack, *, ratio: float, key:
     return Poisoned(
         poisoned_images, poisoned_labels, np.isin(everything, chosen), np.isin(everything, covers)
     )
+
+
+def check_ratio(ratio: float, images: int, victims: int, *, clean_label: bool) -> None:
+    """Raises InputError unless the poison ratio asks for one to all of the images that an attack can poison."""
+    count = round(ratio * images)
+    if not 0 < count <= victims:
+        what = "of the target's class" if clean_label else "of other classes than the attack's"
+        raise InputError(
+            f"A poison ratio of {ratio:g} asks for {count} of {images} images and {victims} of them are {what}; give a "
+            f"ratio that asks for 1 to {victims}."
+        )
 
 
 def as_bytes(images: Images) -> np.ndarray:

@@ -48,9 +48,11 @@ class Recipe(Protocol):
 
     Attributes:
       needs_surrogate: whether ``Setting.surrogate`` must be given.
+      clean_label: whether it poisons only images of the target's class.
     """
 
     needs_surrogate: ClassVar[bool]
+    clean_label: Any
 
     def make(self, setting: Setting) -> Attack:
         """The attack."""
@@ -69,6 +71,7 @@ class BadNets:
     """
 
     needs_surrogate: ClassVar[bool] = False
+    clean_label: ClassVar[bool] = False
     trigger: str = "patch:size=3,offset=0,value=1"
     mode: str = "all-to-one"
 
@@ -93,6 +96,7 @@ class Blended:
     """
 
     needs_surrogate: ClassVar[bool] = False
+    clean_label: ClassVar[bool] = False
     strength: float = 0.2
 
     def __post_init__(self) -> None:
@@ -119,6 +123,7 @@ class AdaptiveBlend:
     """
 
     needs_surrogate: ClassVar[bool] = False
+    clean_label: ClassVar[bool] = False
     strength: float = 0.2
     training_strength: float = 0.15
     pieces: int = 4
@@ -184,6 +189,7 @@ class LowFrequency:
     """
 
     needs_surrogate: ClassVar[bool] = False
+    clean_label: ClassVar[bool] = False
     amplitude: float = 0.15
     frequencies: int = 5
 
@@ -213,6 +219,7 @@ class WaNet:
     """
 
     needs_surrogate: ClassVar[bool] = False
+    clean_label: ClassVar[bool] = False
     strength: float = 0.5
     control: int = 4
     covers: float = 2.0
@@ -256,6 +263,7 @@ class Bpp:
     """
 
     needs_surrogate: ClassVar[bool] = False
+    clean_label: ClassVar[bool] = False
     levels: int = 8
     dither: bool = True
     covers: float = 2.0
@@ -292,6 +300,7 @@ class LabelConsistent:
     """
 
     needs_surrogate: ClassVar[bool] = True
+    clean_label: ClassVar[bool] = True
     made_by: str = "adversarial"
     radius: float = 16 / 255
     share: float = 0.4
@@ -335,6 +344,7 @@ class TrojanNN:
     """
 
     needs_surrogate: ClassVar[bool] = True
+    clean_label: ClassVar[bool] = False
     size: int = 7
     offset: int = 1
 

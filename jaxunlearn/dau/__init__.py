@@ -18,11 +18,12 @@ from jaxunlearn.dau.splitting import (
     Parts,
     discriminate,
     isolation_loss,
+    label_log_odds,
     label_probabilities,
-    log_odds_change,
     lowest,
     otsu,
     split,
+    suspected_classes,
 )
 
 __all__ = [
@@ -43,12 +44,13 @@ __all__ = [
     "finish",
     "init",
     "isolation_loss",
+    "label_log_odds",
     "label_probabilities",
-    "log_odds_change",
     "lowest",
     "make_method",
     "otsu",
     "poisoned_losses",
     "split",
+    "suspected_classes",
     "unlearn",
 ]

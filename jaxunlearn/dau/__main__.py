@@ -42,8 +42,7 @@ def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: S
         precision = "none found" if not count else f"precision {100 * hits / count:.1f} %"
         sentence += f" ({precision}, recall {100 * hits / max(1, int(truth.sum())):.1f} %)"
     facts["sentence"] = sentence + "."
-    low, high = float(state.config.low), float(state.config.high)
-    picture = report.draw_division(np.asarray(state.scores), truth, (low, high))
+    picture = report.draw_division(np.asarray(state.scores), poisoned, truth)
     return Evidence(facts, {"division.png": picture})
 
 

@@ -43,9 +43,9 @@ from jaxunlearn.dau.splitting import (
     discriminate,
     isolation_loss,
     label_probabilities,
-    log_odds_change,
     lowest,
     split,
+    suspected_classes,
 )
 from jaxunlearn.losses import complementary_cross_entropy, masked_mean
 from jaxunlearn.pixels import augment
@@ -469,7 +469,8 @@ def _divide(
 ) -> tuple[Float[Array, " n"], Parts]:
     """The discriminator's scores and parts; what it takes for poisoned are the next discriminator's suspects."""
     for refinement in range(config.refinements + 1):
-        believed = discriminate(
+        retrained = functools.partial(
+            discriminate,
             own.features,
             labels,
             suspects,
@@ -481,10 +482,10 @@ def _divide(
             rate=config.discriminator_rate,
             momentum=config.momentum,
             weight_decay=config.discriminator_decay,
-            suspect_weight=config.suspect_weight,
         )
-        scores = log_odds_change(own.probability, believed)
-        parts = split(scores, low=config.low, high=config.high, thresholds=config.thresholds)
+        scores = retrained(suspect_weight=config.suspect_weight) - retrained(suspect_weight=0.0)
+        doubted = suspected_classes(suspects, labels, head.kernel.shape[1])
+        parts = split(scores, labels, doubted, gap=config.gap, band=config.band)
         suspects = jnp.where(jnp.any(parts.poisoned), parts.poisoned, suspects)
     return scores, parts
 

@@ -16,8 +16,8 @@ _NUMERIC = (
     "discriminator_rate",
     "discriminator_decay",
     "suspect_weight",
-    "low",
-    "high",
+    "gap",
+    "band",
     "learning_rate",
     "momentum",
     "weight_decay",
@@ -36,7 +36,6 @@ _STRUCTURAL = (
     "prefilter",
     "discriminator_rounds",
     "refinements",
-    "thresholds",
     "loss",
     "weigh",
     "poisoned_mode",
@@ -68,8 +67,6 @@ class Config:
       superpositions: the number of other images that each is superposed with, one at a time.
       discriminator_rounds: epochs of the retrained last layer.
       refinements: how often the discriminator is trained again, with what it takes for poisoned as suspects.
-      thresholds: ``fixed`` for low and high as they are, or ``otsu`` to move both to the gap in the scores, the changes
-        of the label's log-odds from the network's own last layer to the discriminator.
       loss: of the poisoned part: ``complementary`` cross-entropy -log(1 - p_y), gradient ``ascent`` log p_y, or
         cross-entropy to the ``uniform`` answer among the other classes.
       weigh: whether an image of the poisoned part counts by 1 - exp(score), the share of the label's odds that is gone.
@@ -85,8 +82,8 @@ class Config:
       discriminator_rate: learning rate of the retrained last layer.
       discriminator_decay: its weight decay.
       suspect_weight: mu, of the suspects' loss.
-      low: images with a lower score are poisoned.
-      high: images with a higher score are clean; those between are left out.
+      gap: how far apart, in log-odds, the means of a class's two groups of images must be for one to be poisoned.
+      band: images closer to the threshold than this share of that distance are left out, in [0, 0.5].
       learning_rate: of unlearning.
       momentum: share of the velocity that stays.
       weight_decay: coefficient of the parameters in the direction, in isolation and unlearning.
@@ -107,8 +104,7 @@ class Config:
     prefilter: str = "superposed"
     superpositions: int = 8
     discriminator_rounds: int = 20
-    refinements: int = 1
-    thresholds: str = "fixed"
+    refinements: int = 0
     loss: str = "complementary"
     weigh: bool = True
     poisoned_mode: str = "eval"
@@ -123,8 +119,8 @@ class Config:
     discriminator_rate: Number = 0.3
     discriminator_decay: Number = 0.0
     suspect_weight: Number = 1.0
-    low: Number = -2.0
-    high: Number = -1.0
+    gap: Number = 2.0
+    band: Number = 0.05
     learning_rate: Number = 0.01
     momentum: Number = 0.9
     weight_decay: Number = 5e-4
@@ -147,9 +143,9 @@ class Config:
         check_positive(learning_rate=self.learning_rate, isolation_rate=self.isolation_rate)
         check_positive(discriminator_rate=self.discriminator_rate, isolation_level=self.isolation_level)
         check_positive(finite=False, clip_norm=self.clip_norm)
+        check_at_least(0, gap=self.gap, band=self.band)
         check_share(isolated_share=self.isolated_share, robustness=self.robustness)
         check_in(PREFILTERS, prefilter=self.prefilter)
-        check_in(("fixed", "otsu"), thresholds=self.thresholds)
         check_in(LOSSES, loss=self.loss)
         check_in(("train", "eval"), poisoned_mode=self.poisoned_mode)
         check_in(("constant", "cosine"), schedule=self.schedule)
@@ -163,11 +159,8 @@ class Config:
                 f"rounds={self.rounds!r} must be at least {self.isolation_rounds + 2}: isolation_rounds, one that "
                 "splits the images, and one of unlearning."
             )
-        if (
-            all(isinstance(value, int | float) for value in (self.low, self.high))
-            and not self.low <= self.high
-        ):
-            raise ValueError(f"low={self.low!r} must not be above high={self.high!r}.")
+        if isinstance(self.band, int | float) and self.band > 0.5:
+            raise ValueError(f"band={self.band!r} must be at most 0.5.")
 
     def as_dict(self) -> dict[str, Any]:
         """The settings by name, as plain Python values."""
@@ -177,7 +170,7 @@ class Config:
 PRESETS: dict[str, Config] = {
     "default": Config(),
     "isolating": Config(prefilter="lga", isolation_rounds=10, rounds=21),
-    "robust": Config(robust_rounds=3, resplit_round=4, thresholds="otsu"),
+    "robust": Config(robust_rounds=3, resplit_round=4),
 }
 """``default``: ours. ``isolating``: with a fresh network whose loss is bent, as in anti-backdoor learning. ``robust``:
 with what is meant to tolerate parts that hold each other's images."""

@@ -5,10 +5,11 @@ generative adversarial network, with the label as what is real:
 
     L_D = mean_{i not in P_0} -log g(y_i | x_i) + mu mean_{i in P_0} -log(1 - g(y_i | x_i)),
 
-P_0 being the few images that a fresh network learned first. A trigger's features come to speak against the label
-even of poisoned images outside P_0: if these are a share pi of the rest and q of P_0 is poisoned, the label's
-probability is drawn to pi / (pi + mu q). Clean images that are hard have improbable labels too, so that what counts
-is the change of the label's log-odds from the network's own last layer to the retrained one: its score.
+P_0 being the few images that a pre-filter names. A trigger's features come to speak against the label even of
+poisoned images outside P_0: if these are a share pi of the rest and q of P_0 is poisoned, the label's probability is
+drawn to pi / (pi + mu q). Clean images that are hard have improbable labels too, so that an image's score is the change
+of its label's log-odds from a layer that was retrained in the same way without P_0; and all images of the attack's
+class are doubted more than others, so that each class is divided for itself.
 
 Source: ours. The abstract of DAU (github.com/MiLab-HITSZ/DAU) says that the extractor is frozen and the classifier
 retrained on a small pre-filtered poisoned set as a discriminator; the loss, the thresholds and all numbers are not
@@ -118,7 +119,7 @@ def discriminate(
       suspect_weight: mu.
 
     Returns:
-      s, the probability of every image's label, in [0, 1].
+      The log-odds of every image's label.
 
     Example:
       >>> features = jnp.array([[1.0, 0, 0], [0, 1, 0], [1, 0, 1], [1, 0, 1]]).repeat(4, axis=0)
@@ -126,8 +127,8 @@ def discriminate(
       >>> sizes = dict(rounds=50, batch_size=8, suspect_batch_size=4)
       >>> settings = dict(rate=0.5, momentum=0.9, weight_decay=0.0, suspect_weight=9.0)
       >>> start = Head(jnp.zeros((3, 2)), jnp.zeros(2))
-      >>> s = discriminate(features, labels, suspects, start, jax.random.key(0), **sizes, **settings)
-      >>> (s > 0.5)[::4].tolist()
+      >>> odds = discriminate(features, labels, suspects, start, jax.random.key(0), **sizes, **settings)
+      >>> (odds > 0)[::4].tolist()
       [True, True, False, False]
     """
     steps = rounds * -(-len(labels) // batch_size)
@@ -154,7 +155,7 @@ def discriminate(
 
     start = Head(head.kernel * size, head.bias)
     (trained, _), _ = jax.lax.scan(step, (start, optax.tree.zeros_like(start)), rows)
-    return label_probabilities(trained(scaled), labels)
+    return label_log_odds(trained(scaled), labels)
 
 
 def label_probabilities(logits: Float[Array, "n classes"], labels: Labels) -> Float[Array, " n"]:
@@ -162,57 +163,98 @@ def label_probabilities(logits: Float[Array, "n classes"], labels: Labels) -> Fl
     return jnp.take_along_axis(jax.nn.softmax(logits), jnp.asarray(labels)[:, None], axis=1)[:, 0]
 
 
-def split(scores: Float[Array, " n"], *, low: Number, high: Number, thresholds: str) -> Parts:
-    """Divides images by their scores, the change of the label's log-odds.
-
-    Poisoned: score < low; clean: score > high. With ``otsu``, both are moved so that their middle is the gap.
+def label_log_odds(logits: Float[Array, "n classes"], labels: Labels) -> Float[Array, " n"]:
+    """log(p / (1 - p)) of the probability p that an answer gives to each image's label; exact where p rounds to one.
 
     Example:
-      >>> split(jnp.array([-5.0, -1.5, 0.1]), low=-2.0, high=-1.0, thresholds="fixed").clean.tolist()
-      [False, False, True]
+      >>> label_log_odds(jnp.array([[99.0, 0.0]]), jnp.array([0])).tolist()
+      [99.0]
     """
-    moved = otsu(scores) - (low + high) / 2 if thresholds == "otsu" else 0.0
-    return Parts(scores < low + moved, scores > high + moved)
+    cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return complementary_cross_entropy(logits, labels) - cross_entropy
 
 
-def log_odds_change(before: Float[Array, " n"], after: Float[Array, " n"]) -> Float[Array, " n"]:
-    """How much more a label is believed after than before: log(b / (1 - b)) - log(a / (1 - a)).
+def split(
+    scores: Float[Array, " n"],
+    labels: Labels,
+    suspected: Bool[Array, " classes"],
+    *,
+    gap: Number,
+    band: Number,
+) -> Parts:
+    """Divides the images of every suspected label in two groups by their scores, where they are in two.
+
+    In a class whose groups lie ``gap`` apart (their means), the lower one is poisoned; elsewhere all are clean. Images
+    next to the threshold, closer than ``band`` times that distance, are left out.
 
     Args:
-      before: a, probabilities; taken to be at least 1e-6 away from 0 and 1.
-      after: b, likewise.
+      scores: of the images, the lower the less their label is believed.
+      labels: that they were trained with.
+      suspected: marks the classes that may hold poisoned images.
+      gap: least distance of the means, in the scores' unit.
+      band: in [0, 0.5].
 
     Example:
-      >>> log_odds_change(jnp.array([0.5]), jnp.array([0.1])).round(2).tolist()
-      [-2.200000047683716]
+      >>> scores, labels = jnp.array([-9.0, -8.0, -3.0, -2.0, 0.0, 0.5, 1.0, 1.0]), jnp.arange(8) // 4
+      >>> split(scores, labels, jnp.array([True, True]), gap=3.0, band=0.1).poisoned.tolist()
+      [True, True, False, False, False, False, False, False]
     """
-    return _log_odds(after) - _log_odds(before)
+    labels = jnp.asarray(labels)
+
+    def of_class(x: tuple[jax.Array, jax.Array]) -> Parts:
+        number, doubted = x
+        members = labels == number
+        threshold, apart = otsu(scores, members)
+        divided = doubted & (apart >= gap)
+        below = members & divided & (scores < threshold - band * apart)
+        above = members & (~divided | (scores > threshold + band * apart))
+        return Parts(below, above)
+
+    found = jax.lax.map(of_class, (jnp.arange(len(suspected)), suspected))
+    return Parts(jnp.any(found.poisoned, axis=0), jnp.any(found.clean, axis=0))
 
 
-def otsu(values: Float[Array, " n"]) -> Scalar:
-    """The threshold that divides values into two groups with the least variance inside them.
+def suspected_classes(suspects: Bool[Array, " n"], labels: Labels, classes: int) -> Bool[Array, " classes"]:
+    """Marks the classes that hold at least half of an even share of the suspects.
+
+    Example:
+      >>> suspected_classes(jnp.array([True, True, False]), jnp.array([1, 1, 0]), 2).tolist()
+      [False, True]
+    """
+    counts = jnp.sum(jax.nn.one_hot(labels, classes) * suspects[:, None], axis=0)
+    return counts >= jnp.maximum(jnp.sum(counts) / (2 * classes), 1)
+
+
+def otsu(values: Float[Array, " n"], members: Bool[Array, " n"]) -> tuple[Scalar, Scalar]:
+    """Divides the values of ``members`` into two groups with the least variance inside them.
+
+    Returns:
+      The threshold, and how far apart the groups' means are; that is zero where there are no two groups.
 
     Source: Otsu, "A threshold selection method from gray-level histograms", 1979, with 256 thresholds.
 
     Example:
-      >>> bool(1.0 < otsu(jnp.array([0.0, 0.5, 1.0, 7.0, 8.0])) < 7.0)
-      True
+      >>> threshold, apart = otsu(jnp.array([0.0, 0.5, 1.0, 7.0, 8.0, 99.0]), jnp.arange(6) < 5)
+      >>> bool(1.0 < threshold < 7.0), float(apart)
+      (True, 7.0)
     """
-    edges = jnp.linspace(jnp.min(values), jnp.max(values), _BINS + 2)[1:-1]
+    low, high = (
+        reduce(jnp.where(members, values, replacement))
+        for reduce, replacement in ((jnp.min, jnp.inf), (jnp.max, -jnp.inf))
+    )
+    some = low < high
+    low, high = jnp.where(some, low, 0.0), jnp.where(some, high, 0.0)
+    edges = low + (high - low) * jnp.arange(1, _BINS + 1) / (_BINS + 1)
 
-    def between(edge: jax.Array) -> Scalar:
-        """The variance between the groups, up to a factor."""
+    def groups(edge: jax.Array) -> tuple[Scalar, Scalar]:
+        """The variance between the groups, up to a factor, and the distance of their means."""
         above = values > edge
-        share = jnp.mean(above)
-        apart = masked_mean(values, above) - masked_mean(values, ~above)
-        return share * (1 - share) * apart**2
+        number = jnp.maximum(jnp.sum(members), 1)
+        share = jnp.sum(above & members) / number
+        apart = masked_mean(values, above & members) - masked_mean(values, ~above & members)
+        return share * (1 - share) * apart**2, apart
 
-    variances = jax.lax.map(between, edges)
+    variances, distances = jax.vmap(groups)(edges)
     # In a wide gap all thresholds are equally good: the middle one.
     best = variances >= jnp.max(variances) * (1 - 1e-6)
-    return masked_mean(edges, best)
-
-
-def _log_odds(probability: Number) -> jax.Array:
-    bounded = jnp.clip(jnp.asarray(probability), 1e-6, 1 - 1e-6)
-    return jnp.log(bounded) - jnp.log1p(-bounded)
+    return masked_mean(edges, best), jnp.where(some, masked_mean(distances, best), 0.0)

@@ -112,11 +112,10 @@ _DAU_BAD = {
     "batch_size": -1,
     "learning_rate": 0.0,
     "isolated_share": 1.5,
-    "high": float("nan"),
+    "gap": float("nan"),
     "clip_norm": 0.0,
     "prefilter": "magic",
     "loss": "none",
-    "thresholds": "none",
 }
 
 
