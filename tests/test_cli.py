@@ -85,7 +85,7 @@ def test_the_planted_trigger_stops_working_and_accuracy_stays(finished: tuple[Pa
     assert report["before"]["asr"] > 0.9
     assert report["after"]["asr"] < 0.05
     assert report["after"]["acc"] > report["before"]["acc"] - 0.03
-    assert report["after"]["ra"] > report["after"]["acc"] - 0.1
+    assert report["after"]["ra"] > report["after"]["acc"] - 0.15
     assert report["der"] > 0.9
 
 

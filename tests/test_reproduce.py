@@ -42,12 +42,11 @@ def test_a_quick_campaign_runs_once(tmp_path: Path, capsys: pytest.CaptureFixtur
     arguments = ["digits", "--quick", "--work", str(tmp_path / "work"), "--out", str(out)]
     assert reproduce.main(arguments) == 0
     lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [line["method"] for line in lines] == ["finetune", "ibau"]
+    assert [line["method"] for line in lines] == ["finetune"]
     for line in lines:
         assert line["before"]["counts"]["acc"][1] == 300
         assert set(line["seconds"]) == {"load", "compile", "unlearn", "evaluate"}
-    assert lines[0]["before"] == lines[1]["before"]
     assert "== digits-badnets" in capsys.readouterr().out
     assert reproduce.main(arguments) == 0
-    assert len(out.read_text().splitlines()) == 2
+    assert len(out.read_text().splitlines()) == 1
     assert "==" not in capsys.readouterr().out
