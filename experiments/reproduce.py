@@ -9,6 +9,7 @@ twice and an interrupted training or cleaning goes on where it was. Each finishe
 """
 
 import argparse
+import dataclasses
 import hashlib
 import importlib
 import json
@@ -22,13 +23,15 @@ from jaxunlearn import cli, job, subjects
 from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._runtime import keep_compilations
 from jaxunlearn.attacks import RECIPES
-from jaxunlearn.data import load
+from jaxunlearn.data import keep_apart, load
 from jaxunlearn.display import make_display
-from jaxunlearn.fit import TRAINING
+from jaxunlearn.fit import training_for
 from jaxunlearn.inputs import REPORT_FILE, Request
-from jaxunlearn.models import NAMES, named
+from jaxunlearn.models import NAMES
 
 RESULTS = Path(__file__).parent / "results"
+
+_REPORTED = ("before", "after", "der", "evidence", "seconds", "device", "versions")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,10 +79,7 @@ def run(campaign: Campaign, shared: Path, work: Path, out: Path, *, arch: str, s
                 if _key(config) in known:
                     continue
                 report = clean(campaign, attacked, cleaning, shared, folder, seed)
-                line = config | {
-                    name: report[name]
-                    for name in ("before", "after", "der", "evidence", "seconds", "device", "versions")
-                }
+                line = config | {name: report[name] for name in _REPORTED}
                 out.parent.mkdir(parents=True, exist_ok=True)
                 with out.open("a") as file:
                     file.write(json.dumps(line) + "\n")
@@ -99,21 +99,21 @@ def make_subject(
         return folder
     data = load(f"{source.train.format(shared=shared)}[:{campaign.train_images}]")
     test = load(source.test.format(shared=shared)).take(slice(campaign.test_images))
-    classes = int(max(data.labels.max(), test.labels.max())) + 1
-    side = data.images.shape[1]
-    usual = [f"crop_padding={side // 8 if side > 8 else 0}", f"flip={str(source.flip).lower()}"]
+    data = keep_apart(data, test, leave_out=True)
+    spec = subjects.network(arch, data, test)
+    usual = dataclasses.replace(training_for(spec.image_shape, len(data.labels)), flip=source.flip)
     order = subjects.Order(
         name=attacked.attack,
         recipe=cli.configured(RECIPES[attacked.attack], attacked.settings),
         data=data,
         test=test,
-        spec=named(arch, classes, tuple(data.images.shape[1:])),
+        spec=spec,
         target=attacked.target,
         ratio=attacked.ratio,
-        training=cli.configured(TRAINING, [*usual, *campaign.training]),
+        training=cli.configured(usual, campaign.training),
         seed=seed,
         out=folder,
-        resume=folder.is_dir() and any(folder.glob(f"*{subjects.STATE}")),
+        resume=subjects.is_begun(folder),
     )
     print(f"== {folder.name}", flush=True)
     subjects.plant(order, make_display(quiet=False))
@@ -182,14 +182,9 @@ def _config(
     }
 
 
-_CONFIG = (
-    "data", "attack", "attack_settings", "ratio", "arch", "train_images", "training", "method", "preset", "settings",
-    "clean", "seed",
-)  # fmt: skip
-
-
 def _key(line: dict[str, Any]) -> str:
-    return json.dumps([line[name] for name in _CONFIG])
+    """What a line is of, without what it reports."""
+    return json.dumps({name: line[name] for name in sorted(line) if name not in _REPORTED})
 
 
 if __name__ == "__main__":

@@ -60,8 +60,22 @@ class Data(NamedTuple):
     images: AnyImages
     labels: Labels
 
-    def gather(self, rows: Rows) -> Batch:
-        """The batch that one row of ``rows`` names."""
+    def gather(self, x: PyTree) -> PyTree:
+        """The tree with the batch of images in the place of all ``Rows`` of one batch.
+
+        Example:
+          >>> data = Data(jnp.zeros((3, 2, 2, 1)), jnp.arange(3))
+          >>> batch, rate = data.gather((Rows(jnp.array([2, 0]), jnp.ones(2, bool)), 0.1))
+          >>> batch.labels.tolist(), rate
+          ([2, 0], 0.1)
+        """
+        return jax.tree.map(
+            lambda part: self._batch(part) if isinstance(part, Rows) else part,
+            x,
+            is_leaf=lambda part: isinstance(part, Rows),
+        )
+
+    def _batch(self, rows: Rows) -> Batch:
         return Batch(self.images[rows.members], self.labels[rows.members], rows.mask)
 
     def for_loop(self, execution: Execution) -> "Data":
@@ -114,24 +128,18 @@ def rows_of(members: Bool[Array, " n"], batches: int, size: int, key: PRNGKey) -
 
 
 class Pass:
-    """A step applied to every batch of a data set: ``carry, out = step(consts, carry, fetch(data, x))``.
+    """A step applied to every batch of a data set: ``carry, out = step(consts, carry, data.gather(x))``.
 
-    Made once and called often, so that its compiled programs are found again.
+    Made once and called often, so that its compiled programs are found again. In a host loop the images are gathered
+    outside the compiled step.
     """
 
-    def __init__(self, step: Callable[..., Any], fetch: Callable[[Data, PyTree], PyTree]) -> None:
-        """Takes the parts.
-
-        Args:
-          step: ``step(consts, carry, inputs)`` returns a carry of the same structure, shapes and dtypes, and an
-            output.
-          fetch: gathers the inputs of a step; outside the compiled step in a host loop.
-        """
-        self._fetch = fetch
+    def __init__(self, step: Callable[..., Any]) -> None:
+        """Takes ``step(consts, carry, x)``: a carry of the same structure, shapes and dtypes, and an output."""
         self._step = Compiled(step)
         self._scan = Compiled(
             lambda consts, carry, xs, data: jax.lax.scan(
-                lambda value, x: step(consts, value, fetch(data, x)), carry, xs
+                lambda value, x: step(consts, value, data.gather(x)), carry, xs
             )
         )
 
@@ -144,7 +152,7 @@ class Pass:
         total = len(jax.tree.leaves(xs)[0])
         outputs: list[PyTree] = []
         for index in range(total):
-            inputs = self._fetch(data, jax.tree.map(lambda leaf, i=index: leaf[i], xs))
+            inputs = data.gather(jax.tree.map(lambda leaf, i=index: leaf[i], xs))
             carry, out = self._step(consts, carry, inputs)
             outputs.append(out)
             if execution.on_batch is not None:

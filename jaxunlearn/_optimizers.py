@@ -71,6 +71,17 @@ def momentum_step(
     return jax.tree.map(lambda p, step: p - rate * step, params, taken), velocity
 
 
+def clipped(gradient: PyTree, longest: Number) -> PyTree:
+    """The gradient, shortened to that l2 norm if it is longer, as ``torch.nn.utils.clip_grad_norm_`` does.
+
+    Example:
+      >>> round(float(clipped({"w": jnp.array([30.0, 40.0])}, 5.0)["w"][0]), 4)
+      3.0
+    """
+    shrink = jnp.minimum(1, longest / (optax.tree.norm(gradient) + 1e-6))
+    return jax.tree.map(lambda g: shrink * g, gradient)
+
+
 class _AMSGradState(NamedTuple):
     step: Int[Array, ""]
     mu: PyTree

@@ -69,7 +69,7 @@ def make_victim(out: Path, display: Display, *, training_set: bool = False) -> V
         spec.init(jax.random.key(1)),
         poisoned.images,
         poisoned.labels,
-        dataclasses.replace(TRAINING, rounds=8, batch_size=50),
+        dataclasses.replace(TRAINING, rounds=16, batch_size=50),
         jax.random.key(2),
     )
     arrays = convert.to_torch(spec, jax.tree.map(np.asarray, variables))

@@ -49,6 +49,10 @@ def make_display(*, quiet: bool) -> Display:
     return _Live() if sys.stdout.isatty() else _Plain()
 
 
+def _aligned(value: float) -> str:
+    return f"{value:9d}" if isinstance(value, int) else f"{value:9.3f}"
+
+
 class _Silent:
     def say(self, text: str) -> None:
         pass
@@ -79,7 +83,7 @@ class _Plain(_Silent):
     def round_done(self, number: int, losses: Mapping[str, float], evaluation: Evaluation) -> None:
         elapsed = time.monotonic() - self._began
         left = elapsed / (number - self._first) * (self._rounds - number)
-        named = "  ".join(f"{name} {value:9.3f}" for name, value in losses.items())
+        named = "  ".join(f"{name} {_aligned(value)}" for name, value in losses.items())
         self.say(
             f"round {number}/{self._rounds}  {named}  {describe(evaluation)}  {elapsed:4.0f} s, {left:.0f} s left"
         )

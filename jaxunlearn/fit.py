@@ -1,5 +1,7 @@
 """Supervised training from scratch: the models that attacks poison. It is fine-tuning of fresh variables."""
 
+import dataclasses
+
 import jax
 
 from jaxunlearn import finetune
@@ -10,6 +12,25 @@ TRAINING = finetune.Config(
     rounds=20, batch_size=128, schedule="onecycle", learning_rate=0.05, weight_decay=5e-4, nesterov=True
 )
 """Settings for small networks: SGD with Nesterov's momentum, and one cycle of the learning rate."""
+
+_LEAST_SIDE_FOR_CROPS = 8
+_LEAST_STEPS = 20  # of an epoch, as far as batches of ten allow
+
+
+def training_for(image_shape: tuple[int, int, int], images: int) -> finetune.Config:
+    """``TRAINING`` for a data set: crops by an eighth of the side, and batches that leave a few steps.
+
+    Example:
+      >>> config = training_for((32, 32, 3), 1000)
+      >>> config.crop_padding, config.batch_size
+      (4, 50)
+    """
+    side = image_shape[0]
+    return dataclasses.replace(
+        TRAINING,
+        crop_padding=side // 8 if side > _LEAST_SIDE_FOR_CROPS else 0,
+        batch_size=min(TRAINING.batch_size, max(10, images // _LEAST_STEPS)),
+    )
 
 
 def fit(

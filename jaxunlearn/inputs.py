@@ -21,19 +21,20 @@ from jaxunlearn import subjects
 from jaxunlearn._check import InputError
 from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._typing import ApplyFn, Variables
-from jaxunlearn.attacks import Trigger, parse_trigger
+from jaxunlearn.attacks import Trigger, fits, parse_trigger
 from jaxunlearn.data import LabelledImages, Takes, hold_out, keep_apart, load, read_image
 from jaxunlearn.evaluate import Evaluation, Triggered, evaluate
 from jaxunlearn.models import ModelSpec
 from jaxunlearn.pixels import parse_normalization
 from jaxunlearn.preprocessing import Choice, choose_preprocessing
-from jaxunlearn.reactivation import reactivate
+from jaxunlearn.reactivation import Shown, reactivate
 
 REPORT_FILE = "report.json"
 ATTACK = "attack:"
 
 _FEWEST_TO_CLEAN = 10
 _FEWEST_TO_JUDGE = 10
+_CLEAN_TO_REACTIVATE = 100  # test images that keep their classes meanwhile, not judged by
 _HELD_OUT_SHARE = 0.2
 _MOST_HELD_OUT = 2000
 _IMPLAUSIBLE = (
@@ -134,20 +135,36 @@ class Inputs:
 
 
 def judge_reactivated(inputs: Inputs, variables: Variables, count: int, seed: int) -> Evaluation:
-    """What a model does once it has been fine-tuned on some of the triggered images; judged by the others."""
-    used, kept = np.split(np.random.default_rng(seed).permutation(_fooling(inputs)), [count])
+    """What a model does once it has been fine-tuned on some of the triggered images; judged by others."""
+    rng = np.random.default_rng(seed)
+    used, kept = np.split(rng.permutation(_fooling(inputs)), [count])
+    everything = np.arange(len(inputs.test.labels))
     if inputs.triggered is not None:
         given, kept = inputs.triggered, np.sort(kept)
-        after = reactivate(inputs.apply_fn, variables, given.images[used], given.attack_labels[used])
-        others = Triggered(given.images[kept], given.labels[kept], given.attack_labels[kept])
-        return evaluate(inputs.apply_fn, after, inputs.test.images, inputs.test.labels, triggered=others)
-    if inputs.trigger is None or inputs.target is None:
+        triggered = Shown(given.images[used], given.attack_labels[used])
+        others, unseen = (
+            Triggered(given.images[kept], given.labels[kept], given.attack_labels[kept]),
+            everything,
+        )
+    elif inputs.trigger is not None and inputs.target is not None:
+        triggered = Shown(
+            inputs.trigger(jnp.asarray(inputs.test.images[used])), np.full(count, inputs.target)
+        )
+        others, unseen = None, np.delete(everything, used)
+    else:
         raise ValueError("inputs.trigger is unknown; nothing can be reactivated.")
-    rest = inputs.test.take(np.delete(np.arange(len(inputs.test.labels)), used))
-    shown = inputs.trigger(jnp.asarray(inputs.test.images[used]))
-    after = reactivate(inputs.apply_fn, variables, shown, np.full(count, inputs.target))
+    held = rng.choice(unseen, min(_CLEAN_TO_REACTIVATE, len(unseen) // 2), replace=False)
+    clean = Shown(inputs.test.images[held], inputs.test.labels[held])
+    after = reactivate(inputs.apply_fn, variables, triggered, clean)
+    rest = inputs.test.take(np.setdiff1d(unseen, held))
     return evaluate(
-        inputs.apply_fn, after, rest.images, rest.labels, trigger=inputs.trigger, target=inputs.target
+        inputs.apply_fn,
+        after,
+        rest.images,
+        rest.labels,
+        trigger=inputs.trigger,
+        target=inputs.target,
+        triggered=others,
     )
 
 
@@ -355,11 +372,7 @@ def _checked_trigger(request: Request, spec: ModelSpec, test: LabelledImages) ->
             "images of other classes."
         )
     trigger = parse_trigger(request.trigger)
-    try:
-        shape = jax.eval_shape(trigger, jnp.zeros((1, *spec.image_shape))).shape
-    except (TypeError, ValueError):
-        shape = None
-    if shape != (1, *spec.image_shape):
+    if not fits(trigger, spec.image_shape):
         raise InputError(
             f"The trigger {request.trigger} does not fit the model's images of "
             f"{'x'.join(map(str, spec.image_shape))} (height x width x channels)."

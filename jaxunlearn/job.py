@@ -258,7 +258,7 @@ def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) ->
     content = report.assemble(
         method=this.procedure.name,
         preset=request.preset,
-        config=request.config.as_dict(),
+        config=dataclasses.asdict(request.config),
         seed=request.seed,
         spec=inputs.model.spec,
         before=journal.before,
@@ -309,7 +309,7 @@ def _fingerprint(procedure: Procedure, request: Request, inputs: Inputs) -> dict
         "checkpoint": inputs.checkpoint.sha256,
         "key": request.key,
         "preset": request.preset,
-        "config": json.loads(json.dumps(request.config.as_dict())),
+        "config": json.loads(json.dumps(dataclasses.asdict(request.config))),
         "seed": request.seed,
         "clean": {
             "spec": request.clean,

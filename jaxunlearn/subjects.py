@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from converters import convert, torch_io
@@ -20,13 +19,22 @@ from jaxunlearn import _checkpointing, _loop, finetune, report
 from jaxunlearn._check import InputError
 from jaxunlearn._files import write_together
 from jaxunlearn._typing import ApplyFn, Variables
-from jaxunlearn.attacks import Attack, Poisoned, Setting, Surrogate, as_bytes, poison
-from jaxunlearn.attacks.poison import check_ratio
+from jaxunlearn.attacks import (
+    Attack,
+    Poisoned,
+    Setting,
+    Surrogate,
+    as_bytes,
+    check_ratio,
+    fits,
+    in_chunks,
+    poison,
+)
 from jaxunlearn.attacks.recipes import Recipe
 from jaxunlearn.data import LabelledImages, read_arrays
 from jaxunlearn.display import Display, describe
 from jaxunlearn.evaluate import Evaluation, Triggered, evaluate
-from jaxunlearn.models import ModelSpec
+from jaxunlearn.models import ModelSpec, named
 
 MODEL, ATTACK, TRAIN, TEST, TRIGGERED, SAMPLES = (
     "model.pth",
@@ -39,7 +47,6 @@ MODEL, ATTACK, TRAIN, TEST, TRIGGERED, SAMPLES = (
 STATE = "training.state.npz"
 
 _JUDGED_BY = 2000  # test images after every epoch; all of them at the end
-_AT_A_TIME = 1000
 _SHOWN = 6
 
 
@@ -84,7 +91,7 @@ class Order:
             "poison_ratio": self.ratio,
             "seed": self.seed,
             "architecture": self.spec.name,
-            "training": self.training.as_dict(),
+            "training": dataclasses.asdict(self.training),
             "data": _described(self.data),
             "test": _described(self.test),
         }
@@ -105,16 +112,19 @@ def plant(order: Order, display: Display) -> dict[str, Any]:
     apply_fn = order.spec.apply
     surrogate = None
     if order.recipe.needs_surrogate:
-        own = int(np.sum(order.data.labels == order.target))
-        victims = own if order.recipe.clean_label else len(order.data.labels) - own
-        check_ratio(order.ratio, len(order.data.labels), victims, clean_label=order.recipe.clean_label)
+        planned = Attack(trigger=lambda x: x, target=order.target, clean_label=order.recipe.clean_label)
+        check_ratio(planned, order.data.labels, order.ratio)
         display.say(f"training on {len(order.data.labels)} clean images, for the attack to be made with ...")
         clean = _train(order, settings, "clean", order.data.images, order.data.labels, None, keys[0], display)
         surrogate = Surrogate(apply_fn, clean, np.asarray(order.data.images), order.data.labels)
     attack = order.recipe.make(
         Setting(order.spec.image_shape, order.spec.classes, order.target, keys[1], surrogate)
     )
-    _check_trigger(attack, order.spec)
+    if not fits(attack.trigger, order.spec.image_shape):
+        shape = "x".join(map(str, order.spec.image_shape))
+        raise InputError(
+            f"The trigger does not fit images of {shape} (height x width x channels); give another one."
+        )
     poisoned = poison(
         np.asarray(order.data.images), order.data.labels, attack, ratio=order.ratio, key=keys[2]
     )
@@ -145,14 +155,18 @@ def plant(order: Order, display: Display) -> dict[str, Any]:
 
 
 def show(attack: Attack, test: LabelledImages) -> Triggered:
-    """The test images that an attack can be shown on, with its trigger, rounded to 8 bits."""
+    """The test images that an attack can be shown on, with its trigger, rounded to 8 bits.
+
+    Raises:
+      InputError: if there are none.
+    """
     rows = np.flatnonzero(attack.forced(test.labels) != test.labels)
-    images = np.concatenate(
-        [
-            as_bytes(attack.trigger(jnp.asarray(np.asarray(test.images[rows[start : start + _AT_A_TIME]]))))
-            for start in range(0, len(rows), _AT_A_TIME)
-        ]
-    )
+    if len(rows) == 0:
+        raise InputError(
+            f"All images of {test.origin} are of the target class {attack.target}; attack success is counted on images "
+            "of other classes."
+        )
+    images = in_chunks(test.images, rows, lambda some, _: attack.trigger(some))
     labels = test.labels[rows]
     return Triggered(images / np.float32(255), labels, attack.forced(labels).astype(labels.dtype))
 
@@ -284,21 +298,31 @@ def _described(data: LabelledImages) -> dict[str, Any]:
     return {"spec": data.origin, "images": len(data.labels), "sha256": data.sha256}
 
 
-def _check_trigger(attack: Attack, spec: ModelSpec) -> None:
-    try:
-        fits = jax.eval_shape(attack.trigger, jnp.zeros((1, *spec.image_shape))).shape[1:] == spec.image_shape
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        shape = "x".join(map(str, spec.image_shape))
+def is_begun(folder: Path) -> bool:
+    """Whether a folder holds an interrupted training."""
+    return folder.is_dir() and any(folder.glob(f"*{STATE}"))
+
+
+def network(architecture: str, data: LabelledImages, test: LabelledImages) -> ModelSpec:
+    """A network for images to train on and images to judge by, with as many classes as they have.
+
+    Raises:
+      InputError: if a label is negative, or the images do not fit one another or the architecture.
+    """
+    if data.images.shape[1:] != test.images.shape[1:]:
+        ours, theirs = ("x".join(map(str, some.images.shape[1:])) for some in (data, test))
         raise InputError(
-            f"The trigger does not fit images of {shape} (height x width x channels); give another one."
+            f"The images of {data.origin} are {ours} and those of {test.origin} are {theirs}; bring both to one size "
+            "with --size N."
         )
+    if min(data.labels.min(), test.labels.min()) < 0:
+        raise InputError(f"The labels of {data.origin} and {test.origin} must not be negative.")
+    classes = int(max(data.labels.max(), test.labels.max())) + 1
+    return named(architecture, classes, tuple(data.images.shape[1:]))
 
 
 def _check_folder(order: Order) -> None:
-    finished = (order.out / ATTACK).exists()
-    begun = any(order.out.glob(f"*{STATE}")) if order.out.is_dir() else False
+    finished, begun = (order.out / ATTACK).exists(), is_begun(order.out)
     if order.out.exists() and not order.out.is_dir():
         raise InputError(f"{order.out} is a file; give a folder with --out.")
     if order.resume and not begun:

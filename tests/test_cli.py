@@ -85,7 +85,7 @@ def test_the_planted_trigger_stops_working_and_accuracy_stays(finished: tuple[Pa
     assert report["before"]["asr"] > 0.9
     assert report["after"]["asr"] < 0.05
     assert report["after"]["acc"] > report["before"]["acc"] - 0.03
-    assert report["after"]["ra"] > report["after"]["acc"] - 0.15
+    assert report["after"]["ra"] > report["after"]["acc"] - 0.1
     assert report["der"] > 0.9
 
 
@@ -94,8 +94,9 @@ def test_reactivation_is_judged_by_other_images(finished: tuple[Path, Any]) -> N
     entries = report["reactivation"]
     assert [entry["images"] for entry in entries] == [5, 20]
     whole = report["after"]["counts"]["asr"][1]
-    assert [entry["counts"]["asr"][1] for entry in entries] == [whole - 5, whole - 20]
+    assert all(0 < entry["counts"]["asr"][1] < whole - entry["images"] for entry in entries)
     assert entries[1]["asr"] >= report["after"]["asr"]
+    assert all(entry["acc"] > report["after"]["acc"] - 0.1 for entry in entries)
     assert sum(line.startswith("again") for line in finished[1].stdout.splitlines()) == 2
 
 

@@ -2,7 +2,7 @@
 
 from jaxunlearn.attacks.attack import Attack, Keyed
 from jaxunlearn.attacks.crafted import Surrogate, adversarial, interpolated, optimised_patch
-from jaxunlearn.attacks.poison import Poisoned, as_bytes, poison
+from jaxunlearn.attacks.poison import Poisoned, as_bytes, check_ratio, in_chunks, poison
 from jaxunlearn.attacks.recipes import RECIPES, Recipe, Setting
 from jaxunlearn.attacks.texts import parse_trigger
 from jaxunlearn.attacks.triggers import (
@@ -10,6 +10,7 @@ from jaxunlearn.attacks.triggers import (
     add_image,
     add_sinusoid,
     blend,
+    fits,
     keep_pieces,
     quantize,
     smooth_pattern,
@@ -32,6 +33,9 @@ __all__ = [
     "adversarial",
     "as_bytes",
     "blend",
+    "check_ratio",
+    "fits",
+    "in_chunks",
     "interpolated",
     "keep_pieces",
     "optimised_patch",

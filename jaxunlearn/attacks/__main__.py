@@ -1,7 +1,6 @@
 """``python -m jaxunlearn.attacks``: makes backdoored models to test defences on."""
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +8,6 @@ from typing import Any
 
 from jaxunlearn import cli
 from jaxunlearn._check import InputError
-
-_LEAST_SIDE_FOR_CROPS = 8
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,26 +63,18 @@ def _plant(flags: argparse.Namespace, out: Path) -> int:
     from jaxunlearn.attacks import RECIPES
     from jaxunlearn.data import Takes, keep_apart, load
     from jaxunlearn.display import make_display
-    from jaxunlearn.models import named
+    from jaxunlearn.fit import training_for
 
     keep_compilations()
     recipe: Any = cli.configured(RECIPES[flags.name], flags.set)
     takes = None if flags.size is None else Takes((flags.size, flags.size, 3), any_size=False, classes=None)
     data, test = load(flags.data, takes), load(flags.test, takes)
-    if data.images.shape[1:] != test.images.shape[1:]:
-        raise InputError(
-            f"The images of {flags.data} are {_size(data)} and those of {flags.test} are {_size(test)}; bring both to "
-            "one size with --size N."
-        )
+    spec = subjects.network(flags.arch, data, test)
     data = keep_apart(data, test, leave_out=flags.leave_out_shared)
-    classes = int(max(data.labels.max(), test.labels.max())) + 1
-    if min(data.labels.min(), test.labels.min()) < 0:
-        raise InputError(f"The labels of {flags.data} and {flags.test} must not be negative.")
-    if not 0 <= flags.target < classes:
+    if not 0 <= flags.target < spec.classes:
         raise InputError(
-            f"--target {flags.target} is not a class; the images have the classes 0 to {classes - 1}."
+            f"--target {flags.target} is not a class; the images have the classes 0 to {spec.classes - 1}."
         )
-    spec = named(flags.arch, classes, tuple(data.images.shape[1:]))
     order = subjects.Order(
         name=flags.name,
         recipe=recipe,
@@ -94,7 +83,7 @@ def _plant(flags: argparse.Namespace, out: Path) -> int:
         spec=spec,
         target=flags.target,
         ratio=flags.poison_ratio,
-        training=cli.configured(_training(spec.image_shape[0], len(data.labels)), flags.train),
+        training=cli.configured(training_for(spec.image_shape, len(data.labels)), flags.train),
         seed=flags.seed,
         out=out,
         resume=flags.resume,
@@ -104,19 +93,6 @@ def _plant(flags: argparse.Namespace, out: Path) -> int:
     content = subjects.plant(order, display)
     display.say(f"written  {out}; clean it with --attack {out}, in {content['seconds']:.0f} s")
     return 0
-
-
-def _training(side: int, count: int) -> Any:
-    """Training settings for images of that side: crops as usual, and batches that leave a few steps."""
-    from jaxunlearn.fit import TRAINING
-
-    padding = side // 8 if side > _LEAST_SIDE_FOR_CROPS else 0
-    batch_size = min(TRAINING.batch_size, max(10, count // 20))
-    return dataclasses.replace(TRAINING, crop_padding=padding, batch_size=batch_size)
-
-
-def _size(data: Any) -> str:
-    return "x".join(map(str, data.images.shape[1:]))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """Poisoned training sets, and the images that show what a model has learned from them."""
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int, UInt8
 
 from jaxunlearn._check import InputError
-from jaxunlearn._typing import Images, Labels, PRNGKey
-from jaxunlearn.attacks.attack import Attack
+from jaxunlearn._typing import AnyImages, Images, Labels, PRNGKey
+from jaxunlearn.attacks.attack import Attack, Keyed
+from jaxunlearn.attacks.triggers import Trigger
 
 _AT_A_TIME = 1000
 
@@ -51,25 +54,20 @@ def poison(images: Images, labels: Labels, attack: Attack, *, ratio: float, key:
       (2, [3, 3], 1.0)
     """
     labels = np.asarray(labels)
-    victims, count = attack.victims(labels), round(ratio * len(labels))
-    check_ratio(ratio, len(labels), len(victims), clean_label=attack.clean_label)
-    chosen = np.asarray(jax.random.choice(key, victims, (count,), replace=False))
+    count = check_ratio(attack, labels, ratio)
+    chosen = np.asarray(jax.random.choice(key, attack.victims(labels), (count,), replace=False))
     poisoned_images, poisoned_labels = np.array(images), np.array(labels)
     rest = np.setdiff1d(np.arange(len(labels)), chosen)
     number = min(round(attack.covers * count), len(rest)) if attack.cover is not None else 0
     cover_key, trigger_key, noise_key = (jax.random.fold_in(key, which) for which in (1, 2, 3))
     covers = np.asarray(jax.random.choice(cover_key, rest, (number,), replace=False))
     for rows, change, draw in (
-        (chosen, attack.in_training, trigger_key),
+        (chosen, attack.in_training or _unkeyed(attack.trigger), trigger_key),
         (covers, attack.cover, noise_key),
     ):
-        for start in range(0, len(rows), _AT_A_TIME):
-            some = rows[start : start + _AT_A_TIME]
-            shown = jnp.asarray(images[some])
-            changed = (
-                attack.trigger(shown) if change is None else change(shown, jax.random.fold_in(draw, start))
-            )
-            poisoned_images[some] = as_bytes(changed) / np.float32(255)
+        if change is not None:
+            drawn = functools.partial(_drawn, change, draw)
+            poisoned_images[rows] = in_chunks(images, rows, drawn) / np.float32(255)
     poisoned_labels[chosen] = attack.forced(labels[chosen])
     everything = np.arange(len(labels))
     return Poisoned(
@@ -77,15 +75,39 @@ def poison(images: Images, labels: Labels, attack: Attack, *, ratio: float, key:
     )
 
 
-def check_ratio(ratio: float, images: int, victims: int, *, clean_label: bool) -> None:
-    """Raises InputError unless the poison ratio asks for one to all of the images that an attack can poison."""
-    count = round(ratio * images)
+def _unkeyed(trigger: Trigger) -> Keyed:
+    return lambda images, _: trigger(images)
+
+
+def _drawn(change: Keyed, key: PRNGKey, images: jax.Array, first: int) -> jax.Array:
+    return change(images, jax.random.fold_in(key, first))
+
+
+def in_chunks(
+    images: AnyImages, rows: Int[np.ndarray, " k"], change: Callable[[jax.Array, int], jax.Array]
+) -> UInt8[np.ndarray, "k h w c"]:
+    """What ``change(images, first)`` makes of some rows, ``first`` counting from 0, a thousand of them at a time."""
+    parts = [
+        as_bytes(change(jnp.asarray(np.asarray(images[rows[start : start + _AT_A_TIME]])), start))
+        for start in range(0, len(rows), _AT_A_TIME)
+    ]
+    return np.concatenate(parts) if parts else np.zeros((0, *images.shape[1:]), np.uint8)
+
+
+def check_ratio(attack: Attack, labels: Labels, ratio: float) -> int:
+    """The number of images that a poison ratio asks for.
+
+    Raises:
+      InputError: unless that is one to all of the images that the attack can poison.
+    """
+    count, victims = round(ratio * len(labels)), len(attack.victims(labels))
     if not 0 < count <= victims:
-        what = "of the target's class" if clean_label else "of other classes than the attack's"
+        what = "of the target's class" if attack.clean_label else "of other classes than the attack's"
         raise InputError(
-            f"A poison ratio of {ratio:g} asks for {count} of {images} images and {victims} of them are {what}; give a "
-            f"ratio that asks for 1 to {victims}."
+            f"A poison ratio of {ratio:g} asks for {count} of {len(labels)} images and {victims} of them are {what}; "
+            f"give a ratio that asks for 1 to {victims}."
         )
+    return count
 
 
 def as_bytes(images: Images) -> np.ndarray:

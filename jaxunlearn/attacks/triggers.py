@@ -13,6 +13,20 @@ Trigger: TypeAlias = Callable[[jax.Array], jax.Array]
 """Maps images to triggered images of the same shape."""
 
 
+def fits(trigger: Trigger, image_shape: tuple[int, ...]) -> bool:
+    """Whether a trigger maps images of that shape (height, width, channels) to such; nothing is computed.
+
+    Example:
+      >>> fits(lambda x: x + jnp.ones((2, 2, 1)), (2, 2, 3)), fits(lambda x: x + jnp.ones((9, 9, 1)), (2, 2, 3))
+      (True, False)
+    """
+    shape = (1, *image_shape)
+    try:
+        return jax.eval_shape(trigger, jnp.zeros(shape)).shape == shape
+    except (TypeError, ValueError):
+        return False
+
+
 def stamp_patch(
     images: Float[Array, "n h w c"], *, size: int, offset: int, value: float
 ) -> Float[Array, "n h w c"]:

@@ -13,7 +13,7 @@ from jaxunlearn.job import Evidence, Procedure
 
 
 def _losses(stats: RoundStats) -> dict[str, float]:
-    return {"loss": float(stats.loss), "poisoned": float(stats.poisoned), "kept": float(stats.kept)}
+    return {"loss": float(stats.loss), "poisoned": int(stats.poisoned), "kept": float(stats.kept)}
 
 
 def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: State) -> Evidence:

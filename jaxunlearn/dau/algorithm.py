@@ -31,7 +31,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from jaxunlearn import _loop
 from jaxunlearn._check import check_images_and_labels
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
-from jaxunlearn._optimizers import learning_rates, momentum_step
+from jaxunlearn._optimizers import clipped, learning_rates, momentum_step
 from jaxunlearn._runtime import Compiled
 from jaxunlearn._training import training_forward
 from jaxunlearn._tree import combine, head_kernel, named_leaves, partition, trainable_mask
@@ -40,6 +40,7 @@ from jaxunlearn.dau.config import Config
 from jaxunlearn.dau.splitting import (
     Head,
     Parts,
+    count_labels,
     discriminate,
     isolation_loss,
     label_probabilities,
@@ -198,12 +199,13 @@ def make_method(apply_fn: ApplyFn, execution: Execution, *, head: str, fresh: Fr
     """DAU for one network as ``init``, ``step`` and ``finish``; equal arguments share compiled programs."""
     programs = _Programs(
         head,
-        Pass(functools.partial(_isolate, apply_fn), _fetch_one),
-        Pass(functools.partial(_look, apply_fn), lambda data, rows: data.gather(rows)),
-        Pass(functools.partial(_superpose, apply_fn), _fetch_pair),
-        Pass(functools.partial(_unlearn, apply_fn), _fetch_both),
+        Pass(functools.partial(_isolate, apply_fn)),
+        Pass(functools.partial(_look, apply_fn)),
+        Pass(functools.partial(_superpose, apply_fn)),
+        Pass(functools.partial(_unlearn, apply_fn)),
         Compiled(_divide),
         execution,
+        Execution(loop=execution.loop),
     )
     return Method(functools.partial(init, head, fresh), functools.partial(_round, programs), finish)
 
@@ -218,6 +220,7 @@ class _Programs(NamedTuple):
     unlearn: Pass
     divide: Compiled
     execution: Execution
+    silent: Execution
 
 
 def init(
@@ -240,9 +243,7 @@ def init(
     head_kernel(variables, head)
     dtype, count = data.images.dtype, len(data.labels)
     zero = jnp.zeros((), dtype)
-    isolating = (
-        None if fresh is None or not config.isolation_rounds else _begun(fresh(jax.random.fold_in(key, 0)))
-    )
+    isolating = _begun(fresh(jax.random.fold_in(key, 0))) if fresh and config.isolation_rounds else None
     params, rest, velocity = _begun(variables)
     none, nothing = jnp.zeros(count, bool), jnp.zeros((), int)
     return State(
@@ -352,14 +353,8 @@ def _division_round(programs: _Programs, state: State, data: Data) -> State:
     else:
         certainty = own.probability
     suspects = lowest(-certainty, state.config.isolated_share)
-    scores, parts = programs.divide(
-        state.config,
-        own,
-        jnp.asarray(data.labels),
-        suspects,
-        _head_of(state.original, programs.head),
-        jax.random.fold_in(state.key, state.round),
-    )
+    key = jax.random.fold_in(state.key, state.round)
+    scores, parts = _divided(programs, state, data, own, suspects, key)
     start = masked_mean(own.right.astype(own.probability.dtype), parts.clean)
     return _judged(programs, state._replace(scores=scores, parts=parts, start=start), own, data)
 
@@ -379,15 +374,18 @@ def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
         state = state._replace(scores=parts[0], parts=parts[1])
     steps = -(-len(data.labels) // config.batch_size)
     epochs = config.rounds - config.isolation_rounds - 1
+    clean = _loop.rows_of(state.parts.clean, steps, config.batch_size, clean_key)
+    poisoned = _loop.rows_of(state.parts.poisoned, steps, config.poisoned_batch_size, poisoned_key)
+    certainty = -jnp.expm1(jnp.minimum(state.scores, 0)) if config.weigh else 1.0
+    weights = jnp.where(state.parts.poisoned, certainty, 0.0)
     xs = (
-        _loop.rows_of(state.parts.clean, steps, config.batch_size, clean_key),
-        _loop.rows_of(state.parts.poisoned, steps, config.poisoned_batch_size, poisoned_key),
+        Rows(clean, jnp.ones_like(clean, bool)),
+        Rows(poisoned, jnp.ones_like(poisoned, bool)),
+        weights[poisoned],
         jax.random.split(steps_key, steps),
         learning_rates(config.schedule, config.learning_rate, epoch, epochs, steps),
     )
-    certainty = -jnp.expm1(jnp.minimum(state.scores, 0)) if config.weigh else 1.0
-    weights = jnp.where(state.parts.poisoned, certainty, 0.0)
-    consts = (config, epoch < config.robust_rounds, weights)
+    consts = (config, epoch < config.robust_rounds)
     carry = Trained(state.params, state.rest, state.velocity)
     trained, losses = programs.unlearn(consts, carry, xs, data, programs.execution)
     state = state._replace(params=trained.params, rest=trained.rest, velocity=trained.velocity)
@@ -401,22 +399,23 @@ def _divided_again(programs: _Programs, state: State, data: Data, key: PRNGKey) 
     """Gives images back whose label the unlearned network still holds, and doubts again with the others as suspects."""
     returned = state.parts.poisoned & (state.probabilities > _HELD)
     own = _view(programs, state.original, data)
-    scores, parts = programs.divide(
-        state.config,
-        own,
-        jnp.asarray(data.labels),
-        state.parts.poisoned & ~returned,
-        _head_of(state.original, programs.head),
-        key,
-    )
+    scores, parts = _divided(programs, state, data, own, state.parts.poisoned & ~returned, key)
     return scores, Parts(parts.poisoned & ~returned, parts.clean | returned)
+
+
+def _divided(
+    programs: _Programs, state: State, data: Data, own: View, suspects: Bool[Array, " n"], key: PRNGKey
+) -> tuple[jax.Array, Parts]:
+    """The images' scores and parts, given the first suspects and what the model as it came makes of the images."""
+    head = _head_of(state.original, programs.head)
+    return programs.divide(state.config, own, jnp.asarray(data.labels), suspects, head, key)
 
 
 def _judged(programs: _Programs, state: State, view: View, data: Data) -> State:
     """The state with what a view of all images tells."""
     labels, (poisoned, clean) = jnp.asarray(data.labels), state.parts
     classes = _head_of(state.original, programs.head).kernel.shape[1]
-    counts = jnp.sum(jax.nn.one_hot(labels, classes) * poisoned[:, None], axis=0)
+    counts = count_labels(labels, poisoned, classes)
     number = jnp.sum(poisoned)
     stats = state.stats._replace(
         poisoned=number,
@@ -431,7 +430,7 @@ def _judged(programs: _Programs, state: State, view: View, data: Data) -> State:
 def _view(programs: _Programs, variables: Variables, data: Data) -> View:
     count = len(data.labels)
     rows = _loop.batch_rows(count, _LOOKED_AT, None)
-    _, seen = programs.look(variables, jnp.zeros(()), rows, data, programs.execution)
+    _, seen = programs.look(variables, jnp.zeros(()), rows, data, programs.silent)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], seen)
 
 
@@ -490,20 +489,6 @@ def _divide(
     return scores, parts
 
 
-def _fetch_one(data: Data, x: tuple[Rows, PRNGKey]) -> tuple[Batch, PRNGKey]:
-    rows, key = x
-    return data.gather(rows), key
-
-
-def _fetch_pair(data: Data, x: tuple[Rows, Rows]) -> tuple[Batch, Batch]:
-    return data.gather(x[0]), data.gather(x[1])
-
-
-def _fetch_both(data: Data, x: tuple[jax.Array, jax.Array, PRNGKey, Scalar]) -> PyTree:
-    clean, poisoned, key, rate = x
-    return *(data.gather(Rows(rows, rows >= 0)) for rows in (clean, poisoned)), poisoned, key, rate
-
-
 def _look(apply_fn: ApplyFn, variables: Variables, carry: Scalar, batch: Batch) -> tuple[Scalar, View]:
     logits, aux = apply_fn(variables, batch.images, train=False)
     right = jnp.argmax(logits, axis=1) == batch.labels
@@ -538,8 +523,8 @@ def _isolate(
 
 
 def _unlearn(apply_fn: ApplyFn, consts: PyTree, carry: Trained, x: PyTree) -> tuple[Trained, Scalar]:
-    config, bounded, weights = consts
-    clean, poisoned, rows, key, rate = x
+    config, bounded = consts
+    clean, poisoned, weights, key, rate = x
     *augment_keys, clean_key, poisoned_key = jax.random.split(key, 4)
     shown, triggered = (
         augment(batch.images, one, crop_padding=config.crop_padding, flip=config.flip)
@@ -555,7 +540,7 @@ def _unlearn(apply_fn: ApplyFn, consts: PyTree, carry: Trained, x: PyTree) -> tu
             answers, _ = training_forward(apply_fn, now, triggered, poisoned_key)
         else:
             answers, _ = apply_fn(now, triggered, train=False)
-        forgetting = jnp.mean(weights[rows] * poisoned_losses(answers, poisoned.labels, config.loss))
+        forgetting = jnp.mean(weights * poisoned_losses(answers, poisoned.labels, config.loss))
         return learning + config.unlearning_weight * forgetting, partition(moved, mask)[1]
 
     (loss, rest), gradient = jax.value_and_grad(loss_fn, has_aux=True)(carry.params)
@@ -566,11 +551,10 @@ def _descend(
     config: Config, carry: Trained, rest: PyTree, gradient: PyTree, rate: Number, *, nesterov: bool
 ) -> Trained:
     """One step of SGD with a gradient that is not too long."""
-    shrink = jnp.minimum(1, config.clip_norm / (optax.tree.norm(gradient) + 1e-6))
     params, velocity = momentum_step(
         carry.params,
         carry.velocity,
-        jax.tree.map(lambda g: shrink * g, gradient),
+        clipped(gradient, config.clip_norm),
         rate=rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,

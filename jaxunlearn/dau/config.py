@@ -1,8 +1,7 @@
 """Settings of DAU and the named presets."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 
@@ -161,10 +160,6 @@ class Config:
             )
         if isinstance(self.band, int | float) and self.band > 0.5:
             raise ValueError(f"band={self.band!r} must be at most 0.5.")
-
-    def as_dict(self) -> dict[str, Any]:
-        """The settings by name, as plain Python values."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 PRESETS: dict[str, Config] = {

@@ -1,4 +1,4 @@
-"""Which training images are poisoned: those learned first, and a discriminator that generalises from them.
+"""Which training images are poisoned: a few suspects, and a discriminator that generalises from them.
 
 The features of the backdoored network stay as they are. Its last layer g is retrained like the discriminator of a
 generative adversarial network, with the label as what is real:
@@ -13,7 +13,7 @@ class are doubted more than others, so that each class is divided for itself.
 
 Source: ours. The abstract of DAU (github.com/MiLab-HITSZ/DAU) says that the extractor is frozen and the classifier
 retrained on a small pre-filtered poisoned set as a discriminator; the loss, the thresholds and all numbers are not
-published. The pre-filter is that of Li et al., "Anti-backdoor learning", NeurIPS 2021.
+published. Isolation, one way to name P_0, is that of Li et al., "Anti-backdoor learning", NeurIPS 2021.
 """
 
 from typing import NamedTuple
@@ -221,8 +221,18 @@ def suspected_classes(suspects: Bool[Array, " n"], labels: Labels, classes: int)
       >>> suspected_classes(jnp.array([True, True, False]), jnp.array([1, 1, 0]), 2).tolist()
       [False, True]
     """
-    counts = jnp.sum(jax.nn.one_hot(labels, classes) * suspects[:, None], axis=0)
+    counts = count_labels(labels, suspects, classes)
     return counts >= jnp.maximum(jnp.sum(counts) / (2 * classes), 1)
+
+
+def count_labels(labels: Labels, members: Bool[Array, " n"], classes: int) -> Float[Array, " classes"]:
+    """How many of the images that ``members`` marks have each label.
+
+    Example:
+      >>> count_labels(jnp.array([1, 1, 0]), jnp.array([True, False, True]), 3).tolist()
+      [1.0, 1.0, 0.0]
+    """
+    return jnp.sum(jax.nn.one_hot(labels, classes) * members[:, None], axis=0)
 
 
 def otsu(values: Float[Array, " n"], members: Bool[Array, " n"]) -> tuple[Scalar, Scalar]:

@@ -21,7 +21,7 @@ from jaxtyping import Array, Int, PyTree
 
 from jaxunlearn import _loop
 from jaxunlearn._check import check_images_and_labels
-from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
+from jaxunlearn._loop import Batch, Data, Execution, Method, Pass
 from jaxunlearn._optimizers import learning_rates, momentum_step
 from jaxunlearn._training import training_forward
 from jaxunlearn._tree import combine, partition, trainable_mask
@@ -108,7 +108,7 @@ def unlearn(
 @functools.lru_cache(maxsize=16)
 def make_method(apply_fn: ApplyFn, execution: Execution) -> Method:
     """Fine-tuning of one network as ``init``, ``step`` and ``finish``; equal arguments share compiled programs."""
-    epoch = Pass(functools.partial(_train, apply_fn), _fetch)
+    epoch = Pass(functools.partial(_train, apply_fn))
     return Method(init, functools.partial(_round, epoch, execution), finish)
 
 
@@ -157,11 +157,6 @@ def _round(epoch: Pass, execution: Execution, state: State, data: Data) -> tuple
     params, rest, velocity = carry
     new = state._replace(params=params, rest=rest, velocity=velocity, round=now + 1)
     return new, RoundStats(jnp.mean(losses))
-
-
-def _fetch(data: Data, x: tuple[Rows, PRNGKey, Scalar]) -> tuple[Batch, PRNGKey, Scalar]:
-    rows, key, rate = x
-    return data.gather(rows), key, rate
 
 
 def _train(

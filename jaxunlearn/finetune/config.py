@@ -1,8 +1,7 @@
 """Settings of fine-tuning and the named presets."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 
@@ -59,10 +58,6 @@ class Config:
         check_at_least(0, label_smoothing=self.label_smoothing)
         check_positive(learning_rate=self.learning_rate, sharpness_radius=self.sharpness_radius)
         check_in(SCHEDULES, schedule=self.schedule)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The settings by name, as plain Python values."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 PRESETS: dict[str, Config] = {

@@ -138,8 +138,8 @@ def unlearn(
 @functools.lru_cache(maxsize=16)
 def make_method(apply_fn: ApplyFn, execution: Execution) -> Method:
     """I-BAU for one network as ``init``, ``step`` and ``finish``; equal arguments share compiled programs."""
-    ascend = Pass(functools.partial(_ascend, apply_fn), _fetch_ascent)
-    descend = Pass(functools.partial(_descend, apply_fn), _fetch_descent)
+    ascend = Pass(functools.partial(_ascend, apply_fn))
+    descend = Pass(functools.partial(_descend, apply_fn))
     return Method(
         functools.partial(init, apply_fn), functools.partial(_round, ascend, descend, execution), finish
     )
@@ -316,16 +316,6 @@ def _inner_rows(rows: Rows, keys: jax.Array, count: int, config: Config) -> Rows
     size = rows.members.shape[1]
     draw = jax.vmap(lambda key: jax.random.choice(key, count, (size,), replace=False))
     return Rows(draw(keys), jnp.ones_like(rows.mask))
-
-
-def _fetch_ascent(data: Data, x: tuple[Rows, PRNGKey]) -> tuple[Batch, PRNGKey]:
-    rows, key = x
-    return data.gather(rows), key
-
-
-def _fetch_descent(data: Data, x: tuple[Rows, Rows, PRNGKey, Scalar]) -> tuple[Batch, Batch, PRNGKey, Scalar]:
-    outer, inner, key, rate = x
-    return data.gather(outer), data.gather(inner), key, rate
 
 
 def _ascend(

@@ -1,8 +1,7 @@
 """Settings of I-BAU and the named presets."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 
@@ -133,7 +132,3 @@ class Config:
         check_in(SOLVERS, solver=self.solver)
         check_in(OPTIMIZERS, optimizer=self.optimizer)
         check_in(SCHEDULES, schedule=self.schedule)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The settings by name, as plain Python values."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}

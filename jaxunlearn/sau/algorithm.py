@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxunlearn import _loop, _universal
 from jaxunlearn._check import check_images_and_labels
-from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
+from jaxunlearn._loop import Batch, Data, Execution, Method, Pass
 from jaxunlearn._optimizers import direction, learning_rates
 from jaxunlearn._training import training_forward
 from jaxunlearn._tree import combine, partition, trainable_mask
@@ -161,9 +161,9 @@ def unlearn(
 @functools.lru_cache(maxsize=16)
 def make_method(apply_fn: ApplyFn, execution: Execution) -> Method:
     """SAU for one network as ``init``, ``step`` and ``finish``; equal arguments share compiled programs."""
-    answer = Pass(functools.partial(_answer, apply_fn), Data.gather)
-    look = Pass(functools.partial(_look, apply_fn), _fetch)
-    descend = Pass(functools.partial(_descend, apply_fn), _fetch)
+    answer = Pass(functools.partial(_answer, apply_fn))
+    look = Pass(functools.partial(_look, apply_fn))
+    descend = Pass(functools.partial(_descend, apply_fn))
     silent = Execution(loop=execution.loop)
     return Method(
         functools.partial(init, apply_fn, answer, silent),
@@ -348,11 +348,6 @@ def _look(
     reference, config = consts
     batch, answers, key, _ = x
     return climb(apply_fn, (reference,), ascent, batch, answers, config, key), None
-
-
-def _fetch(data: Data, x: tuple[Rows, Labels, PRNGKey, Scalar]) -> tuple[Batch, Labels, PRNGKey, Scalar]:
-    rows, answers, key, rate = x
-    return data.gather(rows), answers, key, rate
 
 
 def _descend(

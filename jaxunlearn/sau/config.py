@@ -1,8 +1,7 @@
 """Settings of SAU."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 
@@ -132,7 +131,3 @@ class Config:
         check_in(("max", "min", "zero", "random"), start=self.start)
         check_in(OPTIMIZERS, optimizer=self.optimizer)
         check_in(SCHEDULES, schedule=self.schedule)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The settings by name, as plain Python values."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}

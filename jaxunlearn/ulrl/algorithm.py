@@ -31,8 +31,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxunlearn import _loop
 from jaxunlearn._check import check_images_and_labels
-from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
-from jaxunlearn._optimizers import momentum_step
+from jaxunlearn._loop import Batch, Data, Execution, Method, Pass
+from jaxunlearn._optimizers import clipped, momentum_step
 from jaxunlearn._runtime import Compiled
 from jaxunlearn._training import training_forward
 from jaxunlearn._tree import combine, head_kernel, named_leaves, partition, trainable_mask
@@ -193,7 +193,7 @@ def unlearn(
 @functools.lru_cache(maxsize=16)
 def make_method(apply_fn: ApplyFn, execution: Execution, *, head: str) -> Method:
     """ULRL for one network as ``init``, ``step`` and ``finish``; equal arguments share compiled programs."""
-    epochs = {mode: Pass(functools.partial(_train, apply_fn, mode), _fetch) for mode in ("train", "eval")}
+    epochs = {mode: Pass(functools.partial(_train, apply_fn, mode)) for mode in ("train", "eval")}
     choose = Compiled(functools.partial(_choose, head))
     return Method(
         functools.partial(init, head), functools.partial(_round, head, epochs, choose, execution), finish
@@ -308,12 +308,10 @@ def training_step(
         return phase.sign * loss + phase.penalty * penalty, (loss, logits, partition(moved, mask)[1])
 
     gradient, (loss, logits, rest) = jax.grad(loss_fn, has_aux=True)(params)
-    # As torch.nn.utils.clip_grad_norm_.
-    shrink = jnp.minimum(1, phase.clip_norm / (optax.tree.norm(gradient) + 1e-6))
     params, velocity = momentum_step(
         params,
         velocity,
-        jax.tree.map(lambda g: shrink * g, gradient),
+        clipped(gradient, phase.clip_norm),
         rate=phase.rate,
         momentum=phase.momentum,
         weight_decay=phase.weight_decay,
@@ -383,11 +381,6 @@ def _round(
         config=_with_rate(config, rate),
     )
     return new, _statistics(head, new)
-
-
-def _fetch(data: Data, x: tuple[Rows, PRNGKey]) -> tuple[Batch, PRNGKey]:
-    rows, key = x
-    return data.gather(rows), key
 
 
 def _train(

@@ -1,8 +1,7 @@
 """Settings of ULRL."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 
@@ -111,7 +110,3 @@ class Config:
         check_in(("head", "hidden", "all"), layers=self.layers)
         check_in(("train", "eval"), relearning=self.relearning)
         check_in(("constant", "cosine"), schedule=self.schedule)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The settings by name, as plain Python values."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
