@@ -5,7 +5,7 @@ Time      see the config: ``python -m experiments.reproduce --list``
 
 Every model and every cleaning is a folder in ``--work``, as the command line makes it, so that nothing finished is done
 twice and an interrupted training or cleaning goes on where it was. Each finished cleaning appends one JSON line to
-``experiments/results/NAME.jsonl``; ``python -m experiments.tables NAME`` renders them.
+``experiments/results/NAME.jsonl``; ``python -m experiments.tables NAME`` renders them as tables and a picture.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.campaigns import CAMPAIGNS, SOURCES, Attacked, Campaign, Cleaning
+from experiments.tables import RESULTS, read_lines
 from jaxunlearn import cli, job, subjects
 from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._runtime import keep_compilations
@@ -28,8 +29,6 @@ from jaxunlearn.display import make_display
 from jaxunlearn.fit import training_for
 from jaxunlearn.inputs import REPORT_FILE, Request
 from jaxunlearn.models import NAMES
-
-RESULTS = Path(__file__).parent / "results"
 
 _REPORTED = ("before", "after", "der", "evidence", "seconds", "device", "versions")
 
@@ -155,11 +154,6 @@ def clean(
     if report is None:
         raise RuntimeError(f"{out} was not finished.")
     return report
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All results so far."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _config(

@@ -14,7 +14,7 @@ import sys
 from experiments.reproduction import Study, main
 from jaxunlearn import finetune
 
-STUDY = Study(finetune, "finetune", 2500, None, lambda stats: {"loss": stats.loss})
+STUDY = Study(finetune, "finetune", 2500, None, lambda stats: {"loss": round(float(stats.loss), 3)})
 
 if __name__ == "__main__":
     sys.exit(main(STUDY, __doc__))

@@ -15,7 +15,7 @@ import sys
 from experiments.reproduction import Study, main
 from jaxunlearn import ibau
 
-STUDY = Study(ibau, "ibau", 5000, 3, lambda stats: {"radius": stats.radius})
+STUDY = Study(ibau, "ibau", 5000, 3, lambda stats: {"radius": round(float(stats.radius), 3)})
 
 if __name__ == "__main__":
     sys.exit(main(STUDY, __doc__))

@@ -19,7 +19,8 @@ from jaxunlearn import sau
 
 def notes(stats: sau.RoundStats) -> dict[str, float]:
     """The terms of the loss, and how much of what fools the backdoored model is unlearned."""
-    return {**stats.losses._asdict(), "fooled": stats.fooled, "unlearned": stats.unlearned}
+    kept = {**stats.losses._asdict(), "fooled": stats.fooled, "unlearned": stats.unlearned}
+    return {name: round(float(value), 3) for name, value in kept.items()}
 
 
 STUDY = Study(sau, "sau", 2500, None, notes)

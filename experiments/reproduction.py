@@ -5,10 +5,11 @@ was interrupted goes on after its last finished round.
 """
 
 import argparse
-import dataclasses
 import functools
 import hashlib
+import inspect
 import json
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,14 +49,24 @@ class Study(NamedTuple):
       name: of the official numbers, ``reference/NAME-official.json``, and of ours, ``results/NAME_checkpoints.json``.
       clean_images: to unlearn with, as in the official runs.
       rounds: to run unless told otherwise; None for those of the preset.
-      notes: what to keep of a round's statistics.
+      notes: what to keep of a round's statistics, as plain values.
+      settings: those of a preset for a checkpoint, where they differ from the preset's.
+      judged: after every ``round``, or at the ``end``.
+      quick: the number of clean images of the quick variant.
     """
 
     method: ModuleType
     name: str
     clean_images: int
     rounds: int | None
-    notes: Callable[[Any], dict[str, float]]
+    notes: Callable[[Any], dict[str, Any]]
+    settings: Callable[[str, str], Any] | None = None
+    judged: str = "round"
+    quick: int = 500
+
+    def config(self, preset: str, checkpoint: str) -> Any:
+        """The settings for a checkpoint."""
+        return self.settings(preset, checkpoint) if self.settings else self.method.PRESETS[preset]
 
 
 @functools.cache
@@ -107,32 +118,49 @@ def victim_of(shared: Path, name: str, clean_images: int) -> Victim:
 
 
 def run(
-    study: Study, shared: Path, name: str, config: Any, seed: int, clean_images: int, unfinished: Path
+    study: Study,
+    shared: Path,
+    name: str,
+    config: Any,
+    seed: int,
+    clean_images: int,
+    unfinished: Path | None = None,
 ) -> dict[str, Any]:
-    """Cleans one checkpoint and returns the numbers of every round.
+    """Cleans one checkpoint and returns the numbers of every round or, of a study judged at the end, of all of them.
 
     ``unfinished`` is where the state lies between the rounds; a run that finds one there goes on with it.
     """
     model, data, judge = victim_of(shared, name, clean_images)
-    method = study.method.make_method(model.spec.apply, _loop.Execution())
+    head = (
+        {"head": model.spec.head} if "head" in inspect.signature(study.method.make_method).parameters else {}
+    )
+    method = study.method.make_method(model.spec.apply, _loop.Execution(), **head)
     state = method.init(model.variables, data, config, jax.random.key(seed))
     done: dict[str, Any] = {"before": rates(judge(model.variables)), "rounds": []}
-    if unfinished.exists():
+    if unfinished is not None and unfinished.exists():
         done = _checkpointing.load_notes(unfinished)
         state = _checkpointing.load_state(unfinished, state)
     history = done["rounds"]
     print(f"{name}  seed {seed}  {clean_images} images  before {done['before']}", flush=True)
     since = time.monotonic()
     for number, new_state, stats in _loop.rounds(method, state, data, len(history) + 1, config.rounds):
-        jax.block_until_ready(new_state)
-        seconds = round(time.monotonic() - since, 1)
-        notes = {name: round(float(value), 3) for name, value in study.notes(stats).items()}
-        entry = rates(judge(method.finish(new_state))) | notes | {"seconds": seconds}
-        print(f"  round {number}  {entry}", flush=True)
+        state = new_state
+        jax.block_until_ready(state)
+        entry = study.notes(stats) | {"seconds": round(time.monotonic() - since, 1)}
+        if study.judged == "round":
+            entry = rates(judge(method.finish(state))) | entry
+            print(f"  round {number}  {entry}", flush=True)
         history.append(entry)
-        _checkpointing.save_state(unfinished, new_state, done)
+        if unfinished is not None:
+            _checkpointing.save_state(unfinished, state, done)
         since = time.monotonic()
-    return done
+    if study.judged == "round":
+        return done
+    seconds = round(sum(entry["seconds"] for entry in history), 1)
+    ended = {"before": done["before"], "after": rates(judge(method.finish(state)))}
+    ended |= history[-1] | {"seconds": seconds}
+    print(f"  {ended}", flush=True)
+    return ended
 
 
 def main(study: Study, description: str) -> int:
@@ -148,16 +176,16 @@ def main(study: Study, description: str) -> int:
     parser.add_argument("--rounds", type=int, default=study.rounds)
     parser.add_argument("--images", type=int, default=study.clean_images, help="clean images to unlearn with")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings")
-    parser.add_argument("--quick", action="store_true", help="500 images to unlearn with")
+    parser.add_argument("--quick", action="store_true", help=f"{study.quick} images to unlearn with")
     results_file = Path(__file__).parent / "results" / f"{study.name}_checkpoints.json"
     parser.add_argument("--out", type=Path, default=results_file)
     flags = parser.parse_args()
-    images = 500 if flags.quick else flags.images
-    config = configured(presets[flags.preset], flags.set)
-    config = dataclasses.replace(config, rounds=flags.rounds or config.rounds)
+    images = study.quick if flags.quick else flags.images
     keep_compilations()
-    label = " ".join([flags.preset, f"images={images}", f"rounds={config.rounds}", *flags.set])
+    rounds = flags.rounds or configured(presets[flags.preset], flags.set).rounds
+    label = " ".join([flags.preset, f"images={images}", f"rounds={rounds}", *flags.set])
     for name in flags.checkpoints:
+        config = configured(study.config(flags.preset, name), [*flags.set, f"rounds={rounds}"])
         for seed in flags.seeds:
             if str(seed) not in read_results(flags.out).get(label, {}).get(name, {}):
                 of_this_run = hashlib.sha256(f"{label} {name} {seed}".encode()).hexdigest()[:8]
@@ -179,27 +207,37 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def print_table(results: dict[str, Any], official: dict[str, Any]) -> None:
-    """Means over the seeds after the last round, beside the official run after the same number of rounds.
+    """Means and standard deviations over the seeds in percent, beside the official run after as many rounds.
 
-    The last column is the largest difference between the two in any round that both have.
+    Behind it the largest difference between the two in any round that both have and, of a method that names a class,
+    how many runs named the attack's.
     """
-    print(
-        f"{'checkpoint':32}{'seeds':>6}{'ACC':>16}{'ASR':>16}{'RA':>8}   official ACC/ASR/RA, largest difference"
-    )
+    print(f"{'checkpoint':32}{'seeds':>6}{'ACC':>24}{'ASR':>24}{'RA':>16}   official ACC/ASR/RA, differences")
     for name, runs in results.items():
         before = next(iter(runs.values()))["before"]
-        ours = [
-            {key: sum(entry[key] for entry in entries) / len(entries) for key in METRICS}
-            for entries in zip(*(run["rounds"] for run in runs.values()), strict=True)
-        ]
-        acc, asr, ra = (100 * ours[-1][key] for key in METRICS)
-        rates_after = f"{100 * before['asr']:8.2f}>{asr:6.2f}{ra:8.2f}"
-        row = f"{name:32}{len(runs):6}{100 * before['acc']:8.2f}>{acc:6.2f} {rates_after}"
-        theirs = official.get(name, {"rounds": []})["rounds"][: len(ours)]
+        histories = [run.get("rounds") or [run["after"]] for run in runs.values()]
+        cells = []
+        for key in METRICS:
+            values = [100 * history[-1][key] for history in histories]
+            spread = f" ±{statistics.stdev(values):5.2f}" if len(values) > 1 else ""
+            start = "" if key == "ra" else f"{100 * before[key]:6.2f} > "
+            cells.append(f"{start}{statistics.mean(values):6.2f}{spread}")
+        row = f"{name:32}{len(runs):6}{cells[0]:>24}{cells[1]:>24}{cells[2]:>16}"
+        known = official.get(name, {})
+        theirs = known.get("rounds", [known["after"]] if "after" in known else [])[: len(histories[0])]
         if theirs:
-            apart = [max(abs(o[key] - t[key]) for o, t in zip(ours, theirs, strict=False)) for key in METRICS]
+            means = [
+                {key: statistics.mean(entry[key] for entry in entries) for key in METRICS}
+                for entries in zip(*histories, strict=True)
+            ]
+            apart = [
+                max(abs(o[key] - t[key]) for o, t in zip(means, theirs, strict=False)) for key in METRICS
+            ]
             last = (theirs[-1][key] for key in METRICS)
             row += "   " + ", ".join(
                 "/".join(f"{100 * rate:.2f}" for rate in rates) for rates in (last, apart)
             )
+        if "target" in known:
+            named = sum(run.get("suspect") == known["target"] for run in runs.values())
+            row += f", class named {named}/{len(runs)}"
         print(row)

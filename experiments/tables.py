@@ -1,17 +1,22 @@
-"""Renders the results of the reproductions as the table of the README.
+"""Renders results as tables in Markdown: of the reproductions for the README, and of campaigns, these with a picture.
 
 Command   python -m experiments.tables
+          python -m experiments.tables NAME, for experiments/results/NAME.jsonl; also writes NAME.png beside it
 Time      a second
 
 Every number is read from experiments/results/; means over the seeds that stand there, in percent.
 """
 
+import argparse
+import io
 import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from jaxunlearn._files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 NAMES = {
@@ -39,8 +44,13 @@ ROWS = (
     Row("`ibau`", "ibau", "default images=5000 rounds=3", 5000),
     Row("`sau`", "sau", "default images=2500 rounds=4", 2500),
     Row("`sau --preset fast`", "sau", "fast images=2500 rounds=1", 2500),
-    Row("`ulrl`", "ulrl", "default", 500),
+    Row("`ulrl`", "ulrl", "default images=500 rounds=30", 500),
 )
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a campaign's results; none if there is no such file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def render(rows: Sequence[Row] = ROWS) -> str:
@@ -88,5 +98,121 @@ def _cell(runs: Sequence[Mapping[str, Any]]) -> str:
     return " / ".join(f"{rate:.1f}" for rate in rates) + (f" ({', '.join(notes)})" if notes else "")
 
 
+Line = Mapping[str, Any]
+"""What a campaign has measured of one model and one cleaning; see ``experiments.reproduce``."""
+
+
+def render_campaign(lines: Sequence[Line]) -> str:
+    """The tables of a campaign: what is left of every attack, and how training sets were divided, if any were."""
+    cleanings = _distinct(map(_cleaning, lines))
+    head = ["attack", "before", *cleanings]
+    table = [head, ["---"] * len(head)]
+    for attack in _distinct(map(_attack, lines)):
+        of_attack = [line for line in lines if _attack(line) == attack]
+        cells = [[line for line in of_attack if _cleaning(line) == cleaning] for cleaning in cleanings]
+        table.append([attack, _rates(of_attack, "before"), *(_rates(cell, "after") for cell in cells)])
+    return _markdown(table) + _render_divisions([line for line in lines if "precision" in line["evidence"]])
+
+
+def draw_campaign(lines: Sequence[Line]) -> bytes:
+    """A PNG of ASR and ACC, in the mean over the seeds, of every attack before and after every cleaning."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    attacks, cleanings = _distinct(map(_attack, lines)), _distinct(map(_cleaning, lines))
+    figure, panels = pyplot.subplots(1, 2, figsize=(10, 1.6 + 0.55 * len(attacks)), sharey=True, dpi=110)
+    for axes, rate, title in zip(panels, ("asr", "acc"), ("attack success", "accuracy"), strict=True):
+        for row, attack in enumerate(attacks):
+            of_attack = [line for line in lines if _attack(line) == attack]
+            before = 100 * statistics.mean(line["before"][rate] for line in of_attack)
+            axes.plot(
+                [before, before], [row - 0.4, row + 0.4], color="black", label="before" if row == 0 else None
+            )
+            for number, cleaning in enumerate(cleanings):
+                values = [100 * line["after"][rate] for line in of_attack if _cleaning(line) == cleaning]
+                if values:
+                    height = row - 0.3 + 0.6 * number / max(1, len(cleanings) - 1)
+                    label = cleaning if row == 0 else None
+                    axes.plot(
+                        statistics.mean(values), height, "o", color=f"C{number}", markersize=6, label=label
+                    )
+            axes.axhline(row + 0.5, color="0.9", linewidth=0.8)
+        axes.set_yticks(range(len(attacks)), attacks)
+        axes.set_ylim(len(attacks) - 0.5, -0.5)
+        axes.set_xlim(-3, 103)
+        axes.set_xlabel(f"{title}, percent")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", ncol=4, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.5 / figure.get_figheight()))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    pyplot.close(figure)
+    return buffer.getvalue()
+
+
+def _attack(line: Line) -> str:
+    settings = f" ({', '.join(line['attack_settings'])})" if line["attack_settings"] else ""
+    return f"{line['data']} {line['attack']}{settings}, {100 * line['ratio']:g} %"
+
+
+def _cleaning(line: Line) -> str:
+    preset = "" if line["preset"] == "default" else f" {line['preset']}"
+    return f"{line['method']}{preset}, {line['clean'] or 'training set'}"
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _rates(lines: Sequence[Line], when: str) -> str:
+    if not lines:
+        return ""
+    rates = (f"{100 * statistics.mean(line[when][rate] for line in lines):.1f}" for rate in METRICS)
+    seeds = len({line["seed"] for line in lines})
+    return " / ".join(rates) + (f" ({seeds} seeds)" if seeds > 1 else "")
+
+
+def _render_divisions(lines: Sequence[Line]) -> str:
+    if not lines:
+        return ""
+    table = [["attack", "precision", "recall", "poisoned images taken for clean"], ["---"] * 4]
+    for attack in _distinct(map(_attack, lines)):
+        found = [line["evidence"] for line in lines if _attack(line) == attack]
+        cells = [
+            [one[name] for one in found if one[name] is not None]
+            for name in ("precision", "recall", "leaked")
+        ]
+        precision, recall, leaked = (statistics.mean(values) if values else None for values in cells)
+        shares = ["none found" if share is None else f"{100 * share:.1f}" for share in (precision, recall)]
+        table.append([attack, *shares, f"{leaked:.0f}"])
+    return "\n" + _markdown(table)
+
+
+def _markdown(table: Sequence[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in table)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the README's table, or those of campaigns."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of campaigns")
+    flags = parser.parse_args(argv)
+    if not flags.names:
+        sys.stdout.write(render())
+    for name in flags.names:
+        lines = read_lines(RESULTS / f"{name}.jsonl")
+        if not lines:
+            parser.error(
+                f"{RESULTS / name}.jsonl holds no results; run python -m experiments.reproduce {name}"
+            )
+        sys.stdout.write(render_campaign(lines))
+        write_whole(RESULTS / f"{name}.png", draw_campaign(lines))
+    return 0
+
+
 if __name__ == "__main__":
-    sys.stdout.write(render())
+    sys.exit(main())

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from experiments import reproduce
+from experiments import reproduce, tables
 from experiments.campaigns import CAMPAIGNS, SOURCES
 from jaxunlearn import cli
 from jaxunlearn.attacks import RECIPES
@@ -47,6 +47,7 @@ def test_a_quick_campaign_runs_once(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert line["before"]["counts"]["acc"][1] == 300
         assert set(line["seconds"]) == {"load", "compile", "unlearn", "evaluate"}
     assert "== digits-badnets" in capsys.readouterr().out
+    assert "finetune" in tables.render_campaign(lines).splitlines()[0]
     assert reproduce.main(arguments) == 0
     assert len(out.read_text().splitlines()) == 1
     assert "==" not in capsys.readouterr().out

@@ -1,6 +1,10 @@
 """The README's table is what the committed results give."""
 
+import io
 from pathlib import Path
+from typing import Any
+
+from PIL import Image
 
 from experiments import tables
 
@@ -16,3 +20,39 @@ def test_what_was_not_run_is_empty() -> None:
     lines = tables.render([tables.ROWS[1], missing]).splitlines()
     assert lines[-1].count("|  ") == len(tables.NAMES)
     assert "| before | | 84.6 / 98.1 / 1.7 |" in lines[2]
+
+
+def line(method: str, seed: int, asr: float, **others: Any) -> dict[str, Any]:
+    return {
+        "data": "digits",
+        "attack": "badnets",
+        "attack_settings": [],
+        "ratio": 0.1,
+        "method": method,
+        "preset": "default",
+        "clean": 300,
+        "seed": seed,
+        "before": {"acc": 0.9, "asr": 1.0, "ra": 0.0},
+        "after": {"acc": 0.8, "asr": asr, "ra": 0.7},
+        "evidence": {},
+    } | others
+
+
+def test_a_campaign_is_the_means_over_its_seeds() -> None:
+    found = tables.render_campaign([line("ibau", 0, 0.1), line("ibau", 1, 0.3), line("sau", 0, 0.5)])
+    assert found.splitlines() == [
+        "| attack | before | ibau, 300 | sau, 300 |",
+        "| --- | --- | --- | --- |",
+        "| digits badnets, 10 % | 90.0 / 100.0 / 0.0 (2 seeds) | 80.0 / 20.0 / 70.0 (2 seeds) | 80.0 / 50.0 / 70.0 |",
+    ]
+
+
+def test_divisions_have_a_table_of_their_own() -> None:
+    evidence = {"precision": 0.5, "recall": 0.25, "leaked": 3}
+    nothing = {"precision": None, "recall": 0.0, "leaked": 9}
+    lines = [line("dau", 0, 0.0, clean=0, evidence=evidence)]
+    assert tables.render_campaign(lines).splitlines()[-1] == "| digits badnets, 10 % | 50.0 | 25.0 | 3 |"
+    lines[0]["evidence"] = nothing
+    assert tables.render_campaign(lines).splitlines()[-1] == "| digits badnets, 10 % | none found | 0.0 | 9 |"
+    with Image.open(io.BytesIO(tables.draw_campaign(lines))) as picture:
+        assert picture.width > 500
