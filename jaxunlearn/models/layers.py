@@ -196,14 +196,25 @@ def max_pool(
     The gradient goes to the first of tied elements in row-major order, as PyTorch's does: saturated
     pixels tie, and splitting the gradient moves a perturbation by percents. A chain of selections
     rather than ``lax.reduce_window``, because its derivatives fuse with their neighbours: on CPU a whole
-    hypergradient takes 15 % less time and a third less memory.
+    hypergradient takes 15 % less time and a third less memory. Windows that do not overlap are axes of their own,
+    since the derivative of a strided slice would be a scatter (a fifth of a small VGG's input gradient).
     """
+
+    def first(elements: list[jax.Array]) -> jax.Array:
+        return functools.reduce(lambda best, other: jnp.where(other > best, other, best), elements)
+
+    if window == stride and padding == 0:
+        rows, columns = (side // stride for side in x.shape[1:3])
+        cut = x[:, : rows * stride, : columns * stride]
+        windows = cut.reshape(len(x), rows, stride, columns, stride, x.shape[3])
+        of_rows = first([windows[:, :, :, :, j] for j in range(stride)])
+        return first([of_rows[:, :, i] for i in range(stride)])
     border = (padding, padding)
     x = jnp.pad(x, ((0, 0), border, border, (0, 0)), constant_values=-jnp.inf)
     height, width = ((side - window) // stride * stride + 1 for side in x.shape[1:3])
     starts = [(row, column) for row in range(window) for column in range(window)]
     elements = [x[:, i : i + height : stride, j : j + width : stride] for i, j in starts]
-    return functools.reduce(lambda best, other: jnp.where(other > best, other, best), elements)
+    return first(elements)
 
 
 def avg_pool_2x2(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
