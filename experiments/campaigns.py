@@ -138,8 +138,9 @@ CAMPAIGNS = {
         training=("rounds=20", "batch_size=50"),
     ),
     "division": Campaign(
-        "How well DAU divides training sets, and what it leaves, at two poison ratios. Two CPU cores, five minutes "
-        "per model and one per cleaning. Expected: precision at least 0.95 and recall at least 0.9 for BadNets and "
+        "How well DAU divides training sets, and what it leaves, at two poison ratios. Two CPU cores, perhaps five "
+        "minutes per model and one per cleaning; not run yet. Expected: precision at least 0.95 and recall at least "
+        "0.9 for BadNets and "
         "Blended; nothing is published.",
         tuple(
             Attacked(data, name, ratio=ratio)
@@ -151,8 +152,9 @@ CAMPAIGNS = {
     ),
     **{
         f"{data}-{100 * ratio:g}": Campaign(
-            f"All attacks and all methods on {data} with {100 * ratio:g} % poison. Two CPU cores, five minutes per "
-            "model and ten for its cleanings; with --arch preact_resnet18 on a GPU as published. Published for "
+            f"All attacks and all methods on {data} with {100 * ratio:g} % poison. Two CPU cores, perhaps "
+            "five minutes per model and an hour for its cleanings, not run yet; with --arch preact_resnet18 on a GPU as "
+            "published. Published for "
             "PreAct-ResNet18 with 5 % clean images and 10 % poison, mean ACC and ASR of eight attacks, on CIFAR-10: "
             "fine-tuning 92.4 and 34.8, I-BAU 88.5 and 17.8 (BackdoorBench leaderboard), FT-SAM 92.1 and 2.5 (its "
             "paper); on GTSRB: fine-tuning 98.5 and 39.3, I-BAU 96.0 and 13.3.",
@@ -163,15 +165,15 @@ CAMPAIGNS = {
         for ratio in (0.1, 0.05, 0.01)
     },
     "few-images": Campaign(
-        "A hundred clean images in all, CIFAR-10 BadNets and Blended at 10 %. Two CPU cores, five minutes per model "
-        "and cleaning. Published: nothing with so few.",
+        "A hundred clean images in all, CIFAR-10 BadNets and Blended at 10 %. Two CPU cores, perhaps five minutes per "
+        "model and cleaning; not run yet. Published: nothing with so few.",
         _all("cifar10", 0.1, ("badnets", "blended")),
         _methods(100),
         seeds=(0, 1, 2),
     ),
     "vit": Campaign(
-        "ViT-B/16, where I-BAU is published to collapse (CIFAR-10, BadNets at 10 %: ACC 94.8 to 26.4). For a GPU: "
-        "an hour.",
+        "ViT-B/16, where I-BAU is published to collapse (CIFAR-10, BadNets at 10 %: ACC 94.8 to 26.4). For a GPU; "
+        "not run yet.",
         _all("cifar10", 0.1, ("badnets",)),
         (
             Cleaning("ibau", clean=2500),
