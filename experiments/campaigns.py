@@ -140,8 +140,7 @@ CAMPAIGNS = {
     "division": Campaign(
         "How well DAU divides training sets, and what it leaves, at two poison ratios. Two CPU cores, perhaps five "
         "minutes per model and one per cleaning; not run yet. Expected: precision at least 0.95 and recall at least "
-        "0.9 for BadNets and "
-        "Blended; nothing is published.",
+        "0.9 for BadNets and Blended; nothing is published.",
         tuple(
             Attacked(data, name, ratio=ratio)
             for data in ("cifar10", "gtsrb")
@@ -152,12 +151,11 @@ CAMPAIGNS = {
     ),
     **{
         f"{data}-{100 * ratio:g}": Campaign(
-            f"All attacks and all methods on {data} with {100 * ratio:g} % poison. Two CPU cores, perhaps "
-            "five minutes per model and an hour for its cleanings, not run yet; with --arch preact_resnet18 on a GPU as "
-            "published. Published for "
-            "PreAct-ResNet18 with 5 % clean images and 10 % poison, mean ACC and ASR of eight attacks, on CIFAR-10: "
-            "fine-tuning 92.4 and 34.8, I-BAU 88.5 and 17.8 (BackdoorBench leaderboard), FT-SAM 92.1 and 2.5 (its "
-            "paper); on GTSRB: fine-tuning 98.5 and 39.3, I-BAU 96.0 and 13.3.",
+            f"All attacks and all methods on {data} with {100 * ratio:g} % poison. Two CPU cores, perhaps five "
+            "minutes per model and an hour for its cleanings, not run yet; with --arch preact_resnet18 on a GPU as "
+            "published. Published for PreAct-ResNet18 with 5 % clean images and 10 % poison, mean ACC and ASR of eight "
+            "attacks, on CIFAR-10: fine-tuning 92.4 and 34.8, I-BAU 88.5 and 17.8 (BackdoorBench leaderboard), FT-SAM "
+            "92.1 and 2.5 (its paper); on GTSRB: fine-tuning 98.5 and 39.3, I-BAU 96.0 and 13.3.",
             _all(data, ratio, _DIRTY) + (_all(data, ratio, _CLEAN) if ratio < 0.02 else ()),
             (*_methods(500), *_methods(100, dau=False)),
         )
