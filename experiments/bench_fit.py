@@ -2,8 +2,8 @@
 
 Command   python -m experiments.bench_fit
 Hardware  whatever jax finds; PyTorch gets the same device if it can use it
-Time      about two minutes on two CPU cores
-Expected  the ratio in experiments/results/bench_fit.md, once it is measured
+Time      three and a half minutes on two CPU cores
+Expected  the ratio in experiments/results/bench_fit.md
 
 Network, batches and number of steps are the same, without augmentation; tests/parity/test_plain_torch_finetune.py shows
 that the two compute the same numbers.

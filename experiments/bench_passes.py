@@ -2,7 +2,7 @@
 
 Command   python -m experiments.bench_passes
 Hardware  whatever jax finds; PyTorch gets the same device if it can use it
-Time      about two minutes on two CPU cores
+Time      about a minute and a half on two CPU cores
 Expected  the table in experiments/results/bench_fit.md
 
 Timed are the forward pass, the gradient in the images (what attacks and searches take), and the gradient in the

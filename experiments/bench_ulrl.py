@@ -3,7 +3,7 @@
 Command   python -m experiments.bench_ulrl
 Hardware  whatever jax finds; PyTorch gets the same device if it can use it
 Time      about a minute on two CPU cores
-Expected  a table of ratios; not yet measured
+Expected  the ratios in experiments/results/bench_ulrl.md
 
 Network, batches and number of steps are the same, without augmentation; tests/parity shows that the two compute the
 same numbers.

@@ -44,6 +44,7 @@ ROWS = (
     Row("`ibau`", "ibau", "default images=5000 rounds=3", 5000),
     Row("`sau`", "sau", "default images=2500 rounds=4", 2500),
     Row("`sau --preset fast`", "sau", "fast images=2500 rounds=1", 2500),
+    Row("`ulrl --preset reference`", "ulrl", "reference images=500 rounds=40", 500),
     Row("`ulrl`", "ulrl", "default images=500 rounds=30", 500),
 )
 
