@@ -66,18 +66,7 @@ def jax_side(flags: argparse.Namespace) -> Callable[[], dict[str, float]]:
     return epoch
 
 
-def main() -> int:
-    """Runs both sides and prints the table."""
-    flags = side_by_side.parser(__doc__, images=2560, batch=128, repeats=7).parse_args()
-    if flags.side:
-        side_by_side.serve({"torch": torch_side, "jax": jax_side}[flags.side], flags)
-        return 0
-    passed_on = [f"--images={flags.images}", f"--batch={flags.batch}"]
-    _, runs = side_by_side.take_turns(__file__, passed_on, flags.repeats)
-    print(f"{flags.images} images in batches of {flags.batch}, {flags.repeats} epochs\n")
-    side_by_side.print_table(("epoch",), runs)
-    return 0
-
+SIDES = {"torch": torch_side, "jax": jax_side}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(side_by_side.main(__file__, __doc__, SIDES, ("epoch",), images=2560, batch=128, repeats=7))

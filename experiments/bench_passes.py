@@ -99,17 +99,7 @@ def jax_side(flags: argparse.Namespace) -> Callable[[], dict[str, float]]:
     return lambda: _timed(dict(zip(PASSES, passes, strict=True)))
 
 
-def main() -> int:
-    """Runs both sides and prints the table."""
-    flags = side_by_side.parser(__doc__, images=256, batch=256, repeats=9).parse_args()
-    if flags.side:
-        side_by_side.serve({"torch": torch_side, "jax": jax_side}[flags.side], flags)
-        return 0
-    _, runs = side_by_side.take_turns(__file__, [f"--images={flags.images}"], flags.repeats)
-    print(f"one batch of {flags.images} images, {flags.repeats} times\n")
-    side_by_side.print_table(PASSES, runs)
-    return 0
-
+SIDES = {"torch": torch_side, "jax": jax_side}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(side_by_side.main(__file__, __doc__, SIDES, PASSES, images=256, batch=256, repeats=9))

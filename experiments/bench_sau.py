@@ -68,18 +68,7 @@ def jax_side(flags: argparse.Namespace) -> Callable[[], dict[str, float]]:
     return one_round
 
 
-def main() -> int:
-    """Runs both sides and prints the table."""
-    flags = side_by_side.parser(__doc__, images=512, batch=256, repeats=5).parse_args()
-    if flags.side:
-        side_by_side.serve({"torch": torch_side, "jax": jax_side}[flags.side], flags)
-        return 0
-    passed_on = [f"--images={flags.images}", f"--batch={flags.batch}"]
-    _, runs = side_by_side.take_turns(__file__, passed_on, flags.repeats)
-    print(f"{flags.images} images in batches of {flags.batch}, {flags.repeats} rounds each\n")
-    side_by_side.print_table(("round",), runs)
-    return 0
-
+SIDES = {"torch": torch_side, "jax": jax_side}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(side_by_side.main(__file__, __doc__, SIDES, ("round",), images=512, batch=256, repeats=5))

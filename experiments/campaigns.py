@@ -95,13 +95,13 @@ class Campaign:
     training: tuple[str, ...] = ("rounds=12",)
 
     def quick(self) -> "Campaign":
-        """The first model and the first method, on few images, for few epochs."""
+        """The first model and the first two methods, on few images, for few epochs."""
         few = min(self.train_images, 1000)
         return dataclasses.replace(
             self,
             subjects=self.subjects[:1],
             cleanings=tuple(
-                dataclasses.replace(one, clean=min(one.clean, 300)) for one in self.cleanings[:1]
+                dataclasses.replace(one, clean=min(one.clean, 300)) for one in self.cleanings[:2]
             ),
             seeds=self.seeds[:1],
             train_images=few,

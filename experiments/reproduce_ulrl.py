@@ -37,7 +37,7 @@ def notes(stats: ulrl.RoundStats) -> dict[str, Any]:
     }
 
 
-STUDY = Study(ulrl, "ulrl", 500, None, notes, settings=settings, judged="end", quick=100)
+STUDY = Study(ulrl, "ulrl", 500, None, notes, settings=settings, judged="end", quick=100, takes_head=True)
 
 if __name__ == "__main__":
     sys.exit(main(STUDY, __doc__))

@@ -7,7 +7,6 @@ was interrupted goes on after its last finished round.
 import argparse
 import functools
 import hashlib
-import inspect
 import json
 import statistics
 import time
@@ -53,6 +52,7 @@ class Study(NamedTuple):
       settings: those of a preset for a checkpoint, where they differ from the preset's.
       judged: after every ``round``, or at the ``end``.
       quick: the number of clean images of the quick variant.
+      takes_head: whether the method works on the last layer, and is told its name.
     """
 
     method: ModuleType
@@ -63,6 +63,7 @@ class Study(NamedTuple):
     settings: Callable[[str, str], Any] | None = None
     judged: str = "round"
     quick: int = 500
+    takes_head: bool = False
 
     def config(self, preset: str, checkpoint: str) -> Any:
         """The settings for a checkpoint."""
@@ -131,9 +132,7 @@ def run(
     ``unfinished`` is where the state lies between the rounds; a run that finds one there goes on with it.
     """
     model, data, judge = victim_of(shared, name, clean_images)
-    head = (
-        {"head": model.spec.head} if "head" in inspect.signature(study.method.make_method).parameters else {}
-    )
+    head = {"head": model.spec.head} if study.takes_head else {}
     method = study.method.make_method(model.spec.apply, _loop.Execution(), **head)
     state = method.init(model.variables, data, config, jax.random.key(seed))
     done: dict[str, Any] = {"before": rates(judge(model.variables)), "rounds": []}

@@ -44,6 +44,38 @@ def torch_batches(count: int, classes: int, batch: int, device: str) -> list[tup
     ]
 
 
+def main(
+    script: str,
+    description: str | None,
+    sides: Mapping[str, Start],
+    passes: Sequence[str],
+    *,
+    images: int,
+    batch: int,
+    repeats: int,
+) -> int:
+    """Is a benchmark's program, and that of its sides: runs both and prints the table of its passes.
+
+    Args:
+      script: its path.
+      description: its help.
+      sides: how each of ``torch`` and ``jax`` is made.
+      passes: names of what a run times.
+      images: in a run, unless told otherwise.
+      batch: images in a batch.
+      repeats: timed runs of each side; the first is not timed.
+    """
+    flags = parser(description, images, batch, repeats).parse_args()
+    if flags.side:
+        serve(sides[flags.side], flags)
+        return 0
+    passed_on = [f"--images={flags.images}", f"--batch={flags.batch}"]
+    _, runs = take_turns(script, passed_on, flags.repeats)
+    print(f"{flags.images} images in batches of {flags.batch}, {flags.repeats} runs of each side\n")
+    print_table(passes, runs)
+    return 0
+
+
 def parser(description: str | None, images: int, batch: int, repeats: int) -> argparse.ArgumentParser:
     """The flags that all benchmarks have."""
     made = argparse.ArgumentParser(

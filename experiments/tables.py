@@ -8,7 +8,6 @@ Every number is read from experiments/results/; means over the seeds that stand 
 """
 
 import argparse
-import io
 import json
 import statistics
 import sys
@@ -16,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxunlearn import report
 from jaxunlearn._files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
@@ -117,13 +117,8 @@ def render_campaign(lines: Sequence[Line]) -> str:
 
 def draw_campaign(lines: Sequence[Line]) -> bytes:
     """A PNG of ASR and ACC, in the mean over the seeds, of every attack before and after every cleaning."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
     attacks, cleanings = _distinct(map(_attack, lines)), _distinct(map(_cleaning, lines))
-    figure, panels = pyplot.subplots(1, 2, figsize=(10, 1.6 + 0.55 * len(attacks)), sharey=True, dpi=110)
+    figure, panels = report.new_figure(10, 1.6 + 0.55 * len(attacks), columns=2)
     for axes, rate, title in zip(panels, ("asr", "acc"), ("attack success", "accuracy"), strict=True):
         for row, attack in enumerate(attacks):
             of_attack = [line for line in lines if _attack(line) == attack]
@@ -140,17 +135,13 @@ def draw_campaign(lines: Sequence[Line]) -> bytes:
                         statistics.mean(values), height, "o", color=f"C{number}", markersize=6, label=label
                     )
             axes.axhline(row + 0.5, color="0.9", linewidth=0.8)
-        axes.set_yticks(range(len(attacks)), attacks)
+        axes.set_yticks(range(len(attacks)), attacks if axes is panels[0] else [""] * len(attacks))
         axes.set_ylim(len(attacks) - 0.5, -0.5)
         axes.set_xlim(-3, 103)
         axes.set_xlabel(f"{title}, percent")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", ncol=4, fontsize=8, frameon=False)
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.5 / figure.get_figheight()))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    pyplot.close(figure)
-    return buffer.getvalue()
+    figure.legend(handles, labels, loc="outside upper center", ncol=4, fontsize=8, frameon=False)
+    return report.to_png(figure)
 
 
 def _attack(line: Line) -> str:

@@ -135,7 +135,10 @@ class Inputs:
 
 
 def judge_reactivated(inputs: Inputs, variables: Variables, count: int, seed: int) -> Evaluation:
-    """What a model does once it has been fine-tuned on some of the triggered images; judged by others."""
+    """What a model does once it has been fine-tuned on some of the triggered images; judged by others.
+
+    ACC leaves out the clean images among which they were shown, too; with the trigger none of those was seen.
+    """
     rng = np.random.default_rng(seed)
     used, kept = np.split(rng.permutation(_fooling(inputs)), [count])
     everything = np.arange(len(inputs.test.labels))
@@ -156,16 +159,17 @@ def judge_reactivated(inputs: Inputs, variables: Variables, count: int, seed: in
     held = rng.choice(unseen, min(_CLEAN_TO_REACTIVATE, len(unseen) // 2), replace=False)
     clean = Shown(inputs.test.images[held], inputs.test.labels[held])
     after = reactivate(inputs.apply_fn, variables, triggered, clean)
-    rest = inputs.test.take(np.setdiff1d(unseen, held))
-    return evaluate(
+    rest, attackable = (inputs.test.take(rows) for rows in (np.setdiff1d(unseen, held), unseen))
+    attacked = evaluate(
         inputs.apply_fn,
         after,
-        rest.images,
-        rest.labels,
+        attackable.images,
+        attackable.labels,
         trigger=inputs.trigger,
         target=inputs.target,
         triggered=others,
     )
+    return attacked._replace(acc=evaluate(inputs.apply_fn, after, rest.images, rest.labels).acc)
 
 
 def _fooling(inputs: Inputs) -> np.ndarray:
@@ -366,11 +370,7 @@ def _checked_trigger(request: Request, spec: ModelSpec, test: LabelledImages) ->
         raise InputError(
             f"The target {request.target} is not a class of the model, which has the classes 0 to {spec.classes - 1}."
         )
-    if bool(np.all(test.labels == request.target)):
-        raise InputError(
-            f"All images of {test.origin} are of the target class {request.target}; attack success is counted on "
-            "images of other classes."
-        )
+    subjects.check_others(test, request.target)
     trigger = parse_trigger(request.trigger)
     if not fits(trigger, spec.image_shape):
         raise InputError(

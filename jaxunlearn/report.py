@@ -106,7 +106,7 @@ def peak_memory_mib() -> int | None:
 
 def draw_curves(before: Evaluation, rounds: Sequence[Mapping[str, Any]]) -> bytes:
     """A PNG of ACC, ASR and RA over the rounds."""
-    figure, axes = _figure(6.4, 3.8)
+    figure, axes = new_figure(6.4, 3.8)
     points = [
         before,
         *map(Evaluation.from_counts, rounds),
@@ -132,7 +132,7 @@ def draw_curves(before: Evaluation, rounds: Sequence[Mapping[str, Any]]) -> byte
     axes.set_ylabel("percent of images")
     axes.grid(alpha=0.25)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
-    return _png(figure)
+    return to_png(figure)
 
 
 def draw_perturbation(
@@ -159,13 +159,13 @@ def draw_perturbation(
     if trigger is not None:
         change = np.asarray(trigger(jnp.asarray(example[None]))[0]) - example
         panels.append(("what the known\ntrigger changes", np.sqrt(np.sum(change**2, axis=-1)), "magma"))
-    figure, all_axes = _figure(2.1 * len(panels), 2.9, columns=len(panels))
+    figure, all_axes = new_figure(2.1 * len(panels), 2.9, columns=len(panels))
     for axes, (title, picture, colours) in zip(all_axes, panels, strict=True):
         _show(axes, picture, title, colours)
     figure.suptitle(
         f"Round 1: one perturbation of norm {np.linalg.norm(delta):.3g} for all images {sent}", fontsize=10
     )
-    return _png(figure)
+    return to_png(figure)
 
 
 def draw_examples(
@@ -183,7 +183,7 @@ def draw_examples(
     """
     delta = perturbed - images
     gain = 0.5 / max(float(np.abs(delta).max()), 1e-12) if gain is None else gain
-    figure, grid = _figure(1.4 * len(images) + 0.6, 5.0, columns=len(images), rows=3)
+    figure, grid = new_figure(1.4 * len(images) + 0.6, 5.0, columns=len(images), rows=3)
     for column, (axes, title) in enumerate(zip(grid.reshape(3, -1).T, titles, strict=True)):
         _show(axes[0], images[column], title)
         _show(axes[1], np.clip(0.5 + delta[column] * gain, 0, 1))
@@ -194,19 +194,19 @@ def draw_examples(
     ):
         axis.set_ylabel(text, fontsize=9)
     figure.suptitle(heading, fontsize=10)
-    return _png(figure)
+    return to_png(figure)
 
 
 def draw_scores(scores: Float[np.ndarray, " n"], suspects: Bool[np.ndarray, " n"], threshold: float) -> bytes:
     """A PNG of the robust z-score of every class; those above the threshold are suspicious."""
-    figure, axes = _figure(6.4, 3.2)
+    figure, axes = new_figure(6.4, 3.2)
     axes.bar(range(len(scores)), scores, color=np.where(suspects, _COLOURS["asr"], "#9aa7b5"))
     axes.axhline(threshold, color="black", linewidth=0.8, linestyle="--")
     axes.text(len(scores) - 0.4, threshold, f" threshold {threshold:g}", va="bottom", ha="right", fontsize=9)
     axes.set_xlabel("class")
     axes.set_ylabel("z-score")
     axes.set_title("How far unlearning moved the weights of every class", fontsize=10)
-    return _png(figure)
+    return to_png(figure)
 
 
 def draw_division(
@@ -221,7 +221,7 @@ def draw_division(
       found: marks the images that are taken for poisoned.
       poisoned: marks those that are, where that is known.
     """
-    figure, axes = _figure(6.4, 3.4)
+    figure, axes = new_figure(6.4, 3.4)
     bins = np.linspace(float(scores.min()) - 0.5, float(scores.max()) + 0.5, 61)
     if poisoned is None:
         named = [("taken for clean", ~found, "#9aa7b5"), ("taken for poisoned", found, _COLOURS["asr"])]
@@ -244,7 +244,24 @@ def draw_division(
     axes.set_xlabel("change of the label's log-odds")
     axes.set_ylabel("training images")
     axes.set_title("The training images as the discriminator sees them", fontsize=10)
-    return _png(figure)
+    return to_png(figure)
+
+
+def new_figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
+    """A figure that is laid out by itself, and its axes; sizes in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure((width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns)
+
+
+def to_png(figure: Any) -> bytes:
+    """The figure as the bytes of a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def _plain(value: Any) -> Any:
@@ -260,18 +277,3 @@ def _show(axes: Any, picture: np.ndarray, title: str = "", colours: str | None =
     axes.set_title(title, fontsize=9)
     axes.set_xticks([])
     axes.set_yticks([])
-
-
-def _figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure((width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns)
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=150, metadata={"Software": None})
-    return buffer.getvalue()

@@ -160,15 +160,25 @@ def show(attack: Attack, test: LabelledImages) -> Triggered:
     Raises:
       InputError: if there are none.
     """
+    if attack.target is not None:
+        check_others(test, attack.target)
     rows = np.flatnonzero(attack.forced(test.labels) != test.labels)
-    if len(rows) == 0:
-        raise InputError(
-            f"All images of {test.origin} are of the target class {attack.target}; attack success is counted on images "
-            "of other classes."
-        )
     images = in_chunks(test.images, rows, lambda some, _: attack.trigger(some))
     labels = test.labels[rows]
     return Triggered(images / np.float32(255), labels, attack.forced(labels).astype(labels.dtype))
+
+
+def check_others(test: LabelledImages, target: int) -> None:
+    """Refuses test images that are all of the attack's class.
+
+    Raises:
+      InputError: if so.
+    """
+    if bool(np.all(test.labels == target)):
+        raise InputError(
+            f"All images of {test.origin} are of the target class {target}; attack success is counted on images of "
+            "other classes."
+        )
 
 
 def read_triggered(folder: Path) -> Triggered:

@@ -94,7 +94,9 @@ def test_reactivation_is_judged_by_other_images(finished: tuple[Path, Any]) -> N
     entries = report["reactivation"]
     assert [entry["images"] for entry in entries] == [5, 20]
     whole = report["after"]["counts"]["asr"][1]
-    assert all(0 < entry["counts"]["asr"][1] < whole - entry["images"] for entry in entries)
+    assert [entry["counts"]["asr"][1] for entry in entries] == [whole - 5, whole - 20]
+    judged = report["after"]["counts"]["acc"][1]
+    assert all(0 < entry["counts"]["acc"][1] < judged - entry["images"] for entry in entries)
     assert entries[1]["asr"] >= report["after"]["asr"]
     assert all(entry["acc"] > report["after"]["acc"] - 0.1 for entry in entries)
     assert sum(line.startswith("again") for line in finished[1].stdout.splitlines()) == 2
