@@ -13,7 +13,7 @@ from PIL import Image
 
 from jaxunlearn import attacks
 from jaxunlearn._check import InputError
-from jaxunlearn.attacks import Attack, add_image, parse_trigger, poison, stamp_patch
+from jaxunlearn.attacks import Attack, add_image, input_aware, parse_trigger, poison, stamp_patch
 
 
 def test_the_default_patch_is_the_published_one() -> None:
@@ -95,10 +95,14 @@ def surrogate(photos: jax.Array) -> attacks.Surrogate:
     return attacks.Surrogate(apply_fn, {"w": jnp.eye(3)}, photos, jnp.arange(6) % 3)
 
 
+QUICK = {"input-aware": {"mask_steps": 30, "steps": 10}}
+
+
 @pytest.mark.parametrize("name", sorted(attacks.RECIPES))
 def test_every_attack_changes_images_within_their_range(name: str, photos: jax.Array) -> None:
     setting = attacks.Setting((16, 16, 3), 3, 1, jax.random.key(0), surrogate(photos))
-    attack = attacks.RECIPES[name].make(setting)
+    recipe = dataclasses.replace(attacks.RECIPES[name], **QUICK.get(name, {}))
+    attack = recipe.make(setting)
     changed = attack.trigger(photos)
     assert changed.shape == photos.shape
     assert float(changed.min()) >= 0
@@ -106,7 +110,7 @@ def test_every_attack_changes_images_within_their_range(name: str, photos: jax.A
     assert float(jnp.abs(changed - photos).max()) > 1 / 255
     alone = jnp.concatenate([attack.trigger(photo[None]) for photo in photos])
     np.testing.assert_allclose(changed, alone, atol=1e-6)  # a trigger looks at one image at a time
-    again = attacks.RECIPES[name].make(setting).trigger(photos)
+    again = recipe.make(setting).trigger(photos)
     np.testing.assert_array_equal(changed, again)
     for keyed in (attack.in_training, attack.cover):
         if keyed is not None:
@@ -198,3 +202,30 @@ def test_an_optimised_patch_excites_the_feature_of_its_class(photos: jax.Array) 
     inside = np.asarray(picture)[11:15, 11:15]
     assert inside[..., 2].min() > 0.95  # the third channel's mean is the third feature
     assert np.asarray(picture).sum() == pytest.approx(inside.sum())
+
+
+def test_input_aware_triggers_are_sparse_and_differ(photos: jax.Array) -> None:
+    coarse = jnp.asarray(np.random.default_rng(1).random((64, 4, 4, 3)), jnp.float32)
+    images = jax.image.resize(coarse, (64, 16, 16, 3), "linear")
+    given = surrogate(photos)._replace(images=images, labels=jnp.arange(64) % 3)
+    drawings = input_aware.train_drawings(
+        given, 1, jax.random.key(0), density=0.1, share=0.3, cross_share=0.3, diversity=1.0,
+        mask_steps=100, steps=60, batch_size=32, rate=0.01,
+    )  # fmt: skip
+    masks = input_aware.mask_of(drawings.mask, images)
+    assert 0.02 < float(masks.mean()) < 0.2
+    assert float(jnp.mean((masks > 0.1) & (masks < 0.9))) < 0.2
+    own = input_aware.draw(drawings, images, images)
+    crossed = input_aware.draw(drawings, images, images[::-1])
+    assert float(jnp.abs(own - crossed).max()) > 0.3
+    unchanged = jnp.abs(own - images).max(axis=-1) < 0.05
+    assert bool(jnp.all(unchanged | (masks[..., 0] > 0.01)))
+    patterns = input_aware.pattern_of(drawings.pattern, images)
+    assert float(patterns.std(axis=0).mean()) > 0.05
+
+
+def test_a_diverging_input_aware_training_says_so(photos: jax.Array) -> None:
+    setting = attacks.Setting((16, 16, 3), 3, 1, jax.random.key(0), surrogate(photos))
+    recipe = dataclasses.replace(attacks.RECIPES["input-aware"], rate=1e38, mask_steps=5, steps=5)
+    with pytest.raises(InputError, match=r"input-aware trigger gave a loss of .*; give a lower rate"):
+        recipe.make(setting)

@@ -113,10 +113,43 @@ def test_a_few_suspects_give_all_poisoned_images_away() -> None:
     scores = retrained(1.0) - retrained(0.0)
     doubted = dau.suspected_classes(jnp.asarray(suspects), labels, 4)
     parts = dau.split(scores, labels, doubted, gap=2.0, band=0.0)
-    assert np.mean(truth[np.asarray(parts.poisoned)]) > 0.9
-    assert np.mean(np.asarray(parts.poisoned)[truth]) > 0.7
+    assert np.mean(truth[np.asarray(parts.poisoned)]) > 0.95
+    assert np.mean(np.asarray(parts.poisoned)[truth]) > 0.9
     assert not np.any(np.asarray(parts.poisoned) & np.asarray(parts.clean))
     assert set(labels[np.asarray(parts.poisoned)]) == {0}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_are_those_of_a_plain_loop(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = np.concatenate([rng.laplace(0, 0.3, 80), rng.laplace(-6, 2, 20), [50.0]]).astype(np.float32)
+    members = np.arange(101) < 100
+    mine = values[members].astype(np.float64)
+    width = (mine.max() - mine.min()) / 257
+    costs, edges = [], mine.min() + width * np.arange(1, 257)
+    for edge in edges:
+        sides = [mine[mine <= edge], mine[mine > edge]]
+        if min(map(len, sides)) < 2:
+            costs.append(np.inf)
+            continue
+        shares = [len(side) / 100 for side in sides]
+        spreads = [max(np.mean(np.abs(side - np.median(side))), width) for side in sides]
+        costs.append(
+            sum(share * np.log(spread / share) for share, spread in zip(shares, spreads, strict=True))
+        )
+    found = dau.minimum_error_groups(jnp.asarray(values), jnp.asarray(members))
+    middle = edges[np.array(costs) <= min(costs) + 1e-6].mean()
+    assert float(found.threshold) == pytest.approx(middle, abs=width)
+    below = mine <= float(found.threshold)
+    assert float(found.low) == pytest.approx(mine[below].mean(), abs=0.2)
+    assert float(found.high) == pytest.approx(mine[~below].mean(), abs=0.05)
+    assert -3 < float(found.threshold) < -0.3
+
+
+@pytest.mark.parametrize("values", [[1.0], [2.0, 2.0, 2.0], [1.0, 2.0, 3.0]])
+def test_too_few_or_equal_values_are_in_one_group(values: list[float]) -> None:
+    found = dau.minimum_error_groups(jnp.asarray(values), jnp.ones(len(values), bool))
+    assert float(found.high - found.low) == 0
 
 
 def victim() -> tuple[Any, Any, Any, Attack]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxunlearn._check import check_at_least, check_in, check_positive, check_share
 from jaxunlearn._typing import PRNGKey
-from jaxunlearn.attacks import crafted, triggers
+from jaxunlearn.attacks import crafted, input_aware, triggers
 from jaxunlearn.attacks.attack import Attack
 from jaxunlearn.attacks.crafted import Surrogate
 from jaxunlearn.attacks.texts import parse_trigger
@@ -362,6 +362,70 @@ class TrojanNN:
         return Attack(trigger=stamp, target=setting.target)
 
 
+@dataclass(frozen=True, kw_only=True)
+class InputAware:
+    """Another trigger for every image, drawn by networks; other images get one not theirs and keep their labels.
+
+    The networks are trained together with a classifier that starts as a clean one; the model is then trained like any
+    other, on what they draw, so that its training set is known.
+
+    Attributes:
+      density: of the masks, the share of the image that a trigger covers.
+      share: of a batch with its own triggers, while the networks are trained.
+      diversity: weight of the patterns' being different.
+      mask_steps: of the training of the masks.
+      steps: of the training of the patterns.
+      batch_size: images in a step.
+      rate: of Adam.
+      covers: images with another's trigger, per poisoned one.
+
+    Source: Nguyen and Tran, NeurIPS 2020, where the model itself is the classifier of the joint training.
+    """
+
+    needs_surrogate: ClassVar[bool] = True
+    clean_label: ClassVar[bool] = False
+    density: float = 0.032
+    share: float = 0.1
+    diversity: float = 1.0
+    mask_steps: int = 200
+    steps: int = 400
+    batch_size: int = 128
+    rate: float = 0.01
+    covers: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        check_share(density=self.density, share=self.share)
+        check_positive(rate=self.rate)
+        check_at_least(1, mask_steps=self.mask_steps, steps=self.steps, batch_size=self.batch_size)
+        check_at_least(0, diversity=self.diversity, covers=self.covers)
+
+    def make(self, setting: Setting) -> Attack:
+        """The attack."""
+        drawings = input_aware.train_drawings(
+            setting.shown,
+            setting.target,
+            setting.key,
+            density=self.density,
+            share=self.share,
+            cross_share=self.share * self.covers,
+            diversity=self.diversity,
+            mask_steps=self.mask_steps,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            rate=self.rate,
+        )
+
+        def own(images: jax.Array) -> jax.Array:
+            return input_aware.draw(drawings, images, images)
+
+        def crossed(images: jax.Array, key: PRNGKey) -> jax.Array:
+            others = images[jax.random.permutation(key, len(images))]
+            return input_aware.draw(drawings, images, others)
+
+        return Attack(trigger=own, target=setting.target, cover=crossed, covers=self.covers)
+
+
 RECIPES: dict[str, Any] = {
     "badnets": BadNets(),
     "blended": Blended(),
@@ -370,6 +434,7 @@ RECIPES: dict[str, Any] = {
     "lf": LowFrequency(),
     "wanet": WaNet(),
     "bpp": Bpp(),
+    "input-aware": InputAware(),
     "label-consistent": LabelConsistent(),
     "trojannn": TrojanNN(),
 }

@@ -14,6 +14,7 @@ from jaxunlearn.dau.algorithm import (
 )
 from jaxunlearn.dau.config import PRESETS, Config
 from jaxunlearn.dau.splitting import (
+    Groups,
     Head,
     Parts,
     discriminate,
@@ -21,7 +22,7 @@ from jaxunlearn.dau.splitting import (
     label_log_odds,
     label_probabilities,
     lowest,
-    otsu,
+    minimum_error_groups,
     split,
     suspected_classes,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "Data",
     "Execution",
     "Fresh",
+    "Groups",
     "Head",
     "Method",
     "NonFiniteError",
@@ -48,7 +50,7 @@ __all__ = [
     "label_probabilities",
     "lowest",
     "make_method",
-    "otsu",
+    "minimum_error_groups",
     "poisoned_losses",
     "split",
     "suspected_classes",

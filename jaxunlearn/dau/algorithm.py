@@ -52,6 +52,7 @@ from jaxunlearn.losses import complementary_cross_entropy, masked_mean
 from jaxunlearn.pixels import augment
 
 _LOOKED_AT = 500  # images at a time, where nothing is learned
+_MIXING = 2**31 - 1  # the key of superpositions, beyond those of the rounds
 _HELD = 0.7  # from this probability on, unlearning has not touched a label
 
 Fresh = Callable[[PRNGKey], Variables]
@@ -141,6 +142,20 @@ class View(NamedTuple):
     features: Float[Array, "n features"]
 
 
+class Mixed(NamedTuple):
+    """What a network makes of every training image with other images laid over it, in the mean over these.
+
+    Attributes:
+      averaged: probability of the label, of (x + o) / 2.
+      screened: probability of the label, of 1 - (1 - x)(1 - o), which keeps what is bright.
+      features: what the last layer reads, of the latter.
+    """
+
+    averaged: Float[Array, " n"]
+    screened: Float[Array, " n"]
+    features: Float[Array, "n features"]
+
+
 def unlearn(
     apply_fn: ApplyFn,
     variables: Variables,
@@ -201,7 +216,7 @@ def make_method(apply_fn: ApplyFn, execution: Execution, *, head: str, fresh: Fr
         head,
         Pass(functools.partial(_isolate, apply_fn)),
         Pass(functools.partial(_look, apply_fn)),
-        Pass(functools.partial(_superpose, apply_fn)),
+        Pass(functools.partial(_mix, apply_fn)),
         Pass(functools.partial(_unlearn, apply_fn)),
         Compiled(_divide),
         execution,
@@ -216,7 +231,7 @@ class _Programs(NamedTuple):
     head: str
     isolate: Pass
     look: Pass
-    superpose: Pass
+    mix: Pass
     unlearn: Pass
     divide: Compiled
     execution: Execution
@@ -345,16 +360,16 @@ def _isolation_round(programs: _Programs, state: State, data: Data) -> State:
 
 def _division_round(programs: _Programs, state: State, data: Data) -> State:
     """Ranks the images, retrains the last layer, and divides them."""
-    own = _view(programs, state.original, data)
+    own, mixed = _seen(programs, state, data)
     if state.isolating is not None:
         certainty = _view(programs, state.isolating.variables, data).probability
-    elif state.config.prefilter == "superposed":
-        certainty = _superposed(programs, state, data)
+    elif mixed is not None and state.config.prefilter == "superposed":
+        certainty = jnp.maximum(mixed.averaged, mixed.screened)
     else:
         certainty = own.probability
     suspects = lowest(-certainty, state.config.isolated_share)
     key = jax.random.fold_in(state.key, state.round)
-    scores, parts = _divided(programs, state, data, own, suspects, key)
+    scores, parts = _divided(programs, state, data, (own, mixed), suspects, key)
     start = masked_mean(own.right.astype(own.probability.dtype), parts.clean)
     return _judged(programs, state._replace(scores=scores, parts=parts, start=start), own, data)
 
@@ -398,17 +413,29 @@ def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
 def _divided_again(programs: _Programs, state: State, data: Data, key: PRNGKey) -> tuple[jax.Array, Parts]:
     """Gives images back whose label the unlearned network still holds, and doubts again with the others as suspects."""
     returned = state.parts.poisoned & (state.probabilities > _HELD)
-    own = _view(programs, state.original, data)
-    scores, parts = _divided(programs, state, data, own, state.parts.poisoned & ~returned, key)
+    seen = _seen(programs, state, data)
+    scores, parts = _divided(programs, state, data, seen, state.parts.poisoned & ~returned, key)
     return scores, Parts(parts.poisoned & ~returned, parts.clean | returned)
 
 
 def _divided(
-    programs: _Programs, state: State, data: Data, own: View, suspects: Bool[Array, " n"], key: PRNGKey
+    programs: _Programs,
+    state: State,
+    data: Data,
+    seen: tuple[View, Mixed | None],
+    suspects: Bool[Array, " n"],
+    key: PRNGKey,
 ) -> tuple[jax.Array, Parts]:
     """The images' scores and parts, given the first suspects and what the model as it came makes of the images."""
     head = _head_of(state.original, programs.head)
-    return programs.divide(state.config, own, jnp.asarray(data.labels), suspects, head, key)
+    own, mixed = seen
+    features = (own.features,) if mixed is None else (own.features, mixed.features)
+    return programs.divide(state.config, features, jnp.asarray(data.labels), suspects, head, key)
+
+
+def _seen(programs: _Programs, state: State, data: Data) -> tuple[View, Mixed | None]:
+    """What the model as it came makes of the images, alone and with others laid over them."""
+    return _view(programs, state.original, data), _mixed(programs, state, data)
 
 
 def _judged(programs: _Programs, state: State, view: View, data: Data) -> State:
@@ -434,21 +461,20 @@ def _view(programs: _Programs, variables: Variables, data: Data) -> View:
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], seen)
 
 
-def _superposed(programs: _Programs, state: State, data: Data) -> Float[Array, " n"]:
-    """The mean probability of every image's label after other images were added to it.
+def _mixed(programs: _Programs, state: State, data: Data) -> Mixed | None:
+    """The images with others laid over them, the same ones whenever it is asked; None without superpositions.
 
     A trigger outlives that and an object does not. Source: Gao et al., "STRIP", ACSAC 2019, there with entropies.
     """
     count, times = len(data.labels), state.config.superpositions
-    keys = jax.random.split(jax.random.fold_in(state.key, state.round + 1), times)
-    own = _loop.batch_rows(count, _LOOKED_AT, None)
-    drawn = [_loop.batch_rows(count, _LOOKED_AT, key) for key in keys]
-    members = jnp.concatenate([rows.members for rows in drawn])
-    tiled = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * times), own)
-    _, found = programs.superpose(
-        state.original, jnp.zeros(()), (tiled, tiled._replace(members=members)), data, programs.execution
-    )
-    return jnp.mean(found.reshape(times, -1)[:, :count], axis=0)
+    own, total = _loop.batch_rows(count, _LOOKED_AT, None), None
+    for key in jax.random.split(jax.random.fold_in(state.key, _MIXING), times):
+        others = _loop.batch_rows(count, _LOOKED_AT, key)
+        _, seen = programs.mix(state.original, jnp.zeros(()), (own, others), data, programs.execution)
+        total = seen if total is None else jax.tree.map(jnp.add, total, seen)
+    if total is None:
+        return None
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count] / times, total)
 
 
 def _head_of(variables: Variables, head: str) -> Head:
@@ -460,20 +486,24 @@ def _head_of(variables: Variables, head: str) -> Head:
 
 def _divide(
     config: Config,
-    own: View,
+    features: tuple[Float[Array, "n features"], ...],
     labels: Labels,
     suspects: Bool[Array, " n"],
     head: Head,
     key: PRNGKey,
 ) -> tuple[Float[Array, " n"], Parts]:
     """The discriminator's scores and parts; what it takes for poisoned are the next discriminator's suspects."""
+    kinds = len(features)
+    wide = Head(jnp.concatenate([head.kernel / kinds] * kinds), head.bias)
+    doubted = suspected_classes(suspects, labels, head.kernel.shape[1])
+    suspects = suspects & doubted[labels]
     for refinement in range(config.refinements + 1):
         retrained = functools.partial(
             discriminate,
-            own.features,
+            jnp.concatenate(features, axis=1),
             labels,
             suspects,
-            head,
+            wide,
             jax.random.fold_in(key, refinement),
             rounds=config.discriminator_rounds,
             batch_size=config.batch_size,
@@ -483,7 +513,6 @@ def _divide(
             weight_decay=config.discriminator_decay,
         )
         scores = retrained(suspect_weight=config.suspect_weight) - retrained(suspect_weight=0.0)
-        doubted = suspected_classes(suspects, labels, head.kernel.shape[1])
         parts = split(scores, labels, doubted, gap=config.gap, band=config.band)
         suspects = jnp.where(jnp.any(parts.poisoned), parts.poisoned, suspects)
     return scores, parts
@@ -495,12 +524,16 @@ def _look(apply_fn: ApplyFn, variables: Variables, carry: Scalar, batch: Batch) 
     return carry, View(label_probabilities(logits, batch.labels), right, aux["features"])
 
 
-def _superpose(
+def _mix(
     apply_fn: ApplyFn, variables: Variables, carry: Scalar, x: tuple[Batch, Batch]
-) -> tuple[Scalar, Float[Array, " n"]]:
-    batch, others = x
-    logits, _ = apply_fn(variables, jnp.clip(batch.images + others.images, 0, 1), train=False)
-    return carry, label_probabilities(logits, batch.labels)
+) -> tuple[Scalar, Mixed]:
+    images, others = (batch.images for batch in x)
+    averaged, _ = apply_fn(variables, (images + others) / 2, train=False)
+    screened, aux = apply_fn(variables, 1 - (1 - images) * (1 - others), train=False)
+    labels = x[0].labels
+    return carry, Mixed(
+        label_probabilities(averaged, labels), label_probabilities(screened, labels), aux["features"]
+    )
 
 
 def _isolate(

@@ -62,8 +62,9 @@ class Config:
       poisoned_batch_size: images of the poisoned part in each step of unlearning and of the discriminator.
       prefilter: what the first suspects have most of. The probability of their label by a fresh network that descends
         on ``lga`` sign(l - level) l, ``flooding`` |l - level| + level, or ``early`` l itself, for few epochs; or that
-        by the model as it came, after other images were added to them (``superposed``), or of them alone (``loss``).
-      superpositions: the number of other images that each is superposed with, one at a time.
+        by the model as it came, after other images were laid over them (``superposed``), or of them alone (``loss``).
+      superpositions: the number of other images that are laid over each, one at a time. The discriminator sees their
+        mean features beside the image's own; 0 leaves those alone.
       discriminator_rounds: epochs of the retrained last layer.
       refinements: how often the discriminator is trained again, with what it takes for poisoned as suspects.
       loss: of the poisoned part: ``complementary`` cross-entropy -log(1 - p_y), gradient ``ascent`` log p_y, or
@@ -82,7 +83,8 @@ class Config:
       discriminator_decay: its weight decay.
       suspect_weight: mu, of the suspects' loss.
       gap: how far apart, in log-odds, the means of a class's two groups of images must be for one to be poisoned.
-      band: images closer to the threshold than this share of that distance are left out, in [0, 0.5].
+      band: images closer to the threshold than this share of its distance from their group's mean are left out; at most
+        0.5.
       learning_rate: of unlearning.
       momentum: share of the velocity that stays.
       weight_decay: coefficient of the parameters in the direction, in isolation and unlearning.
@@ -101,9 +103,9 @@ class Config:
     batch_size: int = 256
     poisoned_batch_size: int = 64
     prefilter: str = "superposed"
-    superpositions: int = 8
+    superpositions: int = 4
     discriminator_rounds: int = 20
-    refinements: int = 0
+    refinements: int = 1
     loss: str = "complementary"
     weigh: bool = True
     poisoned_mode: str = "eval"
@@ -119,7 +121,7 @@ class Config:
     discriminator_decay: Number = 0.0
     suspect_weight: Number = 1.0
     gap: Number = 2.0
-    band: Number = 0.05
+    band: Number = 0.1
     learning_rate: Number = 0.01
     momentum: Number = 0.9
     weight_decay: Number = 5e-4
@@ -132,7 +134,8 @@ class Config:
     def __post_init__(self) -> None:
         """Validates the settings."""
         check_at_least(1, batch_size=self.batch_size, poisoned_batch_size=self.poisoned_batch_size)
-        check_at_least(1, discriminator_rounds=self.discriminator_rounds, superpositions=self.superpositions)
+        check_at_least(1, discriminator_rounds=self.discriminator_rounds)
+        check_at_least(1 if self.prefilter == "superposed" else 0, superpositions=self.superpositions)
         check_at_least(0, refinements=self.refinements, isolation_rounds=self.isolation_rounds)
         check_at_least(0, robust_rounds=self.robust_rounds, resplit_round=self.resplit_round)
         check_at_least(0, crop_padding=self.crop_padding, momentum=self.momentum)

@@ -9,7 +9,8 @@ P_0 being the few images that a pre-filter names. A trigger's features come to s
 poisoned images outside P_0: if these are a share pi of the rest and q of P_0 is poisoned, the label's probability is
 drawn to pi / (pi + mu q). Clean images that are hard have improbable labels too, so that an image's score is the change
 of its label's log-odds from a layer that was retrained in the same way without P_0; and all images of the attack's
-class are doubted more than others, so that each class is divided for itself.
+class are doubted more than others, so that each class is divided for itself, and only those that hold more of P_0 than
+chance.
 
 Source: ours. The abstract of DAU (github.com/MiLab-HITSZ/DAU) says that the extractor is frozen and the classifier
 retrained on a small pre-filtered poisoned set as a discriminator; the loss, the thresholds and all numbers are not
@@ -185,7 +186,7 @@ def split(
     """Divides the images of every suspected label in two groups by their scores, where they are in two.
 
     In a class whose groups lie ``gap`` apart (their means), the lower one is poisoned; elsewhere all are clean. Images
-    next to the threshold, closer than ``band`` times that distance, are left out.
+    next to the threshold, closer than ``band`` times its distance from their group's mean, are left out.
 
     Args:
       scores: of the images, the lower the less their label is believed.
@@ -204,10 +205,10 @@ def split(
     def of_class(x: tuple[jax.Array, jax.Array]) -> Parts:
         number, doubted = x
         members = labels == number
-        threshold, apart = otsu(scores, members)
-        divided = doubted & (apart >= gap)
-        below = members & divided & (scores < threshold - band * apart)
-        above = members & (~divided | (scores > threshold + band * apart))
+        threshold, low, high = minimum_error_groups(scores, members)
+        divided = doubted & (high - low >= gap)
+        below = members & divided & (scores < threshold - band * (threshold - low))
+        above = members & (~divided | (scores > threshold + band * (high - threshold)))
         return Parts(below, above)
 
     found = jax.lax.map(of_class, (jnp.arange(len(suspected)), suspected))
@@ -215,14 +216,20 @@ def split(
 
 
 def suspected_classes(suspects: Bool[Array, " n"], labels: Labels, classes: int) -> Bool[Array, " classes"]:
-    """Marks the classes that hold at least half of an even share of the suspects.
+    """Marks the classes that hold more suspects than chance, or those with many where no class does.
+
+    More than chance is more than e + 3 sqrt(e) of them, e being an even share: three standard deviations of a Poisson
+    count. An attack that forces every class leaves no such class; then those with at least e / 2 are marked.
 
     Example:
-      >>> suspected_classes(jnp.array([True, True, False]), jnp.array([1, 1, 0]), 2).tolist()
-      [False, True]
+      >>> labels = jnp.arange(30) % 3
+      >>> suspected_classes(labels == 1, labels, 3).tolist(), suspected_classes(labels < 2, labels, 3).tolist()
+      ([False, True, False], [True, True, False])
     """
     counts = count_labels(labels, suspects, classes)
-    return counts >= jnp.maximum(jnp.sum(counts) / (2 * classes), 1)
+    even = jnp.sum(counts) / classes
+    outlying = counts > even + 3 * jnp.sqrt(even)
+    return jnp.where(jnp.any(outlying), outlying, counts >= jnp.maximum(even / 2, 1))
 
 
 def count_labels(labels: Labels, members: Bool[Array, " n"], classes: int) -> Float[Array, " classes"]:
@@ -235,36 +242,62 @@ def count_labels(labels: Labels, members: Bool[Array, " n"], classes: int) -> Fl
     return jnp.sum(jax.nn.one_hot(labels, classes) * members[:, None], axis=0)
 
 
-def otsu(values: Float[Array, " n"], members: Bool[Array, " n"]) -> tuple[Scalar, Scalar]:
-    """Divides the values of ``members`` into two groups with the least variance inside them.
+class Groups(NamedTuple):
+    """Two groups of values.
 
-    Returns:
-      The threshold, and how far apart the groups' means are; that is zero where there are no two groups.
+    Attributes:
+      threshold: values up to it are in the lower one.
+      low: mean of the lower one.
+      high: mean of the upper one; equal to ``low`` where there are no two groups.
+    """
 
-    Source: Otsu, "A threshold selection method from gray-level histograms", 1979, with 256 thresholds.
+    threshold: Scalar
+    low: Scalar
+    high: Scalar
+
+
+def minimum_error_groups(values: Float[Array, " n"], members: Bool[Array, " n"]) -> Groups:
+    """Divides the values of ``members`` into the two groups that two Laplace distributions describe best.
+
+    With shares P_k and mean absolute deviations b_k of the groups, the threshold minimises
+
+        P_1 log b_1 + P_2 log b_2 - P_1 log P_1 - P_2 log P_2,
+
+    so that one group may be wide and the other narrow: scores of clean images lie close together, those of poisoned
+    ones do not. A deviation is at least a bin, a group at least two values.
+
+    Source: Kittler and Illingworth, "Minimum error thresholding", 1986, with 256 thresholds, and with Laplace in place
+    of normal distributions, whose tails are heavier.
 
     Example:
-      >>> threshold, apart = otsu(jnp.array([0.0, 0.5, 1.0, 7.0, 8.0, 99.0]), jnp.arange(6) < 5)
-      >>> bool(1.0 < threshold < 7.0), float(apart)
-      (True, 7.0)
+      >>> values = jnp.array([0.0, 0.5, 0.9, 1.0, 4.0, 9.0, 99.0])
+      >>> found = minimum_error_groups(values, jnp.arange(7) < 6)
+      >>> bool(1.0 < found.threshold < 4.0), [round(float(mean), 1) for mean in found[1:]]
+      (True, [0.6, 6.5])
     """
     low, high = (
         reduce(jnp.where(members, values, replacement))
         for reduce, replacement in ((jnp.min, jnp.inf), (jnp.max, -jnp.inf))
     )
-    some = low < high
-    low, high = jnp.where(some, low, 0.0), jnp.where(some, high, 0.0)
-    edges = low + (high - low) * jnp.arange(1, _BINS + 1) / (_BINS + 1)
+    low, high = (jnp.where(low < high, end, other) for end, other in ((low, 0.0), (high, 1.0)))
+    bin_width = (high - low) / (_BINS + 1)
+    edges = low + bin_width * jnp.arange(1, _BINS + 1)
+    number = jnp.maximum(jnp.sum(members), 1)
 
-    def groups(edge: jax.Array) -> tuple[Scalar, Scalar]:
-        """The variance between the groups, up to a factor, and the distance of their means."""
-        above = values > edge
-        number = jnp.maximum(jnp.sum(members), 1)
-        share = jnp.sum(above & members) / number
-        apart = masked_mean(values, above & members) - masked_mean(values, ~above & members)
-        return share * (1 - share) * apart**2, apart
+    def cost_and_mean(side: Bool[Array, " n"]) -> tuple[Scalar, Scalar]:
+        """A group's part of the cost, infinite where it is too small, and its mean."""
+        count, middle = jnp.sum(side), jnp.nanmedian(jnp.where(side, values, jnp.nan))
+        middle = jnp.where(count > 0, middle, 0.0)
+        spread = jnp.maximum(masked_mean(jnp.abs(values - middle), side), bin_width)
+        share = jnp.maximum(count, 1) / number
+        cost = jnp.where(count > 1, share * (jnp.log(spread) - jnp.log(share)), jnp.inf)
+        return cost, masked_mean(values, side)
 
-    variances, distances = jax.vmap(groups)(edges)
-    # In a wide gap all thresholds are equally good: the middle one.
-    best = variances >= jnp.max(variances) * (1 - 1e-6)
-    return masked_mean(edges, best), jnp.where(some, masked_mean(distances, best), 0.0)
+    def cost_and_groups(edge: jax.Array) -> tuple[Scalar, Groups]:
+        below, above = cost_and_mean(members & (values <= edge)), cost_and_mean(members & (values > edge))
+        return below[0] + above[0], Groups(edge, below[1], above[1])
+
+    costs, groups = jax.lax.map(cost_and_groups, edges)
+    # In a gap all thresholds are equally good: the middle one.
+    best = (costs <= jnp.min(costs) + 1e-6) & jnp.isfinite(costs)
+    return Groups(*(masked_mean(leaf, best) for leaf in groups))

@@ -1,0 +1,100 @@
+"""How well DAU divides training sets that go with the published backdoored checkpoints.
+
+Command   python -m experiments.divide_checkpoints --shared DIR --seeds 0
+Data      4 000 clean images, a share of them given the checkpoint's trigger and the label of its attack
+Hardware  two CPU cores; about a minute per checkpoint, poison ratio and seed
+Expected  the numbers in experiments/results/divide_checkpoints.json; nothing is published
+
+The checkpoints' own training sets are not known, and these are not they: their images come from the same collections
+and their triggers are the same. Every finished division is written at once; those that the file holds already are not
+repeated.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from converters import convert, torch_io
+from experiments.reproduction import CHECKPOINTS, images_of, read_results, trigger_of
+from experiments.tables import NAMES
+from jaxunlearn import dau
+from jaxunlearn._files import write_whole
+from jaxunlearn._runtime import keep_compilations
+from jaxunlearn.attacks import Attack, poison
+
+RESULTS = Path(__file__).parent / "results" / "divide_checkpoints.json"
+IMAGES = 4000
+RATIOS = (0.1, 0.01)
+
+
+def divide(shared: Path, name: str, ratio: float, seed: int) -> dict[str, Any]:
+    """Divides one training set; how much of what was taken for poisoned is, and how much of the poison was found."""
+    source, trigger, target = CHECKPOINTS[name]
+    clean = images_of(shared, source)[0].take(slice(IMAGES))
+    attack = Attack(trigger=trigger_of(shared, trigger), target=target)
+    made = poison(np.asarray(clean.images), clean.labels, attack, ratio=ratio, key=jax.random.key(seed))
+    spec, variables = convert.from_torch(torch_io.read(shared / "checkpoints" / name).arrays)
+    method = dau.make_method(spec.apply, dau.Execution(), head=spec.head, fresh=spec.init)
+    data = dau.Data(made.images, made.labels)
+    state = method.init(variables, data, dau.PRESETS["default"], jax.random.key(seed))
+    since = time.monotonic()
+    parts = jax.tree.map(np.asarray, method.step(state, data)[0].parts)
+    found = int(parts.poisoned.sum())
+    return {
+        "precision": float(made.poisoned[parts.poisoned].mean()) if found else None,
+        "recall": float(parts.poisoned[made.poisoned].mean()),
+        "leaked": int(made.poisoned[parts.clean].sum()),
+        "left_out": IMAGES - found - int(parts.clean.sum()),
+        "seconds": round(time.monotonic() - since, 1),
+    }
+
+
+def render(results: dict[str, Any]) -> str:
+    """Means over the seeds in percent, as Markdown."""
+    lines = ["| checkpoint | poison | precision | recall | seeds |", "|---|---|---|---|---|"]
+    for name, by_ratio in results.items():
+        for ratio, by_seed in by_ratio.items():
+            cells = []
+            for what in ("precision", "recall"):
+                values = [one[what] for one in by_seed.values() if one[what] is not None]
+                cells.append(f"{100 * statistics.mean(values):.1f}" if values else "none found")
+            lines.append(
+                f"| {NAMES[name]} | {100 * float(ratio):g} % | {' | '.join(cells)} | {len(by_seed)} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Runs what is missing, writes it, and prints a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shared", type=Path, required=True, help="folder with checkpoints and data")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument(
+        "--checkpoints", nargs="+", choices=list(CHECKPOINTS), default=list(CHECKPOINTS), metavar="NAME"
+    )
+    flags = parser.parse_args()
+    keep_compilations()
+    for seed in flags.seeds:
+        for name in flags.checkpoints:
+            for ratio in RATIOS:
+                results = read_results(RESULTS)
+                known = results.setdefault(name, {}).setdefault(f"{ratio:g}", {})
+                if str(seed) not in known:
+                    known[str(seed)] = divide(flags.shared, name, ratio, seed)
+                    print(name, ratio, seed, known[str(seed)], flush=True)
+                    write_whole(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
+    sys.stdout.write(render(read_results(RESULTS)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
