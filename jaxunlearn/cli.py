@@ -83,7 +83,8 @@ def _parser(
         "end in a slice such as [:5000]. "
         "TRIGGER: patch:size=4,offset=1,value=1 (a square that far from the lower right corner) or "
         "image:FILE[,mask=FILE] (pixels under the mask blanked, image added, clipped to [0, 1]) or attack:FILE "
-        "(the triggered images that BackdoorBench's attack_result.pt names; without --target; also for --test).",
+        "(the triggered images that BackdoorBench's attack_result.pt names; without --target; also for --test). "
+        f"Settings (--set), as the preset default has them: {settings_of(presets['default'])}.",
     )
     parser.add_argument(
         "--demo", action="store_true", help="train, attack and clean a small network; needs no files"
@@ -93,7 +94,8 @@ def _parser(
         "--attack",
         type=Path,
         metavar="DIR",
-        help="in place of --ckpt, --test and --trigger: a folder that python -m jaxunlearn.attacks made",
+        help=f"in place of --ckpt,{' --train,' if trains else ''} --test and --trigger: a folder that python -m "
+        "jaxunlearn.attacks made",
     )
     parser.add_argument("--key", metavar="NAME", help="which of the checkpoint's state dicts to clean")
     if trains:
@@ -221,6 +223,24 @@ def _run(
     )
     display.say(f"written  {out}: {', '.join(report['files'])}")
     return 0 if report["stopped"] is None else 1
+
+
+def settings_of(config: Any) -> str:
+    """The settings of a config as texts that ``configured`` takes.
+
+    Example:
+      >>> from jaxunlearn.finetune import PRESETS
+      >>> settings_of(PRESETS["default"]).split(", ")[0]
+      'rounds=4'
+    """
+
+    def text_of(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:g}"
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    names = (field.name for field in dataclasses.fields(config))
+    return ", ".join(f"{name}={text_of(getattr(config, name))}" for name in names)
 
 
 def configured(config: Any, assignments: Sequence[str]) -> Any:

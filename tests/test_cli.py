@@ -261,5 +261,5 @@ def test_help_names_every_flag(shop: Path) -> None:
         "--rounds",
         "--seed",
     )
-    for flag in (*flags, "--out", "--resume", "--force", "--quiet", "--set"):
+    for flag in (*flags, "--out", "--resume", "--force", "--quiet", "--set", "learning_rate=", "batch_size="):
         assert flag in done.stdout

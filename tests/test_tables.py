@@ -6,13 +6,18 @@ from typing import Any
 
 from PIL import Image
 
-from experiments import tables
+from experiments import divide_checkpoints, tables
+from experiments.reproduction import read_results
 
 README = Path(__file__).parents[1] / "README.md"
 
 
 def test_the_table_of_the_readme_is_rendered_from_the_results() -> None:
     assert tables.render() in README.read_text()
+
+
+def test_the_divisions_of_the_readme_are_rendered_from_the_results() -> None:
+    assert divide_checkpoints.render(read_results(divide_checkpoints.RESULTS)) in README.read_text()
 
 
 def test_what_was_not_run_is_empty() -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     from jaxunlearn.attacks import RECIPES
     from jaxunlearn.models import NAMES
 
-    flags = _parser(sorted(RECIPES), NAMES).parse_args(argv)
+    flags = _parser(RECIPES, NAMES).parse_args(argv)
     out = flags.out or Path(f"{flags.name}-attack")
     return cli.guarded(lambda: _plant(flags, out), out, "*.state.npz")
 
 
-def _parser(names: Sequence[str], networks: Sequence[str]) -> argparse.ArgumentParser:
+def _parser(recipes: Mapping[str, Any], networks: Sequence[str]) -> argparse.ArgumentParser:
+    attacks = (f"{name} ({cli.settings_of(recipes[name])})" for name in sorted(recipes))
     parser = argparse.ArgumentParser(
         prog="python -m jaxunlearn.attacks",
         description="Trains an image classifier with a known backdoor, to test defences on.",
-        epilog=f"NAME: {', '.join(names)}. SPEC and TRIGGER as for the methods (python -m jaxunlearn.ibau --help). "
+        epilog=f"NAME, with its settings (--set): {', '.join(attacks)}. "
+        "SPEC and TRIGGER as for the methods (python -m jaxunlearn.ibau --help). "
         f"ARCH: {', '.join(networks)}.",
     )
-    parser.add_argument("name", choices=names, metavar="NAME", help="of the attack")
+    parser.add_argument("name", choices=sorted(recipes), metavar="NAME", help="of the attack")
     parser.add_argument("--data", required=True, metavar="SPEC", help="images to train on")
     parser.add_argument("--test", required=True, metavar="SPEC", help="other images to judge by")
     parser.add_argument("--arch", default="small_vgg", choices=networks, metavar="ARCH", help="the network")

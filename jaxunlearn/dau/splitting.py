@@ -10,7 +10,8 @@ poisoned images outside P_0: if these are a share pi of the rest and q of P_0 is
 drawn to pi / (pi + mu q). Clean images that are hard have improbable labels too, so that an image's score is the change
 of its label's log-odds from a layer that was retrained in the same way without P_0; and all images of the attack's
 class are doubted more than others, so that each class is divided for itself, and only those that hold more of P_0 than
-chance.
+chance. Where it helps to tell triggers from objects, x stands for an image's features beside the mean of those that it
+has with other images laid over it.
 
 Source: ours. The abstract of DAU (github.com/MiLab-HITSZ/DAU) says that the extractor is frozen and the classifier
 retrained on a small pre-filtered poisoned set as a discriminator; the loss, the thresholds and all numbers are not
@@ -30,6 +31,7 @@ from jaxunlearn._typing import Labels, Number, PRNGKey, Scalar
 from jaxunlearn.losses import complementary_cross_entropy, masked_mean
 
 _BINS = 256
+_LEAST_OF_GAPS = 0.25
 
 
 class Head(NamedTuple):
@@ -185,7 +187,8 @@ def split(
 ) -> Parts:
     """Divides the images of every suspected label in two groups by their scores, where they are in two.
 
-    In a class whose groups lie ``gap`` apart (their means), the lower one is poisoned; elsewhere all are clean. Images
+    In a class whose groups lie ``gap`` apart (their means), and a quarter as far as those of any class, the lower one
+    is poisoned; elsewhere all are clean, as where the suspects were clean images that are hard to recognise. Images
     next to the threshold, closer than ``band`` times its distance from their group's mean, are left out.
 
     Args:
@@ -201,18 +204,14 @@ def split(
       [True, True, False, False, False, False, False, False]
     """
     labels = jnp.asarray(labels)
-
-    def of_class(x: tuple[jax.Array, jax.Array]) -> Parts:
-        number, doubted = x
-        members = labels == number
-        threshold, low, high = minimum_error_groups(scores, members)
-        divided = doubted & (high - low >= gap)
-        below = members & divided & (scores < threshold - band * (threshold - low))
-        above = members & (~divided | (scores > threshold + band * (high - threshold)))
-        return Parts(below, above)
-
-    found = jax.lax.map(of_class, (jnp.arange(len(suspected)), suspected))
-    return Parts(jnp.any(found.poisoned, axis=0), jnp.any(found.clean, axis=0))
+    numbers = jnp.arange(len(suspected))
+    threshold, low, high = jax.lax.map(lambda number: minimum_error_groups(scores, labels == number), numbers)
+    apart = jnp.where(suspected, high - low, 0.0)
+    divided = (apart > 0) & (apart >= jnp.maximum(gap, _LEAST_OF_GAPS * jnp.max(apart)))
+    below = divided & (scores[:, None] < threshold - band * (threshold - low))
+    above = ~divided | (scores[:, None] > threshold + band * (high - threshold))
+    rows = jnp.arange(len(labels))
+    return Parts(below[rows, labels], above[rows, labels])
 
 
 def suspected_classes(suspects: Bool[Array, " n"], labels: Labels, classes: int) -> Bool[Array, " classes"]:
