@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,38 +16,12 @@ from jaxunlearn._tree import combine, partition, trainable_mask
 from jaxunlearn._typing import ApplyFn, Images, Labels, PRNGKey, Scalar
 from jaxunlearn.attacks.crafted import Surrogate
 from jaxunlearn.losses import mean_cross_entropy
+from jaxunlearn.models.drawing import Drawing
 
 _TINY = 1e-6
 _SPARSITY = 100.0  # weight of the mask's density against the diversity of masks
 _CLASSIFIER_RATE, _MOMENTUM, _DECAY = 0.01, 0.9, 5e-4
 _FIRST_MOMENT, _SECOND_MOMENT = 0.5, 0.9  # of Adam, for the two networks
-
-
-class Drawing(nn.Module):
-    """Draws a picture for every image: down to a quarter of the side and up again.
-
-    Attributes:
-      channels: of the picture.
-      width: channels inside.
-    """
-
-    channels: int
-    width: int = 32
-
-    @nn.compact
-    def __call__(self, images: Images) -> Float[Array, "n h w channels"]:
-        """Any real numbers."""
-        x = jnp.asarray(images)
-        sides = [(x.shape[1], x.shape[2])]
-        for _ in range(2):
-            sides.append((max(1, sides[-1][0] // 2), max(1, sides[-1][1] // 2)))
-        x = self._layer(x, self.width)
-        for side in (*sides[1:], *sides[1::-1]):
-            x = self._layer(jax.image.resize(x, (len(x), *side, x.shape[-1]), "linear"), self.width)
-        return nn.Conv(self.channels, (3, 3))(x)
-
-    def _layer(self, x: jax.Array, width: int) -> jax.Array:
-        return nn.relu(nn.GroupNorm(num_groups=4)(nn.Conv(width, (3, 3))(x)))
 
 
 class Drawings(NamedTuple):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxunlearn._check import check_at_least, check_in, check_positive, check_share
 from jaxunlearn._typing import PRNGKey
-from jaxunlearn.attacks import crafted, input_aware, triggers
+from jaxunlearn.attacks import crafted, triggers
 from jaxunlearn.attacks.attack import Attack
 from jaxunlearn.attacks.crafted import Surrogate
 from jaxunlearn.attacks.texts import parse_trigger
@@ -402,6 +402,8 @@ class InputAware:
 
     def make(self, setting: Setting) -> Attack:
         """The attack."""
+        from jaxunlearn.attacks import input_aware  # brings flax
+
         drawings = input_aware.train_drawings(
             setting.shown,
             setting.target,
