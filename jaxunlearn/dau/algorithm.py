@@ -496,26 +496,33 @@ def _divide(
     kinds = len(features)
     wide = Head(jnp.concatenate([head.kernel / kinds] * kinds), head.bias)
     doubted = suspected_classes(suspects, labels, head.kernel.shape[1])
-    suspects = suspects & doubted[labels]
-    for refinement in range(config.refinements + 1):
-        retrained = functools.partial(
-            discriminate,
-            jnp.concatenate(features, axis=1),
-            labels,
-            suspects,
-            wide,
-            jax.random.fold_in(key, refinement),
-            rounds=config.discriminator_rounds,
-            batch_size=config.batch_size,
-            suspect_batch_size=config.poisoned_batch_size,
-            rate=config.discriminator_rate,
-            momentum=config.momentum,
-            weight_decay=config.discriminator_decay,
+    retrained = functools.partial(
+        discriminate,
+        jnp.concatenate(features, axis=1),
+        labels,
+        head=wide,
+        rounds=config.discriminator_rounds,
+        batch_size=config.batch_size,
+        suspect_batch_size=config.poisoned_batch_size,
+        rate=config.discriminator_rate,
+        momentum=config.momentum,
+        weight_decay=config.discriminator_decay,
+    )
+    weights = jnp.stack([jnp.asarray(config.suspect_weight), jnp.zeros_like(config.suspect_weight)])
+
+    def refine(
+        suspects: Bool[Array, " n"], key: PRNGKey
+    ) -> tuple[Bool[Array, " n"], tuple[Float[Array, " n"], Parts]]:
+        with_suspects, without = jax.lax.map(
+            lambda weight: retrained(suspects=suspects, key=key, suspect_weight=weight), weights
         )
-        scores = retrained(suspect_weight=config.suspect_weight) - retrained(suspect_weight=0.0)
+        scores = with_suspects - without
         parts = split(scores, labels, doubted, gap=config.gap, band=config.band)
-        suspects = jnp.where(jnp.any(parts.poisoned), parts.poisoned, suspects)
-    return scores, parts
+        return jnp.where(jnp.any(parts.poisoned), parts.poisoned, suspects), (scores, parts)
+
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(config.refinements + 1))
+    _, found = jax.lax.scan(refine, suspects & doubted[labels], keys)
+    return jax.tree.map(lambda leaf: leaf[-1], found)
 
 
 def _look(apply_fn: ApplyFn, variables: Variables, carry: Scalar, batch: Batch) -> tuple[Scalar, View]:
