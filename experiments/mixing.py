@@ -1,6 +1,6 @@
 """What DAU's unlearning makes of parts that hold each other's images: complementary loss against gradient ascent.
 
-Command   python -m experiments.mixing --seeds 0 1 2
+Command   python -m experiments.mixing --seeds 0
 Data      scikit-learn's digits; a hundred of a thousand carry a white square and the label 0
 Hardware  two CPU cores; about two minutes per seed
 Expected  the numbers and the picture in experiments/results/mixing.*; nothing is published
