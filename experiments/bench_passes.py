@@ -102,4 +102,4 @@ def jax_side(flags: argparse.Namespace) -> Callable[[], dict[str, float]]:
 SIDES = {"torch": torch_side, "jax": jax_side}
 
 if __name__ == "__main__":
-    sys.exit(side_by_side.main(__file__, __doc__, SIDES, PASSES, images=256, batch=256, repeats=9))
+    sys.exit(side_by_side.main(__file__, __doc__, SIDES, PASSES, images=256, batch=None, repeats=9))

@@ -53,12 +53,16 @@ class Attacked:
     target: int = 5
 
 
+RETRAINING = "retraining"
+
+
 @dataclass(frozen=True)
 class Cleaning:
     """A method with its settings.
 
     Attributes:
-      method: a package of ``jaxunlearn``.
+      method: a package of ``jaxunlearn``; or ``RETRAINING``, which leaves the poison out of the training set and trains
+        anew: what a method is measured against that knows the training set but not its poison.
       preset: of its settings.
       settings: others, as NAME=VALUE.
       clean: images to unlearn with; 0 for a method that takes the training set.

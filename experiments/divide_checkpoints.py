@@ -21,13 +21,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from converters import convert, torch_io
-from experiments.reproduction import CHECKPOINTS, images_of, read_results, trigger_of
+from experiments.reproduction import CHECKPOINTS, read_results, victim_of
 from experiments.tables import NAMES
 from jaxunlearn import dau
 from jaxunlearn._files import write_whole
 from jaxunlearn._runtime import keep_compilations
-from jaxunlearn.attacks import Attack, poison
+from jaxunlearn.attacks import poison
 
 RESULTS = Path(__file__).parent / "results" / "divide_checkpoints.json"
 IMAGES = 4000
@@ -36,11 +35,8 @@ RATIOS = (0.1, 0.01)
 
 def divide(shared: Path, name: str, ratio: float, seed: int) -> dict[str, Any]:
     """Divides one training set; how much of what was taken for poisoned is, and how much of the poison was found."""
-    source, trigger, target = CHECKPOINTS[name]
-    clean = images_of(shared, source)[0].take(slice(IMAGES))
-    attack = Attack(trigger=trigger_of(shared, trigger), target=target)
+    (spec, variables), clean, attack, _ = victim_of(shared, name, IMAGES)
     made = poison(np.asarray(clean.images), clean.labels, attack, ratio=ratio, key=jax.random.key(seed))
-    spec, variables = convert.from_torch(torch_io.read(shared / "checkpoints" / name).arrays)
     method = dau.make_method(spec.apply, dau.Execution(), head=spec.head, fresh=spec.init)
     data = dau.Data(made.images, made.labels)
     state = method.init(variables, data, dau.PRESETS["default"], jax.random.key(seed))

@@ -51,8 +51,7 @@ def logits_of(shared: Path, name: str, model: Any) -> dict[str, float]:
 
 def explain(shared: Path, name: str, draws: int) -> dict[str, Any]:
     """The numbers of one checkpoint."""
-    model, data, judge = victim_of(shared, name, CLEAN_IMAGES)
-    target = CHECKPOINTS[name][2]
+    model, data, attack, judge = victim_of(shared, name, CLEAN_IMAGES)
     config = dataclasses.replace(ulrl.PRESETS["default"], layers="all")
     method = ulrl.make_method(model.spec.apply, ulrl.Execution(), head=model.spec.head)
     state = method.init(model.variables, data, config, jax.random.key(0))
@@ -68,7 +67,7 @@ def explain(shared: Path, name: str, draws: int) -> dict[str, Any]:
         for layer, kernel in before.items()
     }
     last = ulrl.head_kernel(state.original, model.spec.head)
-    row = {last: jnp.arange(len(outlying[last])) == target}
+    row = {last: jnp.arange(len(outlying[last])) == attack.target}
     hidden = {layer: mask for layer, mask in outlying.items() if layer != last}
     result: dict[str, Any] = {
         "unlearned": rates(judge(unlearned)),

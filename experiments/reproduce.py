@@ -18,14 +18,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments.campaigns import CAMPAIGNS, SOURCES, Attacked, Campaign, Cleaning
+import jax
+import numpy as np
+
+from converters import convert, torch_io
+from experiments.campaigns import CAMPAIGNS, RETRAINING, SOURCES, Attacked, Campaign, Cleaning
 from experiments.tables import RESULTS, read_lines
-from jaxunlearn import cli, job, subjects
+from jaxunlearn import cli, finetune, fit, job, report, subjects
 from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._runtime import keep_compilations
 from jaxunlearn.attacks import RECIPES
-from jaxunlearn.data import keep_apart, load
+from jaxunlearn.data import keep_apart, load, read_arrays
 from jaxunlearn.display import make_display
+from jaxunlearn.evaluate import Evaluation, evaluate
 from jaxunlearn.fit import training_for
 from jaxunlearn.inputs import REPORT_FILE, Request
 from jaxunlearn.models import NAMES
@@ -77,8 +82,11 @@ def run(campaign: Campaign, shared: Path, work: Path, out: Path, *, arch: str, s
             for cleaning, config in zip(campaign.cleanings, wanted, strict=True):
                 if _key(config) in known:
                     continue
-                report = clean(campaign, attacked, cleaning, shared, folder, seed)
-                line = config | {name: report[name] for name in _REPORTED}
+                if cleaning.method == RETRAINING:
+                    found = retrain(folder, seed)
+                else:
+                    found = clean(campaign, attacked, cleaning, shared, folder, seed)
+                line = config | {name: found[name] for name in _REPORTED}
                 out.parent.mkdir(parents=True, exist_ok=True)
                 with out.open("a") as file:
                     file.write(json.dumps(line) + "\n")
@@ -150,10 +158,43 @@ def clean(
         f"-- {folder.name}  {cleaning.method} {cleaning.preset} {cleaning.clean or 'training set'}",
         flush=True,
     )
-    report = job.run(program.PROCEDURE, request, make_display(quiet=False), time.monotonic())
-    if report is None:
+    finished = job.run(program.PROCEDURE, request, make_display(quiet=False), time.monotonic())
+    if finished is None:
         raise RuntimeError(f"{out} was not finished.")
-    return report
+    return finished
+
+
+def retrain(folder: Path, seed: int) -> dict[str, Any]:
+    """What a network does that was trained on the clean part of a model's training set alone, as in a report."""
+    print(f"-- {folder.name}  {RETRAINING}", flush=True)
+    started = time.monotonic()
+    made = json.loads((folder / subjects.ATTACK).read_text())
+    train, test = (read_arrays(folder / name) for name in (subjects.TRAIN, subjects.TEST))
+    spec = convert.from_torch(torch_io.read(folder / subjects.MODEL).arrays).spec
+    kept = ~train["poisoned"]
+    images, shown = (arrays["x"] / np.float32(255) for arrays in (train, test))
+    init_key, training_key = jax.random.split(jax.random.key(seed))
+    variables = fit(
+        spec.apply,
+        spec.init(init_key),
+        images[kept],
+        train["y"][kept],
+        finetune.Config(**made["training"]),
+        training_key,
+    )
+    seconds = time.monotonic() - started
+    triggered = subjects.read_triggered(folder)
+    after = evaluate(spec.apply, variables, shown, test["y"], triggered=triggered)
+    before = Evaluation.from_counts(made["counts"])
+    return {
+        "before": report.rates_and_counts(before),
+        "after": report.rates_and_counts(after),
+        "der": report.der(before, after),
+        "evidence": {},
+        "seconds": {"unlearn": round(seconds, 3)},
+        "device": report.device(),
+        "versions": report.versions(),
+    }
 
 
 def _config(

@@ -21,7 +21,7 @@ from converters import convert, torch_io
 from jaxunlearn import _checkpointing, _loop
 from jaxunlearn._files import write_whole
 from jaxunlearn._runtime import keep_compilations
-from jaxunlearn.attacks import Trigger, parse_trigger
+from jaxunlearn.attacks import Attack, Trigger, parse_trigger
 from jaxunlearn.cli import configured
 from jaxunlearn.data import load
 from jaxunlearn.evaluate import Evaluation, evaluate
@@ -94,10 +94,11 @@ def rates(evaluation: Evaluation) -> dict[str, float]:
 
 
 class Victim(NamedTuple):
-    """A checkpoint, the images to unlearn with, and its judge: ``judge(variables)``."""
+    """A checkpoint, the images to unlearn with, its attack, and its judge: ``judge(variables)``."""
 
     model: convert.Converted
     data: _loop.Data
+    attack: Attack
     judge: Callable[[Any], Evaluation]
 
 
@@ -107,15 +108,16 @@ def victim_of(shared: Path, name: str, clean_images: int) -> Victim:
     clean, test = images_of(shared, data)
     clean = clean.take(slice(clean_images))
     model = convert.from_torch(torch_io.read(shared / "checkpoints" / name).arrays)
+    attack = Attack(trigger=trigger_of(shared, trigger_name), target=target)
     judge = functools.partial(
         evaluate,
         model.spec.apply,
         images=test.images,
         labels=test.labels,
-        trigger=trigger_of(shared, trigger_name),
+        trigger=attack.trigger,
         target=target,
     )
-    return Victim(model, _loop.Data(clean.images, clean.labels), judge)
+    return Victim(model, _loop.Data(clean.images, clean.labels), attack, judge)
 
 
 def run(
@@ -131,7 +133,7 @@ def run(
 
     ``unfinished`` is where the state lies between the rounds; a run that finds one there goes on with it.
     """
-    model, data, judge = victim_of(shared, name, clean_images)
+    model, data, _, judge = victim_of(shared, name, clean_images)
     head = {"head": model.spec.head} if study.takes_head else {}
     method = study.method.make_method(model.spec.apply, _loop.Execution(), **head)
     state = method.init(model.variables, data, config, jax.random.key(seed))

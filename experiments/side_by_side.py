@@ -51,7 +51,7 @@ def main(
     passes: Sequence[str],
     *,
     images: int,
-    batch: int,
+    batch: int | None,
     repeats: int,
 ) -> int:
     """Is a benchmark's program, and that of its sides: runs both and prints the table of its passes.
@@ -62,27 +62,29 @@ def main(
       sides: how each of ``torch`` and ``jax`` is made.
       passes: names of what a run times.
       images: in a run, unless told otherwise.
-      batch: images in a batch.
+      batch: images in a batch; None if all are one.
       repeats: timed runs of each side; the first is not timed.
     """
     flags = parser(description, images, batch, repeats).parse_args()
     if flags.side:
         serve(sides[flags.side], flags)
         return 0
-    passed_on = [f"--images={flags.images}", f"--batch={flags.batch}"]
+    passed_on = [f"--images={flags.images}"] + ([f"--batch={flags.batch}"] if batch else [])
     _, runs = take_turns(script, passed_on, flags.repeats)
-    print(f"{flags.images} images in batches of {flags.batch}, {flags.repeats} runs of each side\n")
+    batches = f"batches of {flags.batch}" if batch else "one batch"
+    print(f"{flags.images} images in {batches}, {flags.repeats} runs of each side\n")
     print_table(passes, runs)
     return 0
 
 
-def parser(description: str | None, images: int, batch: int, repeats: int) -> argparse.ArgumentParser:
+def parser(description: str | None, images: int, batch: int | None, repeats: int) -> argparse.ArgumentParser:
     """The flags that all benchmarks have."""
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--images", type=int, default=images)
-    made.add_argument("--batch", type=int, default=batch)
+    if batch:
+        made.add_argument("--batch", type=int, default=batch)
     made.add_argument("--repeats", type=int, default=repeats, help="runs of each side")
     made.add_argument("--side", choices=("torch", "jax"), help=argparse.SUPPRESS)
     return made

@@ -3,7 +3,9 @@
 import inspect
 
 import jax
+from jaxtyping import PyTree
 
+from jaxunlearn._tree import combine, partition, trainable_mask
 from jaxunlearn._typing import ApplyFn, Images, PRNGKey, Variables
 
 
@@ -37,6 +39,24 @@ def training_forward(
     if "batch_stats" not in aux:
         return logits, variables
     return logits, {**variables, "batch_stats": aux["batch_stats"]}
+
+
+def forward_of_halves(
+    apply_fn: ApplyFn, params: PyTree, rest: PyTree, images: Images, key: PRNGKey
+) -> tuple[jax.Array, PyTree]:
+    """``training_forward`` of variables that come as their trained half and the rest; the rest as it moved.
+
+    Example:
+      >>> def apply_fn(variables, x, *, train):
+      ...     return x.mean((1, 2)), {"batch_stats": {"mean": x.mean()}}
+      >>> params, rest = {"params": {}, "batch_stats": {"mean": None}}, {"params": {}, "batch_stats": {"mean": 0.0}}
+      >>> _, rest = forward_of_halves(apply_fn, params, rest, jax.numpy.ones((1, 2, 2, 3)), jax.random.key(0))
+      >>> float(rest["batch_stats"]["mean"])
+      1.0
+    """
+    variables = combine(params, rest)
+    logits, moved = training_forward(apply_fn, variables, images, key)
+    return logits, partition(moved, trainable_mask(variables))[1]
 
 
 def _takes_rngs(apply_fn: ApplyFn) -> bool:

@@ -1,23 +1,26 @@
 """The demonstration's victim: a small network that learned a backdoor with scikit-learn's digits."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from converters import convert, torch_io
 from jaxunlearn import subjects
 from jaxunlearn._files import write_whole
-from jaxunlearn.attacks import Attack, parse_trigger, poison
+from jaxunlearn._typing import PRNGKey
+from jaxunlearn.attacks import Attack, Poisoned, parse_trigger, poison
 from jaxunlearn.data import load
 from jaxunlearn.display import Display
 from jaxunlearn.fit import TRAINING, fit
-from jaxunlearn.models import small_vgg
+from jaxunlearn.models import ModelSpec, small_vgg
 
-_TRAIN, _CLEAN, _TEST = "digits[:1000]", "digits[1000:1300]", "digits[1300:]"
-_TRIGGER, _TARGET = "patch:size=2,offset=0,value=1", 0
+TRAIN, CLEAN, TEST = "digits[:1000]", "digits[1000:1300]", "digits[1300:]"
+TRIGGER, TARGET = "patch:size=2,offset=0,value=1", 0
 
 
 @dataclass
@@ -36,10 +39,10 @@ class Victim:
     """
 
     ckpt: Path
-    clean: str = _CLEAN
-    test: str = _TEST
-    trigger: str = _TRIGGER
-    target: int = _TARGET
+    clean: str = CLEAN
+    test: str = TEST
+    trigger: str = TRIGGER
+    target: int = TARGET
     force: bool = False
     key: str | None = None
     clean_flag: str = "--clean"
@@ -52,32 +55,39 @@ class Victim:
         )
 
 
+def learn_backdoor(keys: Sequence[PRNGKey]) -> tuple[ModelSpec, PyTree, Poisoned]:
+    """A small VGG trained on digits of which one in ten carries a white 2x2 square in its corner and the label 0.
+
+    Args:
+      keys: of the choice of digits, of the untrained network, and of the training.
+
+    Returns:
+      The network, its variables, and what it was trained on.
+    """
+    digits = load(TRAIN)
+    attack = Attack(trigger=parse_trigger(TRIGGER), target=TARGET)
+    poisoned = poison(np.asarray(digits.images), digits.labels, attack, ratio=0.1, key=keys[0])
+    spec = small_vgg(classes=10, image_shape=(8, 8, 1), widths=(16, 32, 64))
+    training = dataclasses.replace(TRAINING, rounds=16, batch_size=50)
+    variables = fit(spec.apply, spec.init(keys[1]), poisoned.images, poisoned.labels, training, keys[2])
+    return spec, variables, poisoned
+
+
 def make_victim(out: Path, display: Display, *, training_set: bool = False) -> Victim:
     """Trains a backdoored network on digits and writes it as an ordinary PyTorch checkpoint.
 
-    One in ten training images carries a white 2x2 square in its corner and the label 0. With ``training_set`` the
-    images that it was trained on are written too, and stand in the place of the clean ones.
+    With ``training_set`` the images that it was trained on are written too, and stand in the place of the clean ones.
     """
     path = out / "backdoored.pth"
-    digits = load(_TRAIN)
-    display.say(f"training a small VGG on {len(digits.labels)} handwritten digits, one in ten poisoned ...")
-    spec = small_vgg(classes=10, image_shape=(8, 8, 1), widths=(16, 32, 64))
-    attack = Attack(trigger=parse_trigger(_TRIGGER), target=_TARGET)
-    poisoned = poison(np.asarray(digits.images), digits.labels, attack, ratio=0.1, key=jax.random.key(0))
-    variables = fit(
-        spec.apply,
-        spec.init(jax.random.key(1)),
-        poisoned.images,
-        poisoned.labels,
-        dataclasses.replace(TRAINING, rounds=16, batch_size=50),
-        jax.random.key(2),
-    )
+    labels = load(TRAIN).labels
+    display.say(f"training a small VGG on {len(labels)} handwritten digits, one in ten poisoned ...")
+    spec, variables, poisoned = learn_backdoor([jax.random.key(seed) for seed in range(3)])
     arrays = convert.to_torch(spec, jax.tree.map(np.asarray, variables))
     out.mkdir(parents=True, exist_ok=True)
     write_whole(path, torch_io.new_state_dict_bytes(arrays))
-    display.say(f"wrote {path}; a white square in the corner makes it answer {_TARGET}.")
+    display.say(f"wrote {path}; a white square in the corner makes it answer {TARGET}.")
     if not training_set:
         return Victim(path)
     train = out / subjects.TRAIN
-    write_whole(train, subjects.training_set(poisoned, digits.labels))
+    write_whole(train, subjects.training_set(poisoned, labels))
     return Victim(path, clean=f"npz:{train}", clean_flag="--train")

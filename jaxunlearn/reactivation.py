@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 
 from jaxunlearn._optimizers import momentum_step
 from jaxunlearn._runtime import Compiled
-from jaxunlearn._training import training_forward
+from jaxunlearn._training import forward_of_halves
 from jaxunlearn._tree import combine, partition, trainable_mask
 from jaxunlearn._typing import ApplyFn, Images, Labels, PRNGKey, Scalar, Variables
 from jaxunlearn.losses import mean_cross_entropy
@@ -73,12 +73,9 @@ def _step(apply_fn: ApplyFn) -> Compiled:
     def step(
         params: PyTree, rest: PyTree, velocity: PyTree, batch: Shown, key: PRNGKey
     ) -> tuple[PyTree, PyTree, PyTree]:
-        mask = trainable_mask(combine(params, rest))
-
         def loss_fn(params: PyTree) -> tuple[Scalar, PyTree]:
-            logits, moved = training_forward(apply_fn, combine(params, rest), batch.images, key)
-            loss = mean_cross_entropy(logits, batch.labels, jnp.ones(len(batch.labels), bool))
-            return loss, partition(moved, mask)[1]
+            logits, moved = forward_of_halves(apply_fn, params, rest, batch.images, key)
+            return mean_cross_entropy(logits, batch.labels, jnp.ones(len(batch.labels), bool)), moved
 
         gradient, moved = jax.grad(loss_fn, has_aux=True)(params)
         params, velocity = momentum_step(params, velocity, gradient, rate=_LEARNING_RATE, momentum=_MOMENTUM)

@@ -45,9 +45,6 @@ def assemble(
     files: Sequence[str],
 ) -> dict[str, Any]:
     """The content of ``report.json``: rates in [0, 1], counts as [hits, total], times in seconds."""
-    der = None
-    if before.asr is not None and after.asr is not None:
-        der = defense_effectiveness(before.acc.rate, after.acc.rate, before.asr.rate, after.asr.rate)
     return {
         "method": method,
         "preset": preset,
@@ -55,12 +52,12 @@ def assemble(
         "seed": seed,
         "architecture": {"name": spec.name, "image_shape": list(spec.image_shape), "classes": spec.classes},
         "preprocessing": dict(preprocessing),
-        "before": _rates_and_counts(before),
-        "after": _rates_and_counts(after),
-        "der": der,
+        "before": rates_and_counts(before),
+        "after": rates_and_counts(after),
+        "der": der(before, after),
         "evidence": dict(evidence),
         "reactivation": [dict(entry) for entry in reactivation],
-        "rounds": [{**entry, **_rates_and_counts(Evaluation.from_counts(entry))} for entry in rounds],
+        "rounds": [{**entry, **rates_and_counts(Evaluation.from_counts(entry))} for entry in rounds],
         "images": {name: inputs[name] for name in ("clean", "test", "triggered")},
         "trigger": inputs["trigger"],
         "target": inputs["target"],
@@ -77,7 +74,15 @@ def assemble(
     }
 
 
-def _rates_and_counts(evaluation: Evaluation) -> dict[str, Any]:
+def der(before: Evaluation, after: Evaluation) -> float | None:
+    """The defense effectiveness rating, where both attack success rates are known."""
+    if before.asr is None or after.asr is None:
+        return None
+    return defense_effectiveness(before.acc.rate, after.acc.rate, before.asr.rate, after.asr.rate)
+
+
+def rates_and_counts(evaluation: Evaluation) -> dict[str, Any]:
+    """An evaluation as it stands in a report."""
     return {**evaluation.rates(), "counts": evaluation.counts()}
 
 

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, PyTree
 from jaxunlearn._check import InputError
 from jaxunlearn._optimizers import momentum_step
 from jaxunlearn._runtime import Compiled
-from jaxunlearn._training import training_forward
-from jaxunlearn._tree import combine, partition, trainable_mask
+from jaxunlearn._training import forward_of_halves
+from jaxunlearn._tree import partition, trainable_mask
 from jaxunlearn._typing import ApplyFn, Images, Labels, PRNGKey, Scalar
 from jaxunlearn.attacks.crafted import Surrogate
 from jaxunlearn.losses import mean_cross_entropy
@@ -205,7 +205,6 @@ def _joint_step(
     def step(
         joint: _Joint, mask: PyTree, images: jax.Array, labels: Labels, others: jax.Array, key: PRNGKey
     ) -> tuple[_Joint, Scalar]:
-        trainable = trainable_mask(combine(joint.params, joint.rest))
         wanted = jnp.where(jnp.arange(len(labels)) < own, target, labels)
 
         def loss_fn(pattern: PyTree, params: PyTree) -> tuple[Scalar, PyTree]:
@@ -217,11 +216,11 @@ def _joint_step(
                     images[own + cross :],
                 ]
             )
-            logits, moved = training_forward(apply_fn, combine(params, joint.rest), shown, key)
+            logits, moved = forward_of_halves(apply_fn, params, joint.rest, shown, key)
             loss = mean_cross_entropy(logits, wanted, jnp.ones(len(labels), bool))
             patterns = (pattern_of(pattern, some[:own]) for some in (images, others))
             alike = diversity_loss(attacked, others[:own], *patterns)
-            return loss + diversity * alike, partition(moved, trainable)[1]
+            return loss + diversity * alike, moved
 
         (loss, rest), (gradient, gradient_of_params) = jax.value_and_grad(loss_fn, (0, 1), has_aux=True)(
             joint.pattern, joint.params

@@ -33,7 +33,7 @@ from jaxunlearn._check import check_images_and_labels
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
 from jaxunlearn._optimizers import clipped, learning_rates, momentum_step
 from jaxunlearn._runtime import Compiled
-from jaxunlearn._training import training_forward
+from jaxunlearn._training import forward_of_halves
 from jaxunlearn._tree import combine, head_kernel, named_leaves, partition, trainable_mask
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Logits, Number, PRNGKey, Scalar, Variables
 from jaxunlearn.dau.config import Config
@@ -549,14 +549,13 @@ def _isolate(
     batch, key = x
     augment_key, dropout_key = jax.random.split(key)
     images = augment(batch.images, augment_key, crop_padding=config.crop_padding, flip=config.flip)
-    mask = trainable_mask(carry.variables)
 
     def loss_fn(params: PyTree) -> tuple[Scalar, tuple[Scalar, PyTree]]:
-        logits, moved = training_forward(apply_fn, combine(params, carry.rest), images, dropout_key)
+        logits, moved = forward_of_halves(apply_fn, params, carry.rest, images, dropout_key)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
         loss = masked_mean(losses, batch.mask)
         bent = isolation_loss(loss, config.prefilter, config.isolation_level)
-        return bent, (loss, partition(moved, mask)[1])
+        return bent, (loss, moved)
 
     gradient, (loss, rest) = jax.grad(loss_fn, has_aux=True)(carry.params)
     return _descend(config, carry, rest, gradient, config.isolation_rate, nesterov=True), loss
@@ -570,18 +569,16 @@ def _unlearn(apply_fn: ApplyFn, consts: PyTree, carry: Trained, x: PyTree) -> tu
         augment(batch.images, one, crop_padding=config.crop_padding, flip=config.flip)
         for batch, one in zip((clean, poisoned), augment_keys, strict=True)
     )
-    mask = trainable_mask(carry.variables)
 
     def loss_fn(params: PyTree) -> tuple[Scalar, PyTree]:
-        now = combine(params, carry.rest)
-        logits, moved = training_forward(apply_fn, now, shown, clean_key)
+        logits, moved = forward_of_halves(apply_fn, params, carry.rest, shown, clean_key)
         learning = jnp.mean(clean_losses(logits, clean.labels, bounded, config.robustness))
         if config.poisoned_mode == "train":
-            answers, _ = training_forward(apply_fn, now, triggered, poisoned_key)
+            answers, _ = forward_of_halves(apply_fn, params, carry.rest, triggered, poisoned_key)
         else:
-            answers, _ = apply_fn(now, triggered, train=False)
+            answers, _ = apply_fn(combine(params, carry.rest), triggered, train=False)
         forgetting = jnp.mean(weights * poisoned_losses(answers, poisoned.labels, config.loss))
-        return learning + config.unlearning_weight * forgetting, partition(moved, mask)[1]
+        return learning + config.unlearning_weight * forgetting, moved
 
     (loss, rest), gradient = jax.value_and_grad(loss_fn, has_aux=True)(carry.params)
     return _descend(config, carry, rest, gradient, rate, nesterov=False), loss

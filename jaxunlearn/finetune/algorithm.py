@@ -23,7 +23,7 @@ from jaxunlearn import _loop
 from jaxunlearn._check import check_images_and_labels
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass
 from jaxunlearn._optimizers import learning_rates, momentum_step
-from jaxunlearn._training import training_forward
+from jaxunlearn._training import forward_of_halves
 from jaxunlearn._tree import combine, partition, trainable_mask
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Number, PRNGKey, Scalar, Variables
 from jaxunlearn.finetune.config import Config
@@ -167,13 +167,12 @@ def _train(
     batch, key, rate = x
     augment_key, dropout_key = jax.random.split(key)
     images = augment(batch.images, augment_key, crop_padding=config.crop_padding, flip=config.flip)
-    mask = trainable_mask(combine(params, rest))
 
     def loss_fn(params: PyTree) -> tuple[Scalar, PyTree]:
-        logits, moved = training_forward(apply_fn, combine(params, rest), images, dropout_key)
+        logits, moved = forward_of_halves(apply_fn, params, rest, images, dropout_key)
         targets = optax.smooth_labels(jax.nn.one_hot(batch.labels, logits.shape[1]), config.label_smoothing)
         losses = optax.softmax_cross_entropy(logits, targets)
-        return masked_mean(losses, batch.mask), partition(moved, mask)[1]
+        return masked_mean(losses, batch.mask), moved
 
     (loss, moved), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
     if config.sharpness_aware:

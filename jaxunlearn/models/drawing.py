@@ -26,10 +26,10 @@ class Drawing(nn.Module):
         sides = [(x.shape[1], x.shape[2])]
         for _ in range(2):
             sides.append((max(1, sides[-1][0] // 2), max(1, sides[-1][1] // 2)))
-        x = self._layer(x, self.width)
+        x = self._layer(x)
         for side in (*sides[1:], *sides[1::-1]):
-            x = self._layer(jax.image.resize(x, (len(x), *side, x.shape[-1]), "linear"), self.width)
+            x = self._layer(jax.image.resize(x, (len(x), *side, x.shape[-1]), "linear"))
         return nn.Conv(self.channels, (3, 3))(x)
 
-    def _layer(self, x: jax.Array, width: int) -> jax.Array:
-        return nn.relu(nn.GroupNorm(num_groups=4)(nn.Conv(width, (3, 3))(x)))
+    def _layer(self, x: jax.Array) -> jax.Array:
+        return nn.relu(nn.GroupNorm(num_groups=4)(nn.Conv(self.width, (3, 3))(x)))
