@@ -1,4 +1,4 @@
-"""Eight virtual devices, quick compilation, run-time checks of the array annotations, and a shared victim."""
+"""Eight virtual devices, quick compilation that is kept, checks of the array annotations, and a shared victim."""
 
 import os
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Tells XLA, before it is first used, how the tests want it.
 
     All but the slow ones compile much and compute little, so that code which is not optimised takes half the time.
+    What one process has compiled the others find in pytest's cache, and so does the next run.
     """
     quick = "not slow" in config.option.markexpr
     os.environ["XLA_FLAGS"] = " ".join(
@@ -25,6 +26,10 @@ def pytest_configure(config: pytest.Config) -> None:
             *(["--xla_backend_optimization_level=0"] if quick else []),
         ]
     ).strip()
+    assert config.cache is not None
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("xla")))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
 
 # Shapes and dtypes of every annotated argument and result are checked while the tests run.

@@ -1,6 +1,6 @@
 """The input-aware attack: networks that draw another trigger for every image, trained together with a classifier."""
 
-from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -67,7 +67,12 @@ def pattern_of(variables: PyTree, images: Images) -> Float[Array, "n h w c"]:
 
 
 def _drawn(channels: int, variables: PyTree, images: Images) -> jax.Array:
-    return jnp.asarray(Drawing(channels).apply(variables, images))
+    return _drawing(channels)(variables, jnp.asarray(images))
+
+
+@functools.cache
+def _drawing(channels: int) -> Compiled:
+    return Compiled(Drawing(channels).apply)
 
 
 def fresh(channels: int, key: PRNGKey) -> Drawings:
@@ -142,13 +147,13 @@ def train_drawings(
     images, labels = jnp.asarray(surrogate.images), jnp.asarray(surrogate.labels)
     drawings = fresh(images.shape[-1], masks_key)
     size = min(batch_size, len(labels))
-    optimizer = optax.adam(rate, b1=_FIRST_MOMENT, b2=_SECOND_MOMENT)
+    optimizer = _adam(rate)
 
     def batches(count: int, key: PRNGKey) -> Any:
         for one in jax.random.split(jax.random.fold_in(key, count), count):
             yield jax.random.choice(one, len(labels), (size,), replace=False)
 
-    state, loss, step = optimizer.init(drawings.mask), jnp.zeros(()), _mask_step(optimizer, density)
+    state, loss, step = optimizer.init(drawings.mask), jnp.zeros(()), _mask_step(rate, density)
     for rows, others in zip(batches(mask_steps, order_key), batches(mask_steps, others_key), strict=True):
         mask, state, loss = step(drawings.mask, state, images[rows], images[others])
         drawings = drawings._replace(mask=mask)
@@ -159,7 +164,7 @@ def train_drawings(
         drawings.pattern, optimizer.init(drawings.pattern), params, rest, optax.tree.zeros_like(params)
     )
     counts = (max(1, round(share * size)), max(1, round(cross_share * size)))
-    joint_step = _joint_step(surrogate.apply_fn, optimizer, target, counts, diversity)
+    joint_step = _joint_step(surrogate.apply_fn, rate, target, counts, diversity)
     orders = zip(batches(steps, patterns_key), batches(steps, others_key), strict=True)
     for number, (rows, others) in enumerate(orders):
         dropped = jax.random.fold_in(dropout_key, number)
@@ -178,7 +183,14 @@ class _Joint(NamedTuple):
     velocity: PyTree
 
 
-def _mask_step(optimizer: optax.GradientTransformation, density: float) -> Callable[..., Any]:
+def _adam(rate: float) -> optax.GradientTransformation:
+    return optax.adam(rate, b1=_FIRST_MOMENT, b2=_SECOND_MOMENT)
+
+
+@functools.lru_cache(maxsize=16)
+def _mask_step(rate: float, density: float) -> Compiled:
+    optimizer = _adam(rate)
+
     def step(mask: PyTree, state: Any, images: jax.Array, others: jax.Array) -> tuple[PyTree, Any, Scalar]:
         def loss_fn(mask: PyTree) -> Scalar:
             own, theirs = mask_of(mask, images), mask_of(mask, others)
@@ -192,15 +204,12 @@ def _mask_step(optimizer: optax.GradientTransformation, density: float) -> Calla
     return Compiled(step)
 
 
+@functools.lru_cache(maxsize=16)
 def _joint_step(
-    apply_fn: ApplyFn,
-    optimizer: optax.GradientTransformation,
-    target: int,
-    counts: tuple[int, int],
-    diversity: float,
-) -> Callable[..., Any]:
+    apply_fn: ApplyFn, rate: float, target: int, counts: tuple[int, int], diversity: float
+) -> Compiled:
     """A step on a batch whose first images carry their own triggers, and the next ones those of others."""
-    own, cross = counts
+    optimizer, (own, cross) = _adam(rate), counts
 
     def step(
         joint: _Joint, mask: PyTree, images: jax.Array, labels: Labels, others: jax.Array, key: PRNGKey
