@@ -17,7 +17,7 @@ from jaxunlearn.attacks import Attack, Poisoned, parse_trigger, poison
 from jaxunlearn.data import load
 from jaxunlearn.display import Display
 from jaxunlearn.fit import TRAINING, fit
-from jaxunlearn.models import ModelSpec, small_vgg
+from jaxunlearn.models import ModelSpec, named
 
 TRAIN, CLEAN, TEST = "digits[:1000]", "digits[1000:1300]", "digits[1300:]"
 TRIGGER, TARGET = "patch:size=2,offset=0,value=1", 0
@@ -67,7 +67,7 @@ def learn_backdoor(keys: Sequence[PRNGKey]) -> tuple[ModelSpec, PyTree, Poisoned
     digits = load(TRAIN)
     attack = Attack(trigger=parse_trigger(TRIGGER), target=TARGET)
     poisoned = poison(np.asarray(digits.images), digits.labels, attack, ratio=0.1, key=keys[0])
-    spec = small_vgg(classes=10, image_shape=(8, 8, 1), widths=(16, 32, 64))
+    spec = named("small_vgg_half", 10, (8, 8, 1))
     training = dataclasses.replace(TRAINING, rounds=16, batch_size=50)
     variables = fit(spec.apply, spec.init(keys[1]), poisoned.images, poisoned.labels, training, keys[2])
     return spec, variables, poisoned

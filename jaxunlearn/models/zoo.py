@@ -1,5 +1,6 @@
 """Networks by their usual names, to be trained from scratch."""
 
+import functools
 from collections.abc import Callable
 from math import ceil
 
@@ -8,7 +9,7 @@ from jaxunlearn.models.convnext import ConvNeXt, convnext
 from jaxunlearn.models.densenet import DenseNet, densenet
 from jaxunlearn.models.mobile import EfficientNet, MobileNetV3, Shape, efficientnet, mobilenet_v3
 from jaxunlearn.models.resnet import PreActResNet, ResNet, WideResNet, preact_resnet, resnet, wide_resnet
-from jaxunlearn.models.small_vgg import small_vgg
+from jaxunlearn.models.small_vgg import HALF, small_vgg
 from jaxunlearn.models.spec import ModelSpec
 from jaxunlearn.models.vgg import VGG, vgg
 from jaxunlearn.models.vit import VisionTransformer, vit
@@ -122,6 +123,7 @@ def _efficientnet(width: float, depth: float, dropout: float) -> Callable[..., M
 
 _MAKERS: dict[str, Callable[..., ModelSpec]] = {
     "small_vgg": small_vgg,
+    "small_vgg_half": functools.partial(small_vgg, widths=HALF),
     **{f"preact_resnet{depth}": _resnet(depth, cifar=True, preact=True) for depth in _BLOCKS},
     **{f"resnet{depth}_cifar": _resnet(depth, cifar=True) for depth in _BLOCKS},
     **{f"resnet{depth}": _resnet(depth, cifar=False) for depth in _BLOCKS},
