@@ -144,8 +144,9 @@ CAMPAIGNS = {
     **{
         f"dau-{data}": Campaign(
             f"DAU beside a network trained anew without the poison, on {data}: how it divides the training set, and "
-            "what it leaves. Two CPU cores, six minutes per model. Expected: precision at least 0.95 and recall at least 0.9 for BadNets and Blended, ASR below 3 "
-            "with ACC within two points of the new network; nothing is published.",
+            "what it leaves. Two CPU cores, six minutes per model. Expected: precision at least 0.95 and recall at "
+            "least 0.9 for BadNets and Blended, ASR below 3 with ACC within two points of the new network; nothing is "
+            "published.",
             (
                 *_all(data, 0.1, ("badnets", "blended", "lf", "trojannn")),
                 *_all(data, 0.01, ("badnets", "blended")),
