@@ -99,7 +99,7 @@ class Campaign:
     training: tuple[str, ...] = ("rounds=12",)
 
     def quick(self) -> "Campaign":
-        """The first model and the first two methods, on few images, for few epochs."""
+        """The first attack and the first two methods, on few images, with a small network, for few epochs."""
         few = min(self.train_images, 1000)
         return dataclasses.replace(
             self,
@@ -108,6 +108,7 @@ class Campaign:
                 dataclasses.replace(one, clean=min(one.clean, 300)) for one in self.cleanings[:2]
             ),
             seeds=self.seeds[:1],
+            arch="small_vgg_half",
             train_images=few,
             test_images=300,
             training=("rounds=4",),

@@ -98,7 +98,7 @@ class Config:
       ValueError: if a setting is out of its range, with its name and value.
     """
 
-    rounds: int = 11
+    rounds: int = 6
     isolation_rounds: int = 0
     batch_size: int = 256
     poisoned_batch_size: int = 64
@@ -129,7 +129,7 @@ class Config:
     unlearning_weight: Number = 1.0
     robustness: Number = 0.7
     forgotten: Number = 0.05
-    recovered: Number = 0.98
+    recovered: Number = 1.0
 
     def __post_init__(self) -> None:
         """Validates the settings."""
@@ -167,7 +167,7 @@ class Config:
 
 PRESETS: dict[str, Config] = {
     "default": Config(),
-    "isolating": Config(prefilter="lga", isolation_rounds=10, rounds=21),
+    "isolating": Config(prefilter="lga", isolation_rounds=10, rounds=16),
     "robust": Config(robust_rounds=3, resplit_round=4),
 }
 """``default``: ours. ``isolating``: with a fresh network whose loss is bent, as in anti-backdoor learning. ``robust``:

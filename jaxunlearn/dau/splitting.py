@@ -31,7 +31,7 @@ from jaxunlearn._typing import Labels, Number, PRNGKey, Scalar
 from jaxunlearn.losses import complementary_cross_entropy, masked_mean
 
 _BINS = 256
-_LEAST_OF_GAPS = 0.25
+_LEAST_OF_GAPS = 0.5
 
 
 class Head(NamedTuple):
@@ -187,7 +187,7 @@ def split(
 ) -> Parts:
     """Divides the images of every suspected label in two groups by their scores, where they are in two.
 
-    In a class whose groups lie ``gap`` apart (their means), and a quarter as far as those of any class, the lower one
+    In a class whose groups lie ``gap`` apart (their means), and half as far as those of any class, the lower one
     is poisoned; elsewhere all are clean, as where the suspects were clean images that are hard to recognise. Images
     next to the threshold, closer than ``band`` times its distance from their group's mean, are left out.
 
