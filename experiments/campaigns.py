@@ -149,8 +149,9 @@ CAMPAIGNS = {
             "least 0.9 for BadNets and Blended, ASR below 3 with ACC within two points of the new network; nothing is "
             "published.",
             (
-                *_all(data, 0.1, ("badnets", "blended", "lf", "trojannn")),
+                *_all(data, 0.1, ("badnets", "blended", "lf")),
                 *_all(data, 0.01, ("badnets", "blended")),
+                *_all(data, 0.1, ("trojannn",)),
             ),
             (Cleaning("dau"), Cleaning(RETRAINING)),
             seeds=(0, 1, 2),
