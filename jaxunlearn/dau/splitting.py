@@ -218,7 +218,8 @@ def suspected_classes(suspects: Bool[Array, " n"], labels: Labels, classes: int)
     """Marks the classes that hold more suspects than chance, or those with many where no class does.
 
     More than chance is more than e + 3 sqrt(e) of them, e being an even share: three standard deviations of a Poisson
-    count. An attack that forces every class leaves no such class; then those with at least e / 2 are marked.
+    count. Of these, classes with less than half as many as the first are taken for objects that look like nothing else.
+    An attack that forces every class leaves no such class; then those with at least e / 2 are marked.
 
     Example:
       >>> labels = jnp.arange(30) % 3
@@ -227,7 +228,7 @@ def suspected_classes(suspects: Bool[Array, " n"], labels: Labels, classes: int)
     """
     counts = count_labels(labels, suspects, classes)
     even = jnp.sum(counts) / classes
-    outlying = counts > even + 3 * jnp.sqrt(even)
+    outlying = (counts > even + 3 * jnp.sqrt(even)) & (counts >= jnp.max(counts) / 2)
     return jnp.where(jnp.any(outlying), outlying, counts >= jnp.maximum(even / 2, 1))
 
 
