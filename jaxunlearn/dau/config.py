@@ -105,7 +105,7 @@ class Config:
     prefilter: str = "superposed"
     superpositions: int = 4
     discriminator_rounds: int = 20
-    refinements: int = 1
+    refinements: int = 3
     loss: str = "complementary"
     weigh: bool = True
     poisoned_mode: str = "eval"
