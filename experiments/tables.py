@@ -40,7 +40,6 @@ class Row(NamedTuple):
 
 ROWS = (
     Row("`finetune`", "finetune", "default images=2500 rounds=4", 2500),
-    Row("`finetune --preset ft-sam --set rounds=20`", "finetune", "ft-sam images=2500 rounds=20", 2500),
     Row("`ibau --preset reference`", "ibau", "reference images=5000 rounds=3", 5000),
     Row("`ibau`", "ibau", "default images=5000 rounds=3", 5000),
     Row("`sau`", "sau", "default images=2500 rounds=4", 2500),

@@ -274,3 +274,12 @@ def test_images_that_keep_their_label_are_given_back() -> None:
     state, _ = method.step(state, data)
     assert held[wrongly].sum() > 10
     assert np.asarray(state.parts.clean)[held].all()
+
+
+@pytest.mark.parametrize(("second", "suspected"), [(4, [0]), (20, [0]), (35, [0, 1])])
+def test_classes_with_more_suspects_than_chance_and_half_of_the_first_are_suspected(
+    second: int, suspected: list[int]
+) -> None:
+    labels = jnp.repeat(jnp.arange(43), jnp.array([60, second, *[1] * 41]), total_repeat_length=101 + second)
+    found = dau.suspected_classes(jnp.ones(len(labels), bool), labels, 43)
+    assert jnp.flatnonzero(found).tolist() == suspected

@@ -20,6 +20,11 @@ def test_the_divisions_of_the_readme_are_rendered_from_the_results() -> None:
     assert divide_checkpoints.render(read_results(divide_checkpoints.RESULTS)) in README.read_text()
 
 
+def test_the_tables_of_the_campaign_in_the_readme_are_what_was_measured() -> None:
+    lines = tables.read_lines(tables.RESULTS / "dau-gtsrb.jsonl")
+    assert tables.render_campaign(lines) in README.read_text()
+
+
 def test_what_was_not_run_is_empty() -> None:
     missing = tables.Row("`none`", "ibau", "no such label", 5)
     lines = tables.render([tables.ROWS[1], missing]).splitlines()
