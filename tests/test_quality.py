@@ -1,13 +1,14 @@
 """Lint, format and types, and the wheel as a stranger installs it."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import shop
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,9 +32,7 @@ def test_the_wheel_works_in_another_folder(tmp_path: Path) -> None:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PYTHONPATH")
-    }
+    environment = {name: value for name, value in shop.environment().items() if name != "PYTHONPATH"}
 
     def run(*arguments: str, cwd: Path = elsewhere, **extra: str) -> str:
         done = subprocess.run(
