@@ -153,7 +153,7 @@ CAMPAIGNS = {
                 *_all(data, 0.01, ("badnets", "blended")),
                 *_all(data, 0.1, ("trojannn",)),
             ),
-            (Cleaning("dau"), Cleaning(RETRAINING)),
+            (Cleaning("dau", settings=("rounds=6",)), Cleaning(RETRAINING)),
             seeds=(0, 1, 2),
             arch="small_vgg_half",
         )

@@ -98,7 +98,7 @@ class Config:
       ValueError: if a setting is out of its range, with its name and value.
     """
 
-    rounds: int = 6
+    rounds: int = 11
     isolation_rounds: int = 0
     batch_size: int = 256
     poisoned_batch_size: int = 64
@@ -167,7 +167,7 @@ class Config:
 
 PRESETS: dict[str, Config] = {
     "default": Config(),
-    "isolating": Config(prefilter="lga", isolation_rounds=10, rounds=16),
+    "isolating": Config(prefilter="lga", isolation_rounds=10, rounds=21),
     "robust": Config(robust_rounds=3, resplit_round=4),
 }
 """``default``: ours. ``isolating``: with a fresh network whose loss is bent, as in anti-backdoor learning. ``robust``:
