@@ -46,6 +46,7 @@ def combine(first: PyTree, second: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: b if a is None else a, first, second, is_leaf=lambda leaf: leaf is None)
 
 
+@jax.jit
 def all_finite(tree: PyTree) -> jax.Array:
     """Whether every floating leaf is free of NaN and infinity, as a boolean scalar."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if _floating(leaf)]

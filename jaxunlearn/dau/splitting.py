@@ -23,7 +23,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxunlearn import _loop
 from jaxunlearn._optimizers import momentum_step
@@ -275,29 +275,29 @@ def minimum_error_groups(values: Float[Array, " n"], members: Bool[Array, " n"])
       >>> bool(1.0 < found.threshold < 4.0), [round(float(mean), 1) for mean in found[1:]]
       (True, [0.6, 6.5])
     """
-    low, high = (
-        reduce(jnp.where(members, values, replacement))
-        for reduce, replacement in ((jnp.min, jnp.inf), (jnp.max, -jnp.inf))
-    )
-    low, high = (jnp.where(low < high, end, other) for end, other in ((low, 0.0), (high, 1.0)))
+    number = jnp.sum(members)
+    ascending = jnp.sort(jnp.where(members, values, jnp.inf))
+    descending = jnp.sort(jnp.where(members, values, -jnp.inf))[::-1]
+    ends = ascending[0], descending[0]
+    low, high = (jnp.where(ends[0] < ends[1], end, other) for end, other in zip(ends, (0.0, 1.0), strict=True))
     bin_width = (high - low) / (_BINS + 1)
     edges = low + bin_width * jnp.arange(1, _BINS + 1)
-    number = jnp.maximum(jnp.sum(members), 1)
+    cuts = jnp.searchsorted(ascending, edges, side="right")
+    # A group's sums start at its far end, so that they round like its own values.
+    from_below, from_above = (
+        jnp.pad(jnp.cumsum(jnp.where(jnp.isfinite(part), part, 0)), (1, 0)) for part in (ascending, descending)
+    )
 
-    def cost_and_mean(side: Bool[Array, " n"]) -> tuple[Scalar, Scalar]:
-        """A group's part of the cost, infinite where it is too small, and its mean."""
-        count, middle = jnp.sum(side), jnp.nanmedian(jnp.where(side, values, jnp.nan))
-        middle = jnp.where(count > 0, middle, 0.0)
-        spread = jnp.maximum(masked_mean(jnp.abs(values - middle), side), bin_width)
-        share = jnp.maximum(count, 1) / number
-        cost = jnp.where(count > 1, share * (jnp.log(spread) - jnp.log(share)), jnp.inf)
-        return cost, masked_mean(values, side)
+    def cost_and_mean(sums: Float[Array, " places"], counts: Int[Array, " cuts"]) -> tuple[jax.Array, jax.Array]:
+        """A group's part of the cost, infinite where it is too small, and its mean; one for every threshold."""
+        halves = sums[counts] - sums[(counts + 1) // 2] - sums[counts // 2]
+        spread = jnp.maximum(jnp.abs(halves) / jnp.maximum(counts, 1), bin_width)
+        share = jnp.maximum(counts, 1) / jnp.maximum(number, 1)
+        cost = jnp.where(counts > 1, share * (jnp.log(spread) - jnp.log(share)), jnp.inf)
+        return cost, sums[counts] / jnp.maximum(counts, 1)
 
-    def cost_and_groups(edge: jax.Array) -> tuple[Scalar, Groups]:
-        below, above = cost_and_mean(members & (values <= edge)), cost_and_mean(members & (values > edge))
-        return below[0] + above[0], Groups(edge, below[1], above[1])
-
-    costs, groups = jax.lax.map(cost_and_groups, edges)
+    (cost_below, low), (cost_above, high) = cost_and_mean(from_below, cuts), cost_and_mean(from_above, number - cuts)
+    costs = cost_below + cost_above
     # In a gap all thresholds are equally good: the middle one.
     best = (costs <= jnp.min(costs) + 1e-6) & jnp.isfinite(costs)
-    return Groups(*(masked_mean(leaf, best) for leaf in groups))
+    return Groups(*(masked_mean(leaf, best) for leaf in (edges, low, high)))
