@@ -5,6 +5,7 @@ judge by, ``triggered.npz`` the same with the trigger, ``attack.json`` every set
 """
 
 import dataclasses
+import functools
 import io
 import json
 import time
@@ -29,6 +30,7 @@ from jaxunlearn.attacks import (
     fits,
     in_chunks,
     poison,
+    rounded,
 )
 from jaxunlearn.attacks.recipes import Recipe
 from jaxunlearn.data import LabelledImages, read_arrays
@@ -48,6 +50,7 @@ STATE = "training.state.npz"
 
 _JUDGED_BY = 2000  # test images after every epoch; all of them at the end
 _SHOWN = 6
+_PLANTING = 0x706C616E  # the number of no round, so that no method draws from the same keys
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,15 +111,20 @@ def plant(order: Order, display: Display) -> dict[str, Any]:
     started = time.monotonic()
     _check_folder(order)
     settings = json.loads(json.dumps(order.settings()))
-    keys = jax.random.split(jax.random.key(order.seed), 4)
-    apply_fn = order.spec.apply
-    surrogate = None
+    test = dataclasses.replace(order.test, images=rounded(np.asarray(order.test.images)))
+    order = dataclasses.replace(order, test=test)
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(order.seed), _PLANTING), 4)
+    images, labels = np.asarray(order.data.images), order.data.labels
+
+    @functools.cache
+    def surrogate() -> Surrogate:
+        display.say(f"training on {len(labels)} clean images, for the attack to be made with ...")
+        clean = _train(order, settings, "clean", order.data.images, labels, None, keys[0], display)
+        return Surrogate(order.spec.apply, clean, images, labels)
+
     if order.recipe.needs_surrogate:
         planned = Attack(trigger=lambda x: x, target=order.target, clean_label=order.recipe.clean_label)
-        check_ratio(planned, order.data.labels, order.ratio)
-        display.say(f"training on {len(order.data.labels)} clean images, for the attack to be made with ...")
-        clean = _train(order, settings, "clean", order.data.images, order.data.labels, None, keys[0], display)
-        surrogate = Surrogate(apply_fn, clean, np.asarray(order.data.images), order.data.labels)
+        check_ratio(planned, labels, order.ratio)
     attack = order.recipe.make(
         Setting(order.spec.image_shape, order.spec.classes, order.target, keys[1], surrogate)
     )
@@ -125,24 +133,24 @@ def plant(order: Order, display: Display) -> dict[str, Any]:
         raise InputError(
             f"The trigger does not fit images of {shape} (height x width x channels); give another one."
         )
-    poisoned = poison(
-        np.asarray(order.data.images), order.data.labels, attack, ratio=order.ratio, key=keys[2]
-    )
     triggered = show(attack, order.test)
+    poisoned = poison(images, labels, attack, ratio=order.ratio, key=keys[2])
     display.say(
-        f"training on {len(order.data.labels)} images, {int(poisoned.poisoned.sum())} of them poisoned and "
+        f"training on {len(labels)} images, {int(poisoned.poisoned.sum())} of them poisoned and "
         f"{int(poisoned.covers.sum())} to cover up ..."
     )
     variables = _train(
         order, settings, "poisoned", poisoned.images, poisoned.labels, triggered, keys[3], display
     )
-    evaluation = evaluate(apply_fn, variables, order.test.images, order.test.labels, triggered=triggered)
+    evaluation = evaluate(
+        order.spec.apply, variables, order.test.images, order.test.labels, triggered=triggered
+    )
     content = {
         **settings,
+        "target": attack.target,
         "poisoned": np.flatnonzero(poisoned.poisoned).tolist(),
         "covers": np.flatnonzero(poisoned.covers).tolist(),
-        **evaluation.rates(),
-        "counts": evaluation.counts(),
+        **report.rates_and_counts(evaluation),
         "seconds": round(time.monotonic() - started, 1),
         "device": report.device(),
         "versions": report.versions(),
@@ -213,7 +221,7 @@ def _train(
     key: jax.Array,
     display: Display,
 ) -> Variables:
-    """Trains a fresh network, epoch by epoch, with its state on disk."""
+    """Trains a fresh network, epoch by epoch, with its state on disk, in a folder that is unfinished from then on."""
     path = order.out / f"{phase}.{STATE}"
     order.out.mkdir(parents=True, exist_ok=True)
     apply_fn: ApplyFn = order.spec.apply
@@ -235,6 +243,7 @@ def _train(
         display.say(f"resumed  after epoch {notes['epochs']} on {phase} images")
     judging = order.test.take(slice(_JUDGED_BY))
     shown = None if triggered is None else Triggered(*(part[:_JUDGED_BY] for part in triggered))
+    (order.out / ATTACK).unlink(missing_ok=True)
     display.start(order.training.rounds, first - 1)
     try:
         for number, new_state, stats in _loop.rounds(method, state, data, first, order.training.rounds):

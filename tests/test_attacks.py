@@ -13,7 +13,8 @@ from PIL import Image
 
 from jaxunlearn import attacks
 from jaxunlearn._check import InputError
-from jaxunlearn.attacks import Attack, add_image, input_aware, parse_trigger, poison, stamp_patch
+from jaxunlearn.attacks import Attack, add_image, input_aware, parse_trigger, poison, recipes, stamp_patch
+from jaxunlearn.attacks.triggers import square
 
 
 def test_the_default_patch_is_the_published_one() -> None:
@@ -28,8 +29,28 @@ def test_patch_options() -> None:
 
 
 def test_a_patch_outside_the_image_is_refused() -> None:
-    with pytest.raises(ValueError, match="size=3 and offset=1 do not fit into images of 3x3"):
+    with pytest.raises(InputError, match="size=3 and offset=1 do not fit into images of 3x3"):
         stamp_patch(jnp.zeros((1, 3, 3, 1)), size=3, offset=1, value=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("trojannn", {"size": 8}, "size=8 and offset=1 do not fit into images of 8x8"),
+        ("label-consistent", {"size": 5}, "size=5 does not fit twice into the sides of images of 8x8"),
+    ],
+)
+def test_squares_outside_the_image_are_refused_before_a_network_is_trained(
+    name: str, settings: dict[str, int], message: str
+) -> None:
+    recipe = dataclasses.replace(attacks.RECIPES[name], **settings)
+    with pytest.raises(InputError, match=message):
+        recipe.make(attacks.Setting((8, 8, 1), 5, 0, jax.random.key(0), pytest.fail))
+
+
+def test_squares_as_large_as_the_image() -> None:
+    assert bool(jnp.all(attacks.triggers.corners(4, 4, size=2) == 1))
+    assert square(8, 8, size=7, offset=1)[:7, :7].sum() == 49
 
 
 def test_an_added_image_is_clipped_and_a_mask_blanks_first() -> None:
@@ -77,6 +98,25 @@ def test_ratios_that_the_images_cannot_give_are_refused(ratio: float, asked: int
         poison(images, labels, attack, ratio=ratio, key=jax.random.key(0))
 
 
+def test_all_poisoned_images_are_as_a_file_holds_them() -> None:
+    images = np.random.default_rng(0).random((40, 4, 4, 1)).astype(np.float32)
+    attack = Attack(trigger=lambda x: x**2, target=2)
+    found = poison(images, np.arange(40) % 5, attack, ratio=0.2, key=jax.random.key(0))
+    assert found.images.dtype == np.float32
+    np.testing.assert_array_equal(found.images, attacks.as_bytes(found.images) / np.float32(255))
+    kept = ~found.poisoned
+    np.testing.assert_allclose(found.images[kept], images[kept], atol=0.5 / 255 + 1e-6)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 100])
+def test_no_image_is_its_own_partner(count: int) -> None:
+    for seed in range(5):
+        found = recipes.partners(count, jax.random.key(seed))
+        assert sorted(found.tolist()) == list(range(count))
+        assert not jnp.any(found == jnp.arange(count))
+    assert recipes.partners(1, jax.random.key(0)).tolist() == [0]
+
+
 @pytest.fixture(scope="module")
 def photos() -> jax.Array:
     """Smooth pictures."""
@@ -100,7 +140,8 @@ QUICK = {"input-aware": {"mask_steps": 30, "steps": 10}}
 
 @pytest.mark.parametrize("name", sorted(attacks.RECIPES))
 def test_every_attack_changes_images_within_their_range(name: str, photos: jax.Array) -> None:
-    setting = attacks.Setting((16, 16, 3), 3, 1, jax.random.key(0), surrogate(photos))
+    given = surrogate(photos)
+    setting = attacks.Setting((16, 16, 3), 3, 1, jax.random.key(0), lambda: given)
     recipe = dataclasses.replace(attacks.RECIPES[name], **QUICK.get(name, {}))
     attack = recipe.make(setting)
     changed = attack.trigger(photos)
@@ -148,7 +189,7 @@ def test_covers_keep_their_labels_and_are_not_poisoned(photos: jax.Array) -> Non
     assert not np.any(found.poisoned & found.covers)
     assert np.array_equal(found.labels[~found.poisoned], labels[~found.poisoned])
     untouched = ~found.poisoned & ~found.covers
-    assert np.array_equal(found.images[untouched], images[untouched])
+    assert np.array_equal(found.images[untouched], attacks.rounded(images[untouched]))
     assert np.abs(found.images - images).max(axis=(1, 2, 3))[found.covers].min() > 0
 
 
@@ -197,11 +238,39 @@ def test_an_optimised_patch_excites_the_feature_of_its_class(photos: jax.Array) 
     given = surrogate(photos)
     bright = photos.at[:, 8:, 8:, 2].add(jnp.where(given.labels == 2, 0.9, 0.0)[:, None, None])
     given = given._replace(images=jnp.clip(bright, 0, 1))
-    picture, mask = attacks.optimised_patch(given, 2, jax.random.key(0), size=4, offset=1)
-    assert mask.sum() == 16
+    picture = attacks.optimised_patch(given, 2, jax.random.key(0), square(16, 16, size=4, offset=1))
     inside = np.asarray(picture)[11:15, 11:15]
     assert inside[..., 2].min() > 0.95  # the third channel's mean is the third feature
     assert np.asarray(picture).sum() == pytest.approx(inside.sum())
+
+
+def test_an_optimised_patch_looks_for_its_class_in_all_images(photos: jax.Array) -> None:
+    dull = np.full((700, 16, 16, 3), 0.1, np.float32)
+    dull[::2, :, :, 1] = 0.8
+    dull[690:, :, :, 2] = 0.9
+    given = surrogate(photos)._replace(images=dull, labels=np.where(np.arange(700) < 690, 1, 2))
+    mask = square(16, 16, size=4, offset=1)
+    inside = np.asarray(attacks.optimised_patch(given, 2, jax.random.key(0), mask))[11:15, 11:15]
+    assert inside[..., 2].min() > 0.95
+    with pytest.raises(InputError, match="None of the 700 images to train on is of the target class 0"):
+        attacks.optimised_patch(given, 0, jax.random.key(0), mask)
+
+
+def test_label_consistent_images_are_mixed_with_other_classes(photos: jax.Array) -> None:
+    labels = np.arange(60) % 3
+    plain = np.broadcast_to(np.array([0.0, 0.5, 1.0], np.float32)[labels, None, None, None], (60, 16, 16, 3))
+    given = surrogate(photos)._replace(images=plain, labels=labels)
+    recipe = dataclasses.replace(attacks.RECIPES["label-consistent"], made_by="interpolated", share=0.4)
+    attack = recipe.make(attacks.Setting((16, 16, 3), 3, 1, jax.random.key(0), lambda: given))
+    assert attack.in_training is not None
+    shown = np.asarray(attack.in_training(jnp.asarray(plain[labels == 1]), jax.random.key(0)))
+    assert set(np.rint(10 * shown[:, 8, 8, 0]).tolist()) == {3, 7}
+    assert shown[:, 0, 0].min() == 1
+    alike = given._replace(labels=np.ones(60, int))
+    with pytest.raises(
+        InputError, match="None of the 60 images to train on is of another class than the tar"
+    ):
+        attacks.interpolated(alike, photos, 1, jax.random.key(0), share=0.4)
 
 
 def test_input_aware_triggers_are_sparse_and_differ(photos: jax.Array) -> None:
@@ -224,8 +293,33 @@ def test_input_aware_triggers_are_sparse_and_differ(photos: jax.Array) -> None:
     assert float(patterns.std(axis=0).mean()) > 0.05
 
 
+def test_both_input_aware_phases_draw_their_own_batches(
+    photos: jax.Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[Any]] = [[], []]
+
+    def mask_step(mask: Any, state: Any, images: jax.Array, others: jax.Array) -> Any:
+        seen[0].append((images, others))
+        return mask, state, jnp.zeros(())
+
+    def joint_step(joint: Any, mask: Any, images: jax.Array, labels: Any, others: jax.Array, key: Any) -> Any:
+        seen[1].append((images, others))
+        return joint, jnp.zeros(())
+
+    monkeypatch.setattr(input_aware, "_mask_step", lambda *_: mask_step)
+    monkeypatch.setattr(input_aware, "_joint_step", lambda *_: joint_step)
+    numbered = jnp.broadcast_to(jnp.arange(200.0)[:, None, None, None] / 200, (200, 4, 4, 3))
+    given = surrogate(photos)._replace(images=numbered, labels=np.arange(200) % 3)
+    input_aware.train_drawings(
+        given, 1, jax.random.key(0), density=0.1, share=0.3, cross_share=0.3, diversity=1.0,
+        mask_steps=3, steps=3, batch_size=20, rate=0.01,
+    )  # fmt: skip
+    drawn = [np.asarray(part)[:, 0, 0, 0].tobytes() for phase in seen for step in phase for part in step]
+    assert len(set(drawn)) == len(drawn) == 12
+
+
 def test_a_diverging_input_aware_training_says_so(photos: jax.Array) -> None:
-    setting = attacks.Setting((16, 16, 3), 3, 1, jax.random.key(0), surrogate(photos))
+    setting = attacks.Setting((16, 16, 3), 3, 1, jax.random.key(0), lambda: surrogate(photos))
     recipe = dataclasses.replace(attacks.RECIPES["input-aware"], rate=1e38, mask_steps=5, steps=5)
     with pytest.raises(InputError, match=r"input-aware trigger gave a loss of .*; give a lower rate"):
         recipe.make(setting)

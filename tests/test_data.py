@@ -71,6 +71,12 @@ def test_slices_take_the_same_rows_as_python(kind: str, places: dict[str, str]) 
         np.testing.assert_array_equal(part.labels, whole.labels[rows])
 
 
+@pytest.mark.parametrize("text", ["digits[-:5]", "digits[:-]", "digits[5]", "digits[1:2:3]"])
+def test_texts_that_name_no_slice(text: str) -> None:
+    with pytest.raises(InputError, match="names no images; expected digits"):
+        load(text)
+
+
 def test_a_slice_of_a_folder_mixes_the_classes(places: dict[str, str]) -> None:
     assert len(set(load(places["folder"] + "[:6]").labels.tolist())) == 3
 
@@ -131,6 +137,17 @@ def test_single_pictures(tmp_path: Path) -> None:
     np.save(tmp_path / "flat.npy", np.zeros(5))
     with pytest.raises(InputError, match="is no picture"):
         read_image(tmp_path / "flat.npy")
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_pictures_of_more_than_8_bits_are_refused(tmp_path: Path, mode: str) -> None:
+    folder = coloured_folder(tmp_path, ("0", "1"))
+    Image.new(mode, (8, 8), 300).save(folder / "1" / "deep.tif")
+    message = rf"deep\.tif is of Pillow's mode {mode} and 8 bits per channel are expected; convert it"
+    with pytest.raises(InputError, match=message):
+        load(f"folder:{folder}")
+    with pytest.raises(InputError, match=message):
+        read_image(folder / "1" / "deep.tif")
 
 
 def test_huge_pictures_are_refused(tmp_path: Path) -> None:
@@ -297,6 +314,32 @@ def test_numbers_are_class_numbers(tmp_path: Path) -> None:
         load(f"folder:{folder}", takes)
 
 
+@pytest.mark.parametrize("number", [2**31, 20240101120000, 10**25])
+def test_numbers_too_large_for_classes_are_refused(tmp_path: Path, number: int) -> None:
+    folder = coloured_folder(tmp_path / "numbers", ("7", str(number)))
+    with pytest.raises(
+        InputError, match=f"numbers run from 7 to {number}; expected class numbers from 0 to 21"
+    ):
+        load(f"folder:{folder}")
+    (tmp_path / "classes").write_text(f'{{"cat": 0, "dog": {number}}}')
+    named = coloured_folder(tmp_path / "names", ("cat", "dog"))
+    with pytest.raises(InputError, match=f"run from 0 to {number}; expected class numbers"):
+        load(f"folder:{named},classes={tmp_path}/classes")
+
+
+@pytest.mark.parametrize("label", [2**32 + 3, -(2**32) + 3, 2**31])
+def test_labels_too_large_for_classes_are_refused(tmp_path: Path, pictures: Any, label: int) -> None:
+    labels = np.where(np.arange(12) == 5, label, 1)
+    np.savez(tmp_path / "a.npz", x=pictures[0], y=labels)
+    write_shard(tmp_path / "a.parquet", pictures, slice(None), label=labels)
+    for spec in (f"npz:{tmp_path}/a.npz", f"parquet:{tmp_path}/a.parquet"):
+        with pytest.raises(
+            InputError, match=f"labels of {spec} run from .*{label}.*; expected class numbers"
+        ):
+            load(spec)
+        assert load(f"{spec}[:5]").labels.tolist() == [1] * 5
+
+
 @pytest.mark.parametrize("size", [(20, 50), (50, 20), (33, 32)])
 def test_pictures_are_resized_to_cover_and_cut_to_their_middle(tmp_path: Path, size: tuple[int, int]) -> None:
     for name in "01":
@@ -326,12 +369,12 @@ def test_pictures_keep_a_size_that_they_agree_in_where_the_model_takes_any(tmp_p
 
 
 def test_grey_pictures_become_colour_for_a_model_of_colours(tmp_path: Path) -> None:
-    for name, mode in (("0", "L"), ("1", "1")):
+    for name, mode, white in (("0", "L", 255), ("1", "1", 255), ("2", "LA", (255, 100))):
         (tmp_path / name).mkdir()
-        Image.new(mode, (8, 8), 255).save(tmp_path / name / "a.png")
-    assert load(f"folder:{tmp_path}").images.shape == (2, 8, 8, 1)
-    colour = load(f"folder:{tmp_path}", Takes((8, 8, 3), False, 2))
-    np.testing.assert_array_equal(colour.images, np.ones((2, 8, 8, 3)))
+        Image.new(mode, (8, 8), white).save(tmp_path / name / "a.png")
+    assert load(f"folder:{tmp_path}").images.shape == (3, 8, 8, 1)
+    colour = load(f"folder:{tmp_path}", Takes((8, 8, 3), False, 3))
+    np.testing.assert_array_equal(colour.images, np.ones((3, 8, 8, 3)))
 
 
 def test_pictures_too_narrow_to_resize_are_refused(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """The attack command: a folder with a backdoored model, which every method takes."""
 
+import dataclasses
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,18 +15,25 @@ from PIL import Image
 from converters import convert, torch_io
 from jaxunlearn import cli, evaluate, ibau, subjects
 from jaxunlearn._check import InputError
+from jaxunlearn.attacks import RECIPES, Attack, Setting, as_bytes
 from jaxunlearn.attacks import __main__ as program
 from jaxunlearn.data import load
+from jaxunlearn.display import make_display
+from jaxunlearn.evaluate import Evaluation
+from jaxunlearn.fit import TRAINING
 from tests.shop import run
 
-TRAIN = ("--data", "digits[:800]", "--test", "digits[1300:]", "--poison-ratio", 0.1, "--target", 3)
+TRAIN = (
+    *("--data", "digits[:1000]", "--test", "digits[1300:]", "--poison-ratio", 0.1),
+    *("--target", 3, "--arch", "small_vgg_half"),
+)
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A folder that the command made."""
     folder = tmp_path_factory.mktemp("planted")
-    settings = ("--set", "trigger=patch:size=2,offset=0", "--train", "rounds=8", "--train", "batch_size=50")
+    settings = ("--set", "trigger=patch:size=2,offset=0", "--train", "rounds=16", "--train", "batch_size=50")
     done = run(folder, "badnets", *TRAIN, *settings, "--out", "dir", method="attacks")
     return folder / "dir", done
 
@@ -34,7 +44,7 @@ def test_the_folder_holds_everything(planted: tuple[Path, Any]) -> None:
     names = {path.name for path in out.iterdir()}
     assert names == {"model.pth", "attack.json", "train.npz", "test.npz", "triggered.npz", "samples.png"}
     found = json.loads((out / "attack.json").read_text())
-    assert (found["attack"], found["target"], len(found["poisoned"])) == ("badnets", 3, 80)
+    assert (found["attack"], found["target"], len(found["poisoned"])) == ("badnets", 3, 100)
     assert found["asr"] > 0.9
     assert found["acc"] > 0.85
     with Image.open(out / "samples.png") as picture:
@@ -50,14 +60,14 @@ def test_what_it_says_is_true_of_the_files(planted: tuple[Path, Any]) -> None:
         evaluate(spec.apply, variables, test.images, test.labels, triggered=triggered).counts()
         == found["counts"]
     )
-    train, digits = load(f"npz:{out / 'train.npz'}"), load("digits[:800]")
+    train, digits = load(f"npz:{out / 'train.npz'}"), load("digits[:1000]")
     assert train.poisoned is not None
     assert np.flatnonzero(train.poisoned).tolist() == found["poisoned"]
     assert np.array_equal(train.labels[~train.poisoned], digits.labels[~train.poisoned])
     assert set(train.labels[train.poisoned]) == {3}
     assert 3 not in digits.labels[train.poisoned]
-    changed = np.abs(train.images - digits.images).max(axis=(1, 2, 3)) > 0.5 / 255 + 1e-6
-    assert not changed[~train.poisoned].any()
+    same = np.all(as_bytes(train.images) == as_bytes(digits.images), axis=(1, 2, 3))
+    assert same[~train.poisoned].all()
     assert 3 not in triggered.labels
     assert set(triggered.attack_labels) == {3}
 
@@ -103,12 +113,17 @@ def test_dau_takes_the_folder_in_steps(planted: tuple[Path, Any], tmp_path: Path
         (("badnets", "--data", "digits[:0]"), "holds no images"),
         (("badnets", "--test", "digits[700:900]"), "are also among those"),
         (("badnets", "--target", 10), "--target 10 is not a class; the images have the classes 0 to 9"),
-        (("badnets", "--poison-ratio", 0), "asks for 0 of 800 images"),
+        (("badnets", "--poison-ratio", 0), "asks for 0 of 1000 images"),
         (("sig", "--poison-ratio", 0.5), "are of the target's class"),
         (("badnets", "--set", "size=3"), "there is no setting size; there are trigger, mode"),
         (("badnets", "--set", "trigger=patch:size=9"), "does not fit images of 8x8x1"),
         (("blended", "--set", "strength=2"), "strength=2.0 must be greater than 0 and at most 1"),
         (("badnets", "--train", "rounds=0"), "rounds=0 must be"),
+        (("trojannn", "--set", "size=8"), "size=8 and offset=1 do not fit into images of 8x8"),
+        (
+            ("label-consistent", "--set", "size=5"),
+            "size=5 does not fit twice into the sides of images of 8x8",
+        ),
         (("badnets", "--resume"), "no interrupted training to resume"),
         (("badnets", "--out", "taken"), "taken is a file"),
     ],
@@ -128,7 +143,7 @@ def test_bad_requests_say_so_and_write_nothing(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--attack", "nowhere", "--clean", "digits"), "nowhere holds no model.pth"),
+        (("--attack", "nowhere", "--clean", "digits"), "nowhere holds no attack.json"),
         (("--attack", "x", "--ckpt", "y", "--clean", "digits"), "leave --ckpt away"),
         (("--attack", "x", "--trigger", "patch:", "--clean", "digits"), "leave --trigger away"),
     ],
@@ -155,3 +170,99 @@ def test_damaged_triggered_images_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=r"shapes \(2, 4, 4, 1\), \(2,\) and \(3,\)"):
         subjects.read_triggered(tmp_path)
+
+
+class Watched:
+    """A display that keeps what it should say, and is interrupted after so many rounds."""
+
+    def __init__(self, rounds: int | None = None) -> None:
+        self.rounds, self.said = rounds, ""
+
+    def say(self, text: str) -> None:
+        self.said += text + "\n"
+
+    def start(self, rounds: int, done: int) -> None: ...
+
+    def advance(self, share: float) -> None: ...
+
+    def round_done(self, number: int, losses: Mapping[str, float], evaluation: Evaluation) -> None:
+        if self.rounds is not None:
+            self.rounds -= 1
+            if self.rounds == 0:
+                raise KeyboardInterrupt
+
+    def stop(self) -> None: ...
+
+
+def order_of(out: Path, name: str, recipe: Any = None, **changes: Any) -> subjects.Order:
+    """Two epochs on a few digits."""
+    data, test = load("digits[:100]"), load("digits[1700:]")
+    order = subjects.Order(
+        name=name,
+        recipe=recipe or RECIPES[name],
+        data=data,
+        test=test,
+        spec=subjects.network("small_vgg_half", data, test),
+        target=3,
+        ratio=0.05,
+        training=dataclasses.replace(TRAINING, rounds=2, batch_size=50),
+        seed=0,
+        out=out,
+    )
+    return dataclasses.replace(order, **changes)
+
+
+def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """Once among clean images, which this attack needs a network for, and once among the poisoned ones."""
+    recipe = dataclasses.replace(RECIPES["label-consistent"], made_by="interpolated")
+    subjects.plant(order_of(tmp_path / "straight", "label-consistent", recipe), make_display(quiet=True))
+    order = order_of(tmp_path / "resumed", "label-consistent", recipe)
+    with pytest.raises(KeyboardInterrupt):
+        subjects.plant(order, Watched(1))
+    assert not (order.out / subjects.MODEL).exists()
+    order = dataclasses.replace(order, resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        subjects.plant(order, Watched(2))
+    last = Watched()
+    subjects.plant(order, last)
+    assert "resumed  after epoch 2 on clean images" in last.said
+    assert "resumed  after epoch 1 on poisoned images" in last.said
+    models = [(tmp_path / name / subjects.MODEL).read_bytes() for name in ("straight", "resumed")]
+    assert models[0] == models[1]
+
+
+def test_an_interrupted_replacement_leaves_no_finished_folder(tmp_path: Path) -> None:
+    (tmp_path / subjects.ATTACK).write_text("{}")
+    with pytest.raises(InputError, match="holds a finished attack already"):
+        subjects.plant(order_of(tmp_path, "badnets"), Watched())
+    with pytest.raises(InputError, match="asks for 0 of 100 images"):
+        subjects.plant(order_of(tmp_path, "badnets", force=True, ratio=0.001), Watched())
+    assert (tmp_path / subjects.ATTACK).exists()
+    with pytest.raises(KeyboardInterrupt):
+        subjects.plant(order_of(tmp_path, "badnets", force=True), Watched(1))
+    assert not (tmp_path / subjects.ATTACK).exists()
+    assert subjects.is_begun(tmp_path)
+
+
+def test_an_attack_on_all_classes_has_no_target(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPES["badnets"], mode="all-to-all")
+    subjects.plant(order_of(tmp_path, "badnets", recipe), Watched())
+    assert json.loads((tmp_path / subjects.ATTACK).read_text())["target"] is None
+
+
+def test_triggers_are_not_drawn_from_the_keys_of_rounds(tmp_path: Path) -> None:
+    given: list[Setting] = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Kept:
+        needs_surrogate: bool = False
+        clean_label: bool = False
+
+        def make(self, setting: Setting) -> Attack:
+            given.append(setting)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        subjects.plant(order_of(tmp_path, "kept", Kept()), Watched())
+    rounds = [jax.random.fold_in(jax.random.key(0), number) for number in range(100)]
+    assert given[0].key not in rounds

@@ -2,7 +2,7 @@
 
 from jaxunlearn.attacks.attack import Attack, Keyed
 from jaxunlearn.attacks.crafted import Surrogate, adversarial, interpolated, optimised_patch
-from jaxunlearn.attacks.poison import Poisoned, as_bytes, check_ratio, in_chunks, poison
+from jaxunlearn.attacks.poison import Poisoned, as_bytes, check_ratio, in_chunks, poison, rounded
 from jaxunlearn.attacks.recipes import RECIPES, Recipe, Setting
 from jaxunlearn.attacks.texts import parse_trigger
 from jaxunlearn.attacks.triggers import (
@@ -42,6 +42,7 @@ __all__ = [
     "parse_trigger",
     "poison",
     "quantize",
+    "rounded",
     "smooth_pattern",
     "stamp_patch",
     "warp",

@@ -47,11 +47,15 @@ def _parser(recipes: Mapping[str, Any], networks: Sequence[str]) -> argparse.Arg
         metavar="NAME=VALUE",
         help="a setting of the training, such as rounds=30 or flip=true; repeatable",
     )
-    parser.add_argument("--size", type=int, metavar="N", help="height and width to bring pictures to")
+    parser.add_argument(
+        "--size", type=cli.positive, metavar="N", help="height and width to bring pictures to"
+    )
     parser.add_argument(
         "--leave-out-shared", action="store_true", help="train without images that are also test images"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of every random choice (default 0)")
+    parser.add_argument(
+        "--seed", type=cli.seed, default=0, metavar="N", help="of every random choice (default 0)"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: NAME-attack)")
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted training in DIR")
     parser.add_argument("--force", action="store_true", help="replace what DIR holds")

@@ -5,12 +5,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from jaxunlearn._check import InputError
 from jaxunlearn._runtime import Compiled
 from jaxunlearn._typing import ApplyFn, Images, Labels, PRNGKey, Scalar, Variables
 from jaxunlearn.losses import mean_cross_entropy
+
+_COMPARED = 500  # images of the target's class, and of all, whose features are looked at
+_EXCITED = 100
 
 
 class Surrogate(NamedTuple):
@@ -64,50 +69,61 @@ def _ascent(apply_fn: ApplyFn) -> Compiled:
     return Compiled(step)
 
 
-def interpolated(images: Images, key: PRNGKey, *, share: float) -> jax.Array:
-    """Mixes every image with another one of the batch, so that a trigger is easier to learn than their contents.
+def interpolated(
+    surrogate: Surrogate, images: Images, target: int, key: PRNGKey, *, share: float
+) -> jax.Array:
+    """Mixes images of the target's class with images of others, so that a trigger is easier to learn than contents.
+
+    Args:
+      surrogate: its clean images are what is mixed in.
+      images: pixels in [0, 1].
+      target: the class.
+      key: draws an image of another class for each.
+      share: of that image.
+
+    Raises:
+      InputError: if there is no image of another class.
 
     Source: ours, in pixels; Turner et al. interpolate in the latent space of a generative network.
     """
-    images = jnp.asarray(images)
-    others = images[jax.random.permutation(key, len(images))]
-    return (1 - share) * images + share * others
+    others = _rows(np.asarray(surrogate.labels) != target, f"of another class than the target {target}")
+    drawn = np.asarray(jax.random.choice(key, others, (len(images),)))
+    return (1 - share) * jnp.asarray(images) + share * jnp.asarray(surrogate.images[drawn])
 
 
 def optimised_patch(
-    surrogate: Surrogate, target: int, key: PRNGKey, *, size: int, offset: int, steps: int = 200
-) -> tuple[Float[Array, "h w c"], Float[Array, "h w 1"]]:
-    """A square that excites the feature which speaks most for the target's class (TrojanNN).
+    surrogate: Surrogate, target: int, key: PRNGKey, mask: Float[Array, "h w 1"], *, steps: int = 200
+) -> Float[Array, "h w c"]:
+    """A patch that excites the feature which speaks most for the target's class (TrojanNN).
 
     The feature is the penultimate one whose mean over the target's images exceeds that over all images most, in
-    standard deviations. Adam on the square's pixels, kept in [0, 1], from random ones.
+    standard deviations. Adam on the patch's pixels, kept in [0, 1], from random ones.
 
     Args:
       surrogate: the network; its ``aux`` has ``features``.
       target: the class.
       key: of the pixels that it starts from.
-      size: side of the square.
-      offset: pixels between the square and the lower right edges.
+      mask: one where the patch is, zero elsewhere.
       steps: of ascent.
 
     Returns:
-      The picture, zero outside the square, and the mask of the square.
+      The picture, zero outside the patch.
+
+    Raises:
+      InputError: if there is no image of the target's class.
 
     Source: Liu et al., "Trojaning attack on neural networks", NDSS 2018; here the neuron is a penultimate one.
     """
-    images, labels = jnp.asarray(surrogate.images[:500]), jnp.asarray(surrogate.labels[:500])
-    height, width, channels = images.shape[1:]
-    rows, columns = (jnp.arange(side) for side in (height, width))
-    inside = [(p >= s - offset - size) & (p < s - offset) for p, s in ((rows, height), (columns, width))]
-    mask = (inside[0][:, None] & inside[1][None, :])[..., None].astype(images.dtype)
+    labels = np.asarray(surrogate.labels)
+    everything = np.arange(len(labels))
 
-    features = surrogate.apply_fn(surrogate.variables, images, train=False)[1]["features"]
-    own = (labels == target)[:, None]
-    speaks = (jnp.sum(features * own, 0) / jnp.maximum(jnp.sum(own), 1) - features.mean(0)) / (
-        features.std(0) + 1e-6
-    )
-    neuron = jnp.argmax(speaks)
-    shown = images[:100]
+    def features(rows: Int[np.ndarray, " k"]) -> Float[Array, "n d"]:
+        images = _spread(surrogate.images, rows, _COMPARED)
+        return surrogate.apply_fn(surrogate.variables, images, train=False)[1]["features"]
+
+    own, usual = features(_rows(labels == target, f"of the target class {target}")), features(everything)
+    neuron = jnp.argmax((own.mean(0) - usual.mean(0)) / (usual.std(0) + 1e-6))
+    shown = _spread(surrogate.images, everything, _EXCITED)
 
     def excitation(variables: Variables, picture: jax.Array, shown: jax.Array, neuron: jax.Array) -> Scalar:
         triggered = shown * (1 - mask) + picture * mask
@@ -115,9 +131,28 @@ def optimised_patch(
 
     gradient = Compiled(jax.grad(excitation, argnums=1))
     optimizer = optax.adam(0.05)
-    picture = jax.random.uniform(key, (height, width, channels))
+    picture = jax.random.uniform(key, shown.shape[1:])
     state = optimizer.init(picture)
     for _ in range(steps):
         updates, state = optimizer.update(gradient(surrogate.variables, picture, shown, neuron), state)
         picture = jnp.clip(optax.apply_updates(picture, updates), 0, 1)
-    return picture * mask, mask
+    return picture * mask
+
+
+def _rows(marked: Bool[np.ndarray, " n"], what: str) -> Int[np.ndarray, " k"]:
+    """The rows of the marked images.
+
+    Raises:
+      InputError: if there are none.
+    """
+    if not marked.any():
+        raise InputError(
+            f"None of the {len(marked)} images to train on is {what}, and the attack is made with such; give other "
+            "images or another target."
+        )
+    return np.flatnonzero(marked)
+
+
+def _spread(images: Images, rows: Int[np.ndarray, " k"], most: int) -> jax.Array:
+    """Images of so many rows at most, at equal distances."""
+    return jnp.asarray(images[rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]])

@@ -1,6 +1,7 @@
 """The input-aware attack: networks that draw another trigger for every image, trained together with a classifier."""
 
 import functools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -143,18 +144,19 @@ def train_drawings(
     Source: Nguyen and Tran, "Input-aware dynamic backdoor attack", NeurIPS 2020; smaller networks, group
     normalisation in place of batch normalisation.
     """
-    masks_key, order_key, others_key, dropout_key, patterns_key = jax.random.split(key, 5)
+    fresh_key, masks_key, patterns_key, dropout_key = jax.random.split(key, 4)
     images, labels = jnp.asarray(surrogate.images), jnp.asarray(surrogate.labels)
-    drawings = fresh(images.shape[-1], masks_key)
+    drawings = fresh(images.shape[-1], fresh_key)
     size = min(batch_size, len(labels))
     optimizer = _adam(rate)
 
-    def batches(count: int, key: PRNGKey) -> Any:
-        for one in jax.random.split(jax.random.fold_in(key, count), count):
-            yield jax.random.choice(one, len(labels), (size,), replace=False)
+    def batches(count: int, key: PRNGKey) -> Iterator[list[jax.Array]]:
+        """The rows of each step's images, and of others to go with them."""
+        for keys in jax.random.split(key, (count, 2)):
+            yield [jax.random.choice(one, len(labels), (size,), replace=False) for one in keys]
 
     state, loss, step = optimizer.init(drawings.mask), jnp.zeros(()), _mask_step(rate, density)
-    for rows, others in zip(batches(mask_steps, order_key), batches(mask_steps, others_key), strict=True):
+    for rows, others in batches(mask_steps, masks_key):
         mask, state, loss = step(drawings.mask, state, images[rows], images[others])
         drawings = drawings._replace(mask=mask)
     _check_finite(loss, "mask")
@@ -165,8 +167,7 @@ def train_drawings(
     )
     counts = (max(1, round(share * size)), max(1, round(cross_share * size)))
     joint_step = _joint_step(surrogate.apply_fn, rate, target, counts, diversity)
-    orders = zip(batches(steps, patterns_key), batches(steps, others_key), strict=True)
-    for number, (rows, others) in enumerate(orders):
+    for number, (rows, others) in enumerate(batches(steps, patterns_key)):
         dropped = jax.random.fold_in(dropout_key, number)
         joint, loss = joint_step(joint, drawings.mask, images[rows], labels[rows], images[others], dropped)
     _check_finite(loss, "pattern")

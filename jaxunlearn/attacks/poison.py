@@ -21,7 +21,7 @@ class Poisoned(NamedTuple):
     """A poisoned training set.
 
     Attributes:
-      images: pixels in [0, 1], rounded to 8 bits like any image in a file.
+      images: pixels in [0, 1], all rounded to 8 bits like any image in a file.
       labels: to train with.
       poisoned: marks the images that carry the trigger.
       covers: marks those that carry something like it and keep their labels.
@@ -56,7 +56,7 @@ def poison(images: Images, labels: Labels, attack: Attack, *, ratio: float, key:
     labels = np.asarray(labels)
     count = check_ratio(attack, labels, ratio)
     chosen = np.asarray(jax.random.choice(key, attack.victims(labels), (count,), replace=False))
-    poisoned_images, poisoned_labels = np.array(images), np.array(labels)
+    poisoned_images, poisoned_labels = rounded(images), labels.copy()
     rest = np.setdiff1d(np.arange(len(labels)), chosen)
     number = min(round(attack.covers * count), len(rest)) if attack.cover is not None else 0
     cover_key, trigger_key, noise_key = (jax.random.fold_in(key, which) for which in (1, 2, 3))
@@ -67,7 +67,7 @@ def poison(images: Images, labels: Labels, attack: Attack, *, ratio: float, key:
     ):
         if change is not None:
             drawn = functools.partial(_drawn, change, draw)
-            poisoned_images[rows] = in_chunks(images, rows, drawn) / np.float32(255)
+            poisoned_images[rows] = in_chunks(poisoned_images, rows, drawn) / np.float32(255)
     poisoned_labels[chosen] = attack.forced(labels[chosen])
     everything = np.arange(len(labels))
     return Poisoned(
@@ -108,6 +108,16 @@ def check_ratio(attack: Attack, labels: Labels, ratio: float) -> int:
             f"give a ratio that asks for 1 to {victims}."
         )
     return count
+
+
+def rounded(images: Images) -> np.ndarray:
+    """Pixels in [0, 1] as they come back from a file of pictures, in the same dtype.
+
+    Example:
+      >>> round(rounded(np.full((1, 1, 1, 1), 0.25, np.float32)).item() * 255, 3)
+      64.0
+    """
+    return (as_bytes(images) / np.float32(255)).astype(images.dtype)
 
 
 def as_bytes(images: Images) -> np.ndarray:

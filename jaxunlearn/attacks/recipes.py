@@ -1,11 +1,13 @@
 """The published attacks by name, each with its settings; BackdoorBench's are the defaults where it has the attack."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 from jaxunlearn._check import check_at_least, check_in, check_positive, check_share
 from jaxunlearn._typing import PRNGKey
@@ -23,14 +25,14 @@ class Setting(NamedTuple):
       classes: of the data set.
       target: the class that is forced.
       key: of everything random in the trigger.
-      surrogate: a clean network, for recipes that need one.
+      surrogate: gives a clean network, for recipes that need one; the same one each time.
     """
 
     image_shape: tuple[int, int, int]
     classes: int
     target: int
     key: PRNGKey
-    surrogate: Surrogate | None = None
+    surrogate: Callable[[], Surrogate] | None = None
 
     @property
     def shown(self) -> Surrogate:
@@ -39,7 +41,7 @@ class Setting(NamedTuple):
             raise ValueError(
                 "surrogate=None: this attack is made with a network that was trained on clean images."
             )
-        return self.surrogate
+        return self.surrogate()
 
 
 @runtime_checkable
@@ -279,7 +281,7 @@ class Bpp:
 
         def noisy(images: jax.Array, key: PRNGKey) -> jax.Array:
             """Adds the error that squeezing makes in another image of the batch."""
-            residual = (squeeze(images) - images)[jax.random.permutation(key, len(images))]
+            residual = (squeeze(images) - images)[partners(len(images), key)]
             return jnp.clip(images + residual, 0, 1)
 
         return Attack(trigger=squeeze, target=setting.target, cover=noisy, covers=self.covers)
@@ -315,17 +317,13 @@ class LabelConsistent:
 
     def make(self, setting: Setting) -> Attack:
         """The attack."""
-        height, width, channels = setting.image_shape
-        rows, columns = (
-            (jnp.arange(side) < self.size) | (jnp.arange(side) >= side - self.size)
-            for side in (height, width)
-        )
-        corners = jnp.broadcast_to((rows[:, None] & columns)[..., None], (height, width, channels))
-        mark = functools.partial(triggers.add_image, image=self.amplitude * corners.astype(jnp.float32))
+        squares = triggers.corners(*setting.image_shape[:2], size=self.size)
+        mark = functools.partial(triggers.add_image, image=self.amplitude * squares)
 
         def harden(images: jax.Array, key: PRNGKey) -> jax.Array:
             if self.made_by == "interpolated":
-                return mark(crafted.interpolated(images, key, share=self.share))
+                mixed = crafted.interpolated(setting.shown, images, setting.target, key, share=self.share)
+                return mark(mixed)
             labels = jnp.full(len(images), setting.target)
             return mark(crafted.adversarial(setting.shown, images, labels, radius=self.radius))
 
@@ -355,9 +353,8 @@ class TrojanNN:
 
     def make(self, setting: Setting) -> Attack:
         """The attack."""
-        picture, mask = crafted.optimised_patch(
-            setting.shown, setting.target, setting.key, size=self.size, offset=self.offset
-        )
+        mask = triggers.square(*setting.image_shape[:2], size=self.size, offset=self.offset)
+        picture = crafted.optimised_patch(setting.shown, setting.target, setting.key, mask)
         stamp = functools.partial(triggers.add_image, image=picture, mask=mask)
         return Attack(trigger=stamp, target=setting.target)
 
@@ -422,8 +419,7 @@ class InputAware:
             return input_aware.draw(drawings, images, images)
 
         def crossed(images: jax.Array, key: PRNGKey) -> jax.Array:
-            others = images[jax.random.permutation(key, len(images))]
-            return input_aware.draw(drawings, images, others)
+            return input_aware.draw(drawings, images, images[partners(len(images), key)])
 
         return Attack(trigger=own, target=setting.target, cover=crossed, covers=self.covers)
 
@@ -441,6 +437,17 @@ RECIPES: dict[str, Any] = {
     "trojannn": TrojanNN(),
 }
 """Every attack with its default settings."""
+
+
+def partners(count: int, key: PRNGKey) -> Int[Array, " count"]:
+    """For each of so many images the row of another one, at random; a single image has no other and gets itself.
+
+    Example:
+      >>> sorted(partners(3, jax.random.key(0)).tolist()), partners(2, jax.random.key(0)).tolist()
+      ([0, 1, 2], [1, 0])
+    """
+    order = jax.random.permutation(key, count)
+    return jnp.zeros_like(order).at[order].set(jnp.roll(order, 1))
 
 
 def _blending(setting: Setting, strength: float) -> tuple[triggers.Trigger, jax.Array]:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxunlearn._check import InputError
 from jaxunlearn._typing import PRNGKey
 
 Trigger: TypeAlias = Callable[[jax.Array], jax.Array]
@@ -27,6 +28,58 @@ def fits(trigger: Trigger, image_shape: tuple[int, ...]) -> bool:
         return False
 
 
+def square(height: int, width: int, *, size: int, offset: int) -> Float[Array, "h w 1"]:
+    """The mask of a square near the lower right corner: one inside, zero elsewhere.
+
+    Args:
+      height: of the image, in pixels.
+      width: of the image.
+      size: side of the square.
+      offset: rows and columns between the square and the image's lower and right edge.
+
+    Raises:
+      InputError: if the square does not lie inside the image.
+
+    Example:
+      >>> square(3, 3, size=1, offset=1)[..., 0].tolist()
+      [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    if size < 1 or offset < 0 or size + offset > min(height, width):
+        raise InputError(
+            f"size={size} and offset={offset} do not fit into images of {height}x{width} pixels; give a square that "
+            "lies inside."
+        )
+    rows, columns = (
+        (jnp.arange(side) >= side - offset - size) & (jnp.arange(side) < side - offset)
+        for side in (height, width)
+    )
+    return (rows[:, None] & columns)[..., None].astype(jnp.float32)
+
+
+def corners(height: int, width: int, *, size: int) -> Float[Array, "h w 1"]:
+    """The mask of a square in each corner.
+
+    Args:
+      height: of the image, in pixels.
+      width: of the image.
+      size: side of each square.
+
+    Raises:
+      InputError: if the squares do not fit beside each other.
+
+    Example:
+      >>> corners(3, 4, size=1)[..., 0].tolist()
+      [[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 1.0]]
+    """
+    if 2 * size > min(height, width):
+        raise InputError(
+            f"size={size} does not fit twice into the sides of images of {height}x{width} pixels; give smaller squares."
+        )
+    right = square(height, width, size=size, offset=0)
+    lower = right + right[:, ::-1]
+    return lower + lower[::-1]
+
+
 def stamp_patch(
     images: Float[Array, "n h w c"], *, size: int, offset: int, value: float
 ) -> Float[Array, "n h w c"]:
@@ -39,7 +92,7 @@ def stamp_patch(
       value: of every channel inside the square, in [0, 1].
 
     Raises:
-      ValueError: if the square does not lie inside the image.
+      InputError: if the square does not lie inside the image.
 
     Source: Gu et al., "BadNets", 2017.
 
@@ -47,14 +100,7 @@ def stamp_patch(
       >>> stamp_patch(jnp.zeros((1, 3, 3, 1)), size=1, offset=1, value=1.0)[0, :, :, 0].tolist()
       [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    height, width = images.shape[1:3]
-    if size < 1 or offset < 0 or size + offset > min(height, width):
-        raise ValueError(
-            f"size={size} and offset={offset} do not fit into images of {height}x{width} pixels."
-        )
-    rows = slice(height - offset - size, height - offset)
-    columns = slice(width - offset - size, width - offset)
-    return images.at[:, rows, columns, :].set(value)
+    return jnp.where(square(*images.shape[1:3], size=size, offset=offset) == 1, value, images)
 
 
 def add_image(

@@ -102,7 +102,7 @@ def read_arrays(path: Path) -> Any:
 
 def _header(encoded: bytes, name: str) -> Header:
     with _opened(encoded, name) as picture:
-        return Header(picture.height, picture.width, 1 if picture.mode in ("1", "L") else 3)
+        return Header(picture.height, picture.width, 1 if picture.mode in ("1", "L", "LA") else 3)
 
 
 def _decode(encoded: bytes, name: str, size: tuple[int, int, int]) -> UInt8[np.ndarray, "h w c"]:
@@ -143,6 +143,11 @@ def _opened(encoded: bytes, name: str) -> Iterator[Any]:
         with Image.open(io.BytesIO(encoded)) as picture:
             if picture.width * picture.height > _LARGEST_PIXELS:
                 raise InputError(f"The picture {name} has {picture.width}x{picture.height} pixels; too many.")
+            if picture.mode.startswith(("I", "F")):
+                raise InputError(
+                    f"The picture {name} is of Pillow's mode {picture.mode} and 8 bits per channel are expected; "
+                    "convert it."
+                )
             yield picture
     except InputError:
         raise

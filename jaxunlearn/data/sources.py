@@ -65,7 +65,9 @@ def load(spec: str, takes: Takes | None = None) -> LabelledImages:
       >>> load("digits[:100]").images.shape
       (100, 8, 8, 1)
     """
-    match = re.fullmatch(r"(?P<kind>[a-z]+)(?::(?P<where>.*?))?(?P<slice>\[-?\d*:-?\d*\])?", spec, re.DOTALL)
+    match = re.fullmatch(
+        r"(?P<kind>[a-z]+)(?::(?P<where>.*?))?(?P<slice>\[(-?\d+)?:(-?\d+)?\])?", spec, re.DOTALL
+    )
     kind = match["kind"] if match else ""
     if match is None or kind not in _SOURCES or (kind == "digits") != (match["where"] is None):
         raise InputError(
@@ -79,6 +81,8 @@ def load(spec: str, takes: Takes | None = None) -> LabelledImages:
         rows = rows[start:stop]
     if len(rows) == 0:
         raise InputError(f"{spec} holds no images; check the slice and the source.")
+    labels = found.labels[rows]
+    _check_range(int(labels.min()), int(labels.max()), spec)
     images: Any
     poisoned = None
     if isinstance(found, Pictures):
@@ -91,7 +95,16 @@ def load(spec: str, takes: Takes | None = None) -> LabelledImages:
         else:
             images = found.images[rows]
         poisoned = None if found.poisoned is None else found.poisoned[rows]
-    return LabelledImages(images, found.labels[rows].astype(np.int32), spec, rows, name, notices, poisoned)
+    return LabelledImages(images, labels.astype(np.int32), spec, rows, name, notices, poisoned)
+
+
+def _check_range(lowest: int, highest: int, where: str) -> None:
+    """Refuses labels that 32 bits do not hold; whether the others are classes, only the model tells."""
+    if lowest < -(2**31) or highest >= 2**31:
+        raise InputError(
+            f"The labels of {where} run from {lowest} to {highest}; expected class numbers from 0 to {2**31 - 1}, so "
+            "number the classes 0, 1, ... instead."
+        )
 
 
 class _Arrays(NamedTuple):
@@ -182,6 +195,7 @@ def _folder(where: str, takes: Takes | None) -> Pictures:
             f"{folder} holds {found}; expected one sub-folder of pictures for each of several classes."
         )
     numbers = _class_numbers(folder, names, _read_classes(Path(mapping)) if mapping else None, takes)
+    _check_range(min(numbers.values()), max(numbers.values()), where)
     files = [
         (path, numbers[name])
         for name in names
@@ -195,7 +209,7 @@ def _folder(where: str, takes: Takes | None) -> Pictures:
     return Pictures(
         lambda rows: [_read_bytes(files[row][0]) for row in rows],
         lambda row: str(files[row][0]),
-        np.array([label for _, label in files], np.int32),
+        np.array([label for _, label in files], np.int64),
         notices,
     )
 
@@ -405,7 +419,7 @@ def _tfds(where: str, takes: Takes | None) -> Pictures:
     return Pictures(
         lambda rows: [source[row]["image"] for row in rows],
         lambda row: f"tfds:{where} row {row}",
-        np.array([int(source[row]["label"]) for row in range(len(source))], np.int32),
+        np.array([int(source[row]["label"]) for row in range(len(source))], np.int64),
     )
 
 
