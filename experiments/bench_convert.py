@@ -1,6 +1,6 @@
 """Reading and converting a ResNet-50 against torch.load of the same file.
 
-Command   python experiments/bench_convert.py
+Command   python -m experiments.bench_convert
 Hardware  two CPU cores, the file in the system's cache
 Time      ten seconds
 Expected  a ratio of 1.7 to 1.9 (medians of paired runs), after imports and the one tracing of the network

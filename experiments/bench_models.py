@@ -1,6 +1,6 @@
 """Forward passes of the networks that the converters know, in PyTorch and as Flax twins, side by side.
 
-Command   python experiments/bench_models.py
+Command   python -m experiments.bench_models
 Hardware  whatever jax finds; PyTorch gets the same device if it can use it
 Time      four minutes on two CPU cores; ``--names resnet18 vit_b_16`` takes others or some of them
 Expected  the table in experiments/results/bench_models.json

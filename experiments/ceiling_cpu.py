@@ -1,6 +1,6 @@
 """How fast convolutions alone can be on this CPU: every layer of the small VGG, in XLA and in PyTorch.
 
-Command   python experiments/ceiling_cpu.py
+Command   python -m experiments.ceiling_cpu
 Hardware  CPU only
 Time      one minute
 Expected  the second table of experiments/results/bench_ibau.md

@@ -1,6 +1,6 @@
 """Where the backdoors of the published checkpoints sit: what drawing neurons anew does before any relearning.
 
-Command   python experiments/explain_ulrl.py --shared DIR
+Command   python -m experiments.explain_ulrl --shared DIR
 Hardware  two CPU cores; about a minute per checkpoint of CIFAR-10, three of GTSRB
 Expected  experiments/results/ulrl_neurons.json
 
@@ -11,7 +11,6 @@ alone, the outliers of the hidden layers alone, and both.
 """
 
 import argparse
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -21,7 +20,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.reproduction import CHECKPOINTS, images_of, rates, trigger_of, victim_of
+from experiments.reproduction import (
+    CHECKPOINTS,
+    METRICS,
+    images_of,
+    rates,
+    read_results,
+    trigger_of,
+    victim_of,
+)
 from jaxunlearn import ulrl
 from jaxunlearn._files import write_whole
 from jaxunlearn._runtime import keep_compilations
@@ -50,16 +57,29 @@ def logits_of(shared: Path, name: str, model: Any) -> dict[str, float]:
 
 
 def explain(shared: Path, name: str, draws: int) -> dict[str, Any]:
-    """The numbers of one checkpoint."""
+    """The numbers of one checkpoint.
+
+    Raises:
+      RuntimeError: if unlearning does not end before its last round, which goes back to the original variables.
+    """
     model, data, attack, judge = victim_of(shared, name, CLEAN_IMAGES)
-    config = dataclasses.replace(ulrl.PRESETS["default"], layers="all")
+    config = ulrl.PRESETS["default"]
     method = ulrl.make_method(model.spec.apply, ulrl.Execution(), head=model.spec.head)
     state = method.init(model.variables, data, config, jax.random.key(0))
-    while not state.stopped:
+    for _ in range(config.unlearning_rounds - 1):
         state, _ = method.step(state, data)
+        if state.stopped:
+            break
+    else:
+        raise RuntimeError(
+            f"{name} still answers {100 * float(state.accuracy):.0f} % of the images right after "
+            f"{int(state.round)} epochs of unlearning, and at most {100 * config.stop_accuracy:.0f} % were expected; "
+            "take a larger unlearning_rate."
+        )
     unlearned = combine(state.params, state.rest)
     kernels = (
-        ulrl.layer_kernels(variables, model.spec.head, "all") for variables in (state.original, unlearned)
+        ulrl.layer_kernels(variables, model.spec.head, config.layers)
+        for variables in (state.original, unlearned)
     )
     before, after = kernels
     outlying = {
@@ -81,7 +101,7 @@ def explain(shared: Path, name: str, draws: int) -> dict[str, Any]:
         ]
         result[f"drawn anew: {what}"] = {
             rate: [round(float(fun([one[rate] for one in drawn])), 4) for fun in (np.mean, np.std)]
-            for rate in ("acc", "asr", "ra")
+            for rate in METRICS
         }
     return result
 
@@ -97,7 +117,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ulrl_neurons.json")
     flags = parser.parse_args()
     keep_compilations()
-    results = json.loads(flags.out.read_text()) if flags.out.exists() else {}
+    results = read_results(flags.out)
     for name in flags.checkpoints:
         results[name] = explain(flags.shared, name, flags.draws)
         print(name, json.dumps(results[name], indent=1), flush=True)

@@ -4,8 +4,9 @@ Command   python -m experiments.reproduce NAME --work DIR [--shared DIR] [--quic
 Time      see the config: ``python -m experiments.reproduce --list``
 
 Every model and every cleaning is a folder in ``--work``, as the command line makes it, so that nothing finished is done
-twice and an interrupted training or cleaning goes on where it was. Each finished cleaning appends one JSON line to
-``experiments/results/NAME.jsonl``; ``python -m experiments.tables NAME`` renders them as tables and a picture.
+twice and an interrupted training or cleaning goes on where it was. Only retraining keeps no folder: it is done anew if
+interrupted. Each finished cleaning, and each retraining, appends one JSON line to ``experiments/results/NAME.jsonl``;
+``python -m experiments.tables NAME`` renders them as tables and a picture.
 """
 
 import argparse
@@ -25,8 +26,10 @@ from converters import convert, torch_io
 from experiments.campaigns import CAMPAIGNS, RETRAINING, SOURCES, Attacked, Campaign, Cleaning
 from experiments.tables import RESULTS, read_lines
 from jaxunlearn import cli, finetune, fit, job, report, subjects
+from jaxunlearn._check import InputError
 from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._runtime import keep_compilations
+from jaxunlearn._tree import named_leaves
 from jaxunlearn.attacks import RECIPES
 from jaxunlearn.data import keep_apart, load, read_arrays
 from jaxunlearn.display import make_display
@@ -35,7 +38,7 @@ from jaxunlearn.fit import training_for
 from jaxunlearn.inputs import REPORT_FILE, Request
 from jaxunlearn.models import NAMES
 
-_REPORTED = ("before", "after", "der", "evidence", "seconds", "device", "versions")
+_REPORTED = ("before", "after", "der", "evidence", "stopped", "warnings", "seconds", "device", "versions")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,14 +99,16 @@ def run(campaign: Campaign, shared: Path, work: Path, out: Path, *, arch: str, s
 def make_subject(
     campaign: Campaign, attacked: Attacked, shared: Path, work: Path, arch: str, seed: int
 ) -> Path:
-    """The folder of a backdoored model, made if it is not there yet."""
+    """The folder of a backdoored model, made if it is not there yet.
+
+    Raises:
+      InputError: if the folder holds a model that was made with other settings.
+    """
     source = SOURCES[attacked.data]
     label = "-".join(
         [attacked.data, attacked.attack, *attacked.settings, f"{attacked.ratio:g}", arch, str(seed)]
     )
     folder = work / "".join(letter if letter.isalnum() or letter in "-.=" else "_" for letter in label)
-    if (folder / subjects.ATTACK).exists():
-        return folder
     data = load(f"{source.train.format(shared=shared)}[:{campaign.train_images}]")
     test = load(source.test.format(shared=shared)).take(slice(campaign.test_images))
     data = keep_apart(data, test, leave_out=True)
@@ -122,9 +127,25 @@ def make_subject(
         out=folder,
         resume=subjects.is_begun(folder),
     )
+    if (folder / subjects.ATTACK).exists():
+        _check_same(order)
+        return folder
     print(f"== {folder.name}", flush=True)
     subjects.plant(order, make_display(quiet=False))
     return folder
+
+
+def _check_same(order: subjects.Order) -> None:
+    """Refuses a finished model that is not the one asked for."""
+    asked = json.loads(json.dumps(order.settings()))
+    made = json.loads((order.out / subjects.ATTACK).read_text())
+    found, expected = (named_leaves({name: tree.get(name) for name in asked}) for tree in (made, asked))
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
+            raise InputError(
+                f"{order.out} holds a model with {name} {found.get(name)!r} and {expected.get(name)!r} is asked for; "
+                "give another --work, or remove the folder to have the model made anew."
+            )
 
 
 def clean(
@@ -191,6 +212,8 @@ def retrain(folder: Path, seed: int) -> dict[str, Any]:
         "after": report.rates_and_counts(after),
         "der": report.der(before, after),
         "evidence": {},
+        "stopped": None,
+        "warnings": [],
         "seconds": {"unlearn": round(seconds, 3)},
         "device": report.device(),
         "versions": report.versions(),
@@ -206,8 +229,10 @@ def _config(
         "attack": attacked.attack,
         "attack_settings": list(attacked.settings),
         "ratio": attacked.ratio,
+        "target": attacked.target,
         "arch": arch,
         "train_images": campaign.train_images,
+        "test_images": campaign.test_images,
         "training": list(campaign.training),
         "method": cleaning.method,
         "preset": cleaning.preset,

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 
 from converters import convert, torch_io
+from experiments.tables import METRICS
 from jaxunlearn import _checkpointing, _loop
 from jaxunlearn._files import write_whole
 from jaxunlearn._runtime import keep_compilations
@@ -26,7 +27,6 @@ from jaxunlearn.cli import configured
 from jaxunlearn.data import load
 from jaxunlearn.evaluate import Evaluation, evaluate
 
-METRICS = ("acc", "asr", "ra")
 PATCH = "patch:size=4,offset=1,value=1"
 CHECKPOINTS = {
     "badnets_8_02_ckpt.pth": ("cifar10", PATCH, 8),

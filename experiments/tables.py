@@ -4,14 +4,15 @@ Command   python -m experiments.tables
           python -m experiments.tables NAME, for experiments/results/NAME.jsonl; also writes NAME.png beside it
 Time      a second
 
-Every number is read from experiments/results/; means over the seeds that stand there, in percent.
+Every number is read from experiments/results/; means over the seeds that stand there, in percent. Runs that
+``stopped`` early, at NaN or infinite values, stand there with their last good round.
 """
 
 import argparse
 import json
 import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,38 +103,39 @@ def _cell(runs: Sequence[Mapping[str, Any]]) -> str:
 Line = Mapping[str, Any]
 """What a campaign has measured of one model and one cleaning; see ``experiments.reproduce``."""
 
+_OF_MODEL = ("target", "arch", "train_images", "test_images", "training")
+_OF_CLEANING = ("method", "preset", "settings", "clean")
+
 
 def render_campaign(lines: Sequence[Line]) -> str:
     """The tables of a campaign: what is left of every attack, and how training sets were divided, if any were."""
-    cleanings = _distinct(map(_cleaning, lines))
+    cleanings = _grouped(lines, _cleaning, _OF_CLEANING)
     head = ["attack", "before", *cleanings]
     table = [head, ["---"] * len(head)]
-    for attack in _distinct(map(_attack, lines)):
-        of_attack = [line for line in lines if _attack(line) == attack]
-        cells = [[line for line in of_attack if _cleaning(line) == cleaning] for cleaning in cleanings]
+    for attack, of_attack in _grouped(lines, _attack, _OF_MODEL).items():
+        cells = [[line for line in cleaned if line in of_attack] for cleaned in cleanings.values()]
         table.append([attack, _rates(of_attack, "before"), *(_rates(cell, "after") for cell in cells)])
     return _markdown(table) + _render_divisions([line for line in lines if "precision" in line["evidence"]])
 
 
 def draw_campaign(lines: Sequence[Line]) -> bytes:
     """A PNG of ASR and ACC, in the mean over the seeds, of every attack before and after every cleaning."""
-    attacks, cleanings = _distinct(map(_attack, lines)), _distinct(map(_cleaning, lines))
+    attacks = _grouped(lines, _attack, _OF_MODEL)
+    cleanings = _grouped(lines, _cleaning, _OF_CLEANING)
     figure, panels = report.new_figure(10, 1.6 + 0.55 * len(attacks), columns=2)
     for axes, rate, title in zip(panels, ("asr", "acc"), ("attack success", "accuracy"), strict=True):
-        for row, attack in enumerate(attacks):
-            of_attack = [line for line in lines if _attack(line) == attack]
-            before = 100 * statistics.mean(line["before"][rate] for line in of_attack)
+        for row, of_attack in enumerate(attacks.values()):
+            before = _percent(of_attack, "before", rate)
             axes.plot(
                 [before, before], [row - 0.4, row + 0.4], color="black", label="before" if row == 0 else None
             )
-            for number, cleaning in enumerate(cleanings):
-                values = [100 * line["after"][rate] for line in of_attack if _cleaning(line) == cleaning]
-                if values:
+            for number, (cleaning, cleaned) in enumerate(cleanings.items()):
+                cell = [line for line in cleaned if line in of_attack]
+                if cell:
                     height = row - 0.3 + 0.6 * number / max(1, len(cleanings) - 1)
                     label = cleaning if row == 0 else None
-                    axes.plot(
-                        statistics.mean(values), height, "o", color=f"C{number}", markersize=6, label=label
-                    )
+                    value = _percent(cell, "after", rate)
+                    axes.plot(value, height, "o", color=f"C{number}", markersize=6, label=label)
             axes.axhline(row + 0.5, color="0.9", linewidth=0.8)
         axes.set_yticks(range(len(attacks)), attacks if axes is panels[0] else [""] * len(attacks))
         axes.set_ylim(len(attacks) - 0.5, -0.5)
@@ -154,24 +156,48 @@ def _cleaning(line: Line) -> str:
     return f"{line['method']}{preset}, {line['clean'] or 'training set'}"
 
 
-def _distinct(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))
+def _grouped(
+    lines: Sequence[Line], name: Callable[[Line], str], details: Sequence[str]
+) -> dict[str, list[Line]]:
+    """The lines by name; details in which lines of one name differ are said behind it."""
+    alike: dict[str, list[Line]] = {}
+    for line in lines:
+        alike.setdefault(name(line), []).append(line)
+    groups: dict[str, list[Line]] = {}
+    for text, members in alike.items():
+        differing = [key for key in details if any(line[key] != members[0][key] for line in members)]
+        for line in members:
+            said = [f"{key.replace('_', ' ')} {_plain(line[key])}" for key in differing]
+            groups.setdefault(", ".join([text, *said]), []).append(line)
+    return groups
+
+
+def _plain(value: Any) -> str:
+    return (" ".join(value) or "none") if isinstance(value, list) else str(value)
+
+
+def _percent(lines: Sequence[Line], when: str, rate: str) -> float:
+    """A mean over the lines; ``before`` counts every model once, however often it was cleaned."""
+    counted = {line["seed"]: line for line in lines}.values() if when == "before" else lines
+    return 100 * statistics.mean(line[when][rate] for line in counted)
 
 
 def _rates(lines: Sequence[Line], when: str) -> str:
     if not lines:
         return ""
-    rates = (f"{100 * statistics.mean(line[when][rate] for line in lines):.1f}" for rate in METRICS)
+    rates = " / ".join(f"{_percent(lines, when, rate):.1f}" for rate in METRICS)
     seeds = len({line["seed"] for line in lines})
-    return " / ".join(rates) + (f" ({seeds} seeds)" if seeds > 1 else "")
+    stopped = sum(bool(line.get("stopped")) for line in lines) if when == "after" else 0
+    notes = [f"{seeds} seeds"] * (seeds > 1) + [f"{stopped} stopped"] * (stopped > 0)
+    return rates + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _render_divisions(lines: Sequence[Line]) -> str:
     if not lines:
         return ""
     table = [["attack", "precision", "recall", "poisoned images taken for clean"], ["---"] * 4]
-    for attack in _distinct(map(_attack, lines)):
-        found = [line["evidence"] for line in lines if _attack(line) == attack]
+    for attack, divided in _grouped(lines, _attack, (*_OF_MODEL, *_OF_CLEANING)).items():
+        found = [line["evidence"] for line in divided]
         cells = [
             [one[name] for one in found if one[name] is not None]
             for name in ("precision", "recall", "leaked")

@@ -1,5 +1,6 @@
 """A frozen campaign in its quick variant, from models to lines of results."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import pytest
 
 from experiments import reproduce, tables
-from experiments.campaigns import CAMPAIGNS, RETRAINING, SOURCES
-from jaxunlearn import cli
+from experiments.campaigns import CAMPAIGNS, RETRAINING, SOURCES, Attacked, Campaign, Cleaning
+from jaxunlearn import cli, subjects
+from jaxunlearn._check import InputError
 from jaxunlearn.attacks import RECIPES
 from jaxunlearn.models import NAMES
 
@@ -39,6 +41,68 @@ def lines_of(campaign: Any) -> list[dict[str, Any]]:
     ]
 
 
+def test_the_committed_lines_are_of_their_campaign() -> None:
+    asked = {reproduce._key(line) for line in lines_of(CAMPAIGNS["dau-gtsrb"])}
+    for line in tables.read_lines(tables.RESULTS / "dau-gtsrb.jsonl"):
+        assert reproduce._key(line) in asked
+
+
+BADNETS = Attacked("digits", "badnets")
+SMALL = Campaign("", (BADNETS,), (Cleaning("ibau", clean=10),), train_images=100, test_images=50)
+CHANGES = [
+    (dataclasses.replace(SMALL, training=("rounds=3",)), BADNETS, "training/rounds 12 and 3 is asked for"),
+    (dataclasses.replace(SMALL, train_images=90), BADNETS, "data/images 100 and 90 is asked for"),
+    (dataclasses.replace(SMALL, test_images=40), BADNETS, "test/images 50 and 40 is asked for"),
+    (SMALL, dataclasses.replace(BADNETS, target=3), "target 5 and 3 is asked for"),
+]
+
+
+@pytest.mark.parametrize(("campaign", "attacked", "message"), CHANGES)
+def test_a_finished_model_is_taken_for_no_other(
+    campaign: Campaign, attacked: Attacked, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = []
+
+    def plant(order: subjects.Order, display: Any) -> None:
+        planted.append(order.out)
+        order.out.mkdir()
+        (order.out / subjects.ATTACK).write_text(json.dumps(order.settings() | {"acc": 0.9}))
+
+    def make(campaign: Campaign, attacked: Attacked) -> Path:
+        return reproduce.make_subject(campaign, attacked, tmp_path, tmp_path, "small_vgg_half", 0)
+
+    monkeypatch.setattr(subjects, "plant", plant)
+    folder = make(SMALL, BADNETS)
+    assert folder.name == "digits-badnets-0.1-small_vgg_half-0"
+    assert make(SMALL, BADNETS) == folder
+    with pytest.raises(InputError, match=f"{folder.name} holds a model with {message}; give another --work"):
+        make(campaign, attacked)
+    assert planted == [folder]
+
+
+@pytest.mark.parametrize(("campaign", "attacked", "message"), CHANGES)
+def test_results_are_taken_for_no_others(campaign: Campaign, attacked: Attacked, message: str) -> None:
+    del message
+    first, second = (
+        reproduce._config(*of, SMALL.cleanings[0], "small_vgg_half", 0)
+        for of in ((SMALL, BADNETS), (campaign, attacked))
+    )
+    assert reproduce._key(first) != reproduce._key(second)
+
+
+def test_lines_say_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = dict.fromkeys(reproduce._REPORTED) | {"stopped": "Round 2 gave NaN.", "warnings": ["grey"]}
+    monkeypatch.setattr(reproduce, "make_subject", lambda *_: tmp_path)
+    monkeypatch.setattr(reproduce, "clean", lambda *_: found | {"rounds": []})
+    out = tmp_path / "lines.jsonl"
+    old = reproduce._config(SMALL, BADNETS, SMALL.cleanings[0], "small_vgg_half", 0) | {"before": {}}
+    out.write_text(json.dumps(old) + "\n")
+    reproduce.run(SMALL, tmp_path, tmp_path, out, arch="small_vgg_half", seeds=(0, 1))
+    before, line = tables.read_lines(out)
+    assert before == old
+    assert (line["seed"], line["stopped"], line["warnings"]) == (1, "Round 2 gave NaN.", ["grey"])
+
+
 def test_a_quick_campaign_runs_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "lines.jsonl"
     arguments = ["digits", "--quick", "--work", str(tmp_path / "work"), "--out", str(out)]
@@ -48,6 +112,7 @@ def test_a_quick_campaign_runs_once(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert lines[0]["before"] == lines[1]["before"]
     for line in lines:
         assert line["before"]["counts"]["acc"][1] == 300
+        assert line["stopped"] is None
         assert set(line["seconds"]) == {"load", "compile", "unlearn", "evaluate"}
     assert "== digits-badnets" in capsys.readouterr().out
     assert "finetune" in tables.render_campaign(lines).splitlines()[0]
@@ -57,5 +122,6 @@ def test_a_quick_campaign_runs_once(tmp_path: Path, capsys: pytest.CaptureFixtur
 
     (folder,) = (tmp_path / "work" / "digits-quick").iterdir()
     retrained = reproduce.retrain(folder, seed=0)
+    assert set(retrained) == set(reproduce._REPORTED)
     assert retrained["before"] == lines[0]["before"]
     assert retrained["after"]["asr"] < 0.1 < retrained["before"]["asr"]

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from experiments import divide_checkpoints, tables
@@ -38,8 +39,14 @@ def line(method: str, seed: int, asr: float, **others: Any) -> dict[str, Any]:
         "attack": "badnets",
         "attack_settings": [],
         "ratio": 0.1,
+        "target": 5,
+        "arch": "small_vgg",
+        "train_images": 900,
+        "test_images": 497,
+        "training": ["rounds=20"],
         "method": method,
         "preset": "default",
+        "settings": [],
         "clean": 300,
         "seed": seed,
         "before": {"acc": 0.9, "asr": 1.0, "ra": 0.0},
@@ -57,6 +64,47 @@ def test_a_campaign_is_the_means_over_its_seeds() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("changed", "first", "second"),
+    [
+        ({"target": 0}, "target 5", "target 0"),
+        ({"arch": "vit_b_16"}, "arch small_vgg", "arch vit_b_16"),
+        ({"train_images": 100}, "train images 900", "train images 100"),
+        ({"test_images": 100}, "test images 497", "test images 100"),
+        ({"training": ["rounds=4", "flip=true"]}, "training rounds=20", "training rounds=4 flip=true"),
+    ],
+)
+def test_models_that_differ_have_rows_of_their_own(changed: dict[str, Any], first: str, second: str) -> None:
+    lines = [line("ibau", 0, 0.1), line("ibau", 0, 0.3, **changed), line("ibau", 0, 0.5, attack="sig")]
+    before = "90.0 / 100.0 / 0.0"
+    assert tables.render_campaign(lines).splitlines()[2:] == [
+        f"| digits badnets, 10 %, {first} | {before} | 80.0 / 10.0 / 70.0 |",
+        f"| digits badnets, 10 %, {second} | {before} | 80.0 / 30.0 / 70.0 |",
+        f"| digits sig, 10 % | {before} | 80.0 / 50.0 / 70.0 |",
+    ]
+
+
+def test_settings_that_differ_have_columns_of_their_own() -> None:
+    lines = [line("ibau", 0, 0.1), line("ibau", 0, 0.3, settings=["rounds=6"]), line("sau", 0, 0.5)]
+    head, _, row = tables.render_campaign(lines).splitlines()
+    assert head == "| attack | before | ibau, 300, settings none | ibau, 300, settings rounds=6 | sau, 300 |"
+    assert row.endswith("| 80.0 / 10.0 / 70.0 | 80.0 / 30.0 / 70.0 | 80.0 / 50.0 / 70.0 |")
+
+
+def test_every_model_counts_once_before_cleaning() -> None:
+    weak = {"acc": 0.6, "asr": 0.5, "ra": 0.3}
+    lines = [line("ibau", 0, 0.1), line("sau", 0, 0.1), line("ibau", 1, 0.1, before=weak)]
+    assert "| 75.0 / 75.0 / 15.0 (2 seeds) |" in tables.render_campaign(lines)
+
+
+def test_runs_that_stopped_are_marked() -> None:
+    lines = [line("ibau", 0, 0.1, stopped="Round 2 gave NaN."), line("sau", 0, 0.1, stopped=None)]
+    row = tables.render_campaign(lines).splitlines()[2]
+    assert row.endswith("| 90.0 / 100.0 / 0.0 | 80.0 / 10.0 / 70.0 (1 stopped) | 80.0 / 10.0 / 70.0 |")
+    lines = [lines[0], line("ibau", 1, 0.3)]
+    assert "| 80.0 / 20.0 / 70.0 (2 seeds, 1 stopped) |" in tables.render_campaign(lines)
+
+
 def test_divisions_have_a_table_of_their_own() -> None:
     evidence = {"precision": 0.5, "recall": 0.25, "leaked": 3}
     nothing = {"precision": None, "recall": 0.0, "leaked": 9}
@@ -64,5 +112,10 @@ def test_divisions_have_a_table_of_their_own() -> None:
     assert tables.render_campaign(lines).splitlines()[-1] == "| digits badnets, 10 % | 50.0 | 25.0 | 3 |"
     lines[0]["evidence"] = nothing
     assert tables.render_campaign(lines).splitlines()[-1] == "| digits badnets, 10 % | none found | 0.0 | 9 |"
+    lines.append(line("dau", 0, 0.0, clean=0, preset="robust", evidence=evidence))
+    assert [row.split(" | ")[:2] for row in tables.render_campaign(lines).splitlines()[-2:]] == [
+        ["| digits badnets, 10 %, preset default", "none found"],
+        ["| digits badnets, 10 %, preset robust", "50.0"],
+    ]
     with Image.open(io.BytesIO(tables.draw_campaign(lines))) as picture:
         assert picture.width > 500
