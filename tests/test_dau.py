@@ -187,7 +187,7 @@ def with_parts(images: Any, labels: Any, parts: dau.Parts, config: dau.Config) -
     method = dau.make_method(toys.apply_fn, dau.Execution(), head="head")
     state = method.init(trained(images, labels), data, config, KEY)
     scores = jnp.where(parts.poisoned, -9.0, 0.0)
-    return method, state._replace(scores=scores, parts=parts, round=jnp.asarray(1))
+    return method, state._replace(scores=scores, parts=parts, start=jnp.asarray(1.0), round=jnp.asarray(1))
 
 
 def trained(images: Any, labels: Any) -> Any:
@@ -225,6 +225,19 @@ def test_unlearning_forgets_the_poisoned_part_and_keeps_the_rest(mode: str) -> N
     assert int(stats.suspect) == 0
 
 
+def test_isolation_trains_a_fresh_network_and_leaves_the_given_one() -> None:
+    images, found, *_ = victim()
+    config = dau.Config(prefilter="lga", isolation_rounds=1, rounds=3, batch_size=50, isolation_rate=0.1)
+    data = dau.Data(images, found.labels)
+    method = dau.make_method(toys.apply_fn, dau.Execution(), head="head", fresh=toys.fresh)
+    state = method.init(toys.variables(), data, config, KEY)
+    after, stats = method.step(state, data)
+    jax.tree.map(np.testing.assert_array_equal, method.finish(after), method.finish(state))
+    moved = jax.tree.leaves(jax.tree.map(lambda a, b: np.any(a != b), after.isolating, state.isolating))
+    assert sum(moved) >= 5  # kernel, scale, head, bias and the running mean
+    assert float(stats.loss) > 0.5
+
+
 def test_unlearning_stops_by_itself() -> None:
     images, found, *_ = victim()
     parts = dau.Parts(jnp.asarray(found.poisoned), jnp.asarray(~found.poisoned))
@@ -242,6 +255,10 @@ def test_unlearning_stops_by_itself() -> None:
     assert float(stats.kept) < 0.5
     later, _ = method.step(state, data)
     jax.tree.map(np.testing.assert_array_equal, method.finish(later), method.finish(state))
+    strict = state._replace(
+        stopped=jnp.asarray(False), config=dataclasses.replace(state.config, recovered=jnp.asarray(1.1))
+    )
+    assert not bool(method.step(strict, data)[0].stopped)
 
 
 def test_an_empty_poisoned_part_leaves_plain_training() -> None:
@@ -274,12 +291,33 @@ def test_images_that_keep_their_label_are_given_back() -> None:
     state, _ = method.step(state, data)
     assert held[wrongly].sum() > 10
     assert np.asarray(state.parts.clean)[held].all()
+    assert np.asarray(state.parts.poisoned)[found.poisoned & ~held].mean() > 0.8
 
 
 @pytest.mark.parametrize(("second", "suspected"), [(4, [0]), (20, [0]), (35, [0, 1])])
 def test_classes_with_more_suspects_than_chance_and_half_of_the_first_are_suspected(
     second: int, suspected: list[int]
 ) -> None:
-    labels = jnp.repeat(jnp.arange(43), jnp.array([60, second, *[1] * 41]), total_repeat_length=101 + second)
-    found = dau.suspected_classes(jnp.ones(len(labels), bool), labels, 43)
+    labels = jnp.arange(4300) % 43
+    counts = jnp.array([60, second, *[1] * 41])
+    found = dau.suspected_classes(jnp.arange(4300) // 43 < counts[labels], labels, 43)
     assert jnp.flatnonzero(found).tolist() == suspected
+
+
+def test_common_classes_are_not_suspected_for_being_common() -> None:
+    rng = np.random.default_rng(0)
+    labels = jnp.asarray(rng.choice(20, 10_000, p=np.arange(1, 21) / 210))
+    for _ in range(5):
+        suspects = np.zeros(10_000, bool)
+        suspects[rng.choice(10_000, 200, replace=False)] = True
+        found = dau.suspected_classes(jnp.asarray(suspects), labels, 20)
+        assert (
+            int(found.sum()) > 10
+        )  # as where every class is attacked: what counts is how far groups lie apart
+
+
+def test_suspects_do_not_follow_the_order_of_images_whose_label_is_certain() -> None:
+    logits = 20.0 + jnp.arange(40.0)[:, None] * jnp.array([1.0, 0.0])
+    doubts = dau.label_doubts(logits, jnp.zeros(40, int))
+    assert float(1 - doubts[-1]) == 1
+    assert jnp.flatnonzero(dau.lowest(doubts, 0.1)).tolist() == [36, 37, 38, 39]

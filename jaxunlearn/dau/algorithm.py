@@ -29,7 +29,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxunlearn import _loop
-from jaxunlearn._check import check_images_and_labels
+from jaxunlearn._check import check_classes, check_images_and_labels
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
 from jaxunlearn._optimizers import clipped, learning_rates, momentum_step
 from jaxunlearn._runtime import Compiled
@@ -43,7 +43,7 @@ from jaxunlearn.dau.splitting import (
     count_labels,
     discriminate,
     isolation_loss,
-    label_probabilities,
+    label_doubts,
     lowest,
     split,
     suspected_classes,
@@ -52,7 +52,10 @@ from jaxunlearn.losses import complementary_cross_entropy, masked_mean
 from jaxunlearn.pixels import augment
 
 _LOOKED_AT = 500  # images at a time, where nothing is learned
-_MIXING = 2**31 - 1  # the key of superpositions, beyond those of the rounds
+_MIXING, _FRESH = (
+    2**31 - 1,
+    2**31 - 2,
+)  # keys of superpositions and of the fresh network, beyond those of the rounds
 _HELD = 0.7  # from this probability on, unlearning has not touched a label
 
 Fresh = Callable[[PRNGKey], Variables]
@@ -132,12 +135,12 @@ class View(NamedTuple):
     """What a network makes of every training image, in evaluation mode.
 
     Attributes:
-      probability: of the label.
+      doubt: 1 - p of the label's probability p.
       right: whether the label is the answer.
       features: what the last layer reads.
     """
 
-    probability: Float[Array, " n"]
+    doubt: Float[Array, " n"]
     right: Bool[Array, " n"]
     features: Float[Array, "n features"]
 
@@ -146,8 +149,8 @@ class Mixed(NamedTuple):
     """What a network makes of every training image with other images laid over it, in the mean over these.
 
     Attributes:
-      averaged: probability of the label, of (x + o) / 2.
-      screened: probability of the label, of 1 - (1 - x)(1 - o), which keeps what is bright.
+      averaged: 1 - p of the label's probability p, of (x + o) / 2.
+      screened: the same of 1 - (1 - x)(1 - o), which keeps what is bright.
       features: what the last layer reads, of the latter.
     """
 
@@ -187,7 +190,7 @@ def unlearn(
       Cleaned variables of the same structure, shapes and dtypes, and the statistics, stacked by round.
 
     Raises:
-      ValueError: if the images or labels do not have the shape and dtype described, or ``fresh`` is missing.
+      ValueError: if the images or labels do not have the shape, dtype and range described, or ``fresh`` is missing.
       InputError: if the head names no linear layer.
       NonFiniteError: if a round gives NaN or infinite values.
 
@@ -244,8 +247,8 @@ def init(
     """The state before the first round.
 
     Raises:
-      ValueError: if the images or labels do not have the shape and dtype described in ``unlearn``, or ``fresh`` is
-        missing.
+      ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``, or ``fresh``
+        is missing.
       InputError: if the head names no linear layer.
     """
     check_images_and_labels(data.images, data.labels)
@@ -255,10 +258,10 @@ def init(
             "makes its variables, or another prefilter with isolation_rounds=0."
         )
     variables = jax.tree.map(jnp.asarray, variables)
-    head_kernel(variables, head)
+    check_classes(data.labels, _head_of(variables, head).kernel.shape[1])
     dtype, count = data.images.dtype, len(data.labels)
     zero = jnp.zeros((), dtype)
-    isolating = _begun(fresh(jax.random.fold_in(key, 0))) if fresh and config.isolation_rounds else None
+    isolating = _begun(fresh(jax.random.fold_in(key, _FRESH))) if fresh and config.isolation_rounds else None
     params, rest, velocity = _begun(variables)
     none, nothing = jnp.zeros(count, bool), jnp.zeros((), int)
     return State(
@@ -362,16 +365,16 @@ def _division_round(programs: _Programs, state: State, data: Data) -> State:
     """Ranks the images, retrains the last layer, and divides them."""
     own, mixed = _seen(programs, state, data)
     if state.isolating is not None:
-        certainty = _view(programs, state.isolating.variables, data).probability
+        doubt = _view(programs, state.isolating.variables, data).doubt
     elif mixed is not None and state.config.prefilter == "superposed":
-        certainty = jnp.maximum(mixed.averaged, mixed.screened)
+        doubt = jnp.minimum(mixed.averaged, mixed.screened)
     else:
-        certainty = own.probability
-    suspects = lowest(-certainty, state.config.isolated_share)
+        doubt = own.doubt
+    suspects = lowest(doubt, state.config.isolated_share)
     key = jax.random.fold_in(state.key, state.round)
     scores, parts = _divided(programs, state, data, (own, mixed), suspects, key)
-    start = masked_mean(own.right.astype(own.probability.dtype), parts.clean)
-    return _judged(programs, state._replace(scores=scores, parts=parts, start=start), own, data)
+    state = state._replace(scores=scores, parts=parts, start=_accuracy(own, parts.clean))
+    return _judged(programs, state, own, data)
 
 
 def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
@@ -381,12 +384,12 @@ def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
         jax.random.fold_in(state.key, state.round), 4
     )
     if config.resplit_round:
-        parts = _loop.where(
+        scores, parts, start = _loop.where(
             epoch == config.resplit_round - 1,
             lambda: _divided_again(programs, state, data, again_key),
-            lambda: (state.scores, state.parts),
+            lambda: (state.scores, state.parts, state.start),
         )
-        state = state._replace(scores=parts[0], parts=parts[1])
+        state = state._replace(scores=scores, parts=parts, start=start)
     steps = -(-len(data.labels) // config.batch_size)
     epochs = config.rounds - config.isolation_rounds - 1
     clean = _loop.rows_of(state.parts.clean, steps, config.batch_size, clean_key)
@@ -407,15 +410,21 @@ def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
     state = _judged(programs, state, _view(programs, finish(state), data), data)
     stats = state.stats._replace(loss=jnp.mean(losses))
     over = (stats.kept < config.forgotten) & (stats.accuracy >= config.recovered * state.start)
-    return state._replace(stats=stats, stopped=over)
+    return state._replace(stats=stats, stopped=over & (epoch >= config.resplit_round - 1))
 
 
-def _divided_again(programs: _Programs, state: State, data: Data, key: PRNGKey) -> tuple[jax.Array, Parts]:
-    """Gives images back whose label the unlearned network still holds, and doubts again with the others as suspects."""
+def _divided_again(
+    programs: _Programs, state: State, data: Data, key: PRNGKey
+) -> tuple[jax.Array, Parts, Scalar]:
+    """Gives images back whose label the unlearned network still holds, and doubts again with the others as suspects.
+
+    Returns the scores, the parts, and the accuracy of the model as it came on the clean part.
+    """
     returned = state.parts.poisoned & (state.probabilities > _HELD)
     seen = _seen(programs, state, data)
     scores, parts = _divided(programs, state, data, seen, state.parts.poisoned & ~returned, key)
-    return scores, Parts(parts.poisoned & ~returned, parts.clean | returned)
+    parts = Parts(parts.poisoned & ~returned, parts.clean | returned)
+    return scores, parts, _accuracy(seen[0], parts.clean)
 
 
 def _divided(
@@ -448,10 +457,14 @@ def _judged(programs: _Programs, state: State, view: View, data: Data) -> State:
         poisoned=number,
         clean=jnp.sum(clean),
         suspect=jnp.where(number > 0, jnp.argmax(counts), -1).astype(state.stats.suspect.dtype),
-        kept=masked_mean(view.probability, poisoned),
-        accuracy=masked_mean(view.right.astype(view.probability.dtype), clean),
+        kept=masked_mean(1 - view.doubt, poisoned),
+        accuracy=_accuracy(view, clean),
     )
-    return state._replace(probabilities=view.probability, stats=stats)
+    return state._replace(probabilities=1 - view.doubt, stats=stats)
+
+
+def _accuracy(view: View, members: Bool[Array, " n"]) -> Scalar:
+    return masked_mean(view.right.astype(view.doubt.dtype), members)
 
 
 def _view(programs: _Programs, variables: Variables, data: Data) -> View:
@@ -528,7 +541,7 @@ def _divide(
 def _look(apply_fn: ApplyFn, variables: Variables, carry: Scalar, batch: Batch) -> tuple[Scalar, View]:
     logits, aux = apply_fn(variables, batch.images, train=False)
     right = jnp.argmax(logits, axis=1) == batch.labels
-    return carry, View(label_probabilities(logits, batch.labels), right, aux["features"])
+    return carry, View(label_doubts(logits, batch.labels), right, aux["features"])
 
 
 def _mix(
@@ -538,9 +551,7 @@ def _mix(
     averaged, _ = apply_fn(variables, (images + others) / 2, train=False)
     screened, aux = apply_fn(variables, 1 - (1 - images) * (1 - others), train=False)
     labels = x[0].labels
-    return carry, Mixed(
-        label_probabilities(averaged, labels), label_probabilities(screened, labels), aux["features"]
-    )
+    return carry, Mixed(label_doubts(averaged, labels), label_doubts(screened, labels), aux["features"])
 
 
 def _isolate(

@@ -65,14 +65,16 @@ class Config:
         by the model as it came, after other images were laid over them (``superposed``), or of them alone (``loss``).
       superpositions: the number of other images that are laid over each, one at a time. The discriminator sees their
         mean features beside the image's own; 0 leaves those alone.
-      discriminator_rounds: epochs of the retrained last layer.
+      discriminator_rounds: epochs of the retrained last layer; few, because a small set has fewer images than features
+        and the layer would come to know its suspects by heart.
       refinements: how often the discriminator is trained again, with what it takes for poisoned as suspects.
       loss: of the poisoned part: ``complementary`` cross-entropy -log(1 - p_y), gradient ``ascent`` log p_y, or
         cross-entropy to the ``uniform`` answer among the other classes.
       weigh: whether an image of the poisoned part counts by 1 - exp(score), the share of the label's odds that is gone.
       poisoned_mode: of the network on the poisoned part: ``eval``, or ``train`` with its statistics thrown away.
       robust_rounds: first epochs of unlearning in which the clean part's loss is bounded, (1 - p^q) / q.
-      resplit_round: the epoch of unlearning, from 1, before which the parts are divided anew; 0 for never.
+      resplit_round: the epoch of unlearning, from 1, before which the parts are divided anew, and before which it is
+        not over; 0 for never.
       schedule: of the learning rate over the epochs of unlearning: ``constant`` or ``cosine``.
       crop_padding: pixels of zero padding for random crops, in isolation and unlearning; 0 takes images as they are.
       flip: whether to mirror images at random.
@@ -104,7 +106,7 @@ class Config:
     poisoned_batch_size: int = 64
     prefilter: str = "superposed"
     superpositions: int = 4
-    discriminator_rounds: int = 20
+    discriminator_rounds: int = 2
     refinements: int = 3
     loss: str = "complementary"
     weigh: bool = True

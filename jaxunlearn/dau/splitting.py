@@ -161,9 +161,14 @@ def discriminate(
     return label_log_odds(trained(scaled), labels)
 
 
-def label_probabilities(logits: Float[Array, "n classes"], labels: Labels) -> Float[Array, " n"]:
-    """The probability that an answer gives to each image's label."""
-    return jnp.take_along_axis(jax.nn.softmax(logits), jnp.asarray(labels)[:, None], axis=1)[:, 0]
+def label_doubts(logits: Float[Array, "n classes"], labels: Labels) -> Float[Array, " n"]:
+    """1 - p of the probability p that an answer gives to each image's label; exact where p rounds to one.
+
+    Example:
+      >>> [f"{doubt:.1e}" for doubt in label_doubts(jnp.array([[40.0, 0.0], [0.0, 0.0]]), jnp.array([0, 0]))]
+      ['4.2e-18', '5.0e-01']
+    """
+    return jnp.exp(-complementary_cross_entropy(logits, labels))
 
 
 def label_log_odds(logits: Float[Array, "n classes"], labels: Labels) -> Float[Array, " n"]:
@@ -217,9 +222,10 @@ def split(
 def suspected_classes(suspects: Bool[Array, " n"], labels: Labels, classes: int) -> Bool[Array, " classes"]:
     """Marks the classes that hold more suspects than chance, or those with many where no class does.
 
-    More than chance is more than e + 3 sqrt(e) of them, e being an even share: three standard deviations of a Poisson
-    count. Of these, classes with less than half as many as the first are taken for objects that look like nothing else.
-    An attack that forces every class leaves no such class; then those with at least e / 2 are marked.
+    More than chance is more than e + 3 sqrt(e) of them, e being the class's share of all images times the number of
+    suspects: three standard deviations of a Poisson count. Of these, classes with less than half as many as the first
+    are taken for objects that look like nothing else. An attack that forces every class leaves no such class; then
+    those with at least e / 2 are marked.
 
     Example:
       >>> labels = jnp.arange(30) % 3
@@ -227,7 +233,7 @@ def suspected_classes(suspects: Bool[Array, " n"], labels: Labels, classes: int)
       ([False, True, False], [True, True, False])
     """
     counts = count_labels(labels, suspects, classes)
-    even = jnp.sum(counts) / classes
+    even = jnp.sum(counts) * count_labels(labels, jnp.ones_like(suspects), classes) / len(suspects)
     outlying = (counts > even + 3 * jnp.sqrt(even)) & (counts >= jnp.max(counts) / 2)
     return jnp.where(jnp.any(outlying), outlying, counts >= jnp.maximum(even / 2, 1))
 
@@ -279,16 +285,21 @@ def minimum_error_groups(values: Float[Array, " n"], members: Bool[Array, " n"])
     ascending = jnp.sort(jnp.where(members, values, jnp.inf))
     descending = jnp.sort(jnp.where(members, values, -jnp.inf))[::-1]
     ends = ascending[0], descending[0]
-    low, high = (jnp.where(ends[0] < ends[1], end, other) for end, other in zip(ends, (0.0, 1.0), strict=True))
+    low, high = (
+        jnp.where(ends[0] < ends[1], end, other) for end, other in zip(ends, (0.0, 1.0), strict=True)
+    )
     bin_width = (high - low) / (_BINS + 1)
     edges = low + bin_width * jnp.arange(1, _BINS + 1)
     cuts = jnp.searchsorted(ascending, edges, side="right")
     # A group's sums start at its far end, so that they round like its own values.
     from_below, from_above = (
-        jnp.pad(jnp.cumsum(jnp.where(jnp.isfinite(part), part, 0)), (1, 0)) for part in (ascending, descending)
+        jnp.pad(jnp.cumsum(jnp.where(jnp.isfinite(part), part, 0)), (1, 0))
+        for part in (ascending, descending)
     )
 
-    def cost_and_mean(sums: Float[Array, " places"], counts: Int[Array, " cuts"]) -> tuple[jax.Array, jax.Array]:
+    def cost_and_mean(
+        sums: Float[Array, " places"], counts: Int[Array, " cuts"]
+    ) -> tuple[jax.Array, jax.Array]:
         """A group's part of the cost, infinite where it is too small, and its mean; one for every threshold."""
         halves = sums[counts] - sums[(counts + 1) // 2] - sums[counts // 2]
         spread = jnp.maximum(jnp.abs(halves) / jnp.maximum(counts, 1), bin_width)
@@ -296,7 +307,10 @@ def minimum_error_groups(values: Float[Array, " n"], members: Bool[Array, " n"])
         cost = jnp.where(counts > 1, share * (jnp.log(spread) - jnp.log(share)), jnp.inf)
         return cost, sums[counts] / jnp.maximum(counts, 1)
 
-    (cost_below, low), (cost_above, high) = cost_and_mean(from_below, cuts), cost_and_mean(from_above, number - cuts)
+    (cost_below, low), (cost_above, high) = (
+        cost_and_mean(from_below, cuts),
+        cost_and_mean(from_above, number - cuts),
+    )
     costs = cost_below + cost_above
     # In a gap all thresholds are equally good: the middle one.
     best = (costs <= jnp.min(costs) + 1e-6) & jnp.isfinite(costs)
