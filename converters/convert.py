@@ -169,9 +169,10 @@ def _widened(array: np.ndarray) -> np.ndarray:
 
 
 def _narrowed(array: np.ndarray, original: np.ndarray) -> np.ndarray:
-    """The array in the original's dtype; double precision is kept where nothing else changed."""
+    """The array in the original's dtype, infinite where too large; double precision is kept where nothing changed."""
     same = array == original.astype(array.dtype)
-    return np.where(same, original, array.astype(original.dtype))
+    with np.errstate(over="ignore"):
+        return np.where(same, original, array.astype(original.dtype))
 
 
 @functools.lru_cache(maxsize=64)

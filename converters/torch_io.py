@@ -210,11 +210,6 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def version() -> str:
-    """The version of torch."""
-    return str(torch.__version__)
-
-
 def _check_torch() -> None:
     major, minor = (int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
     if (major, minor) < _OLDEST_TORCH:

@@ -1,10 +1,12 @@
 """Validators that say what was found, what was expected and what to do."""
 
+import itertools
 import math
 from collections.abc import Collection
 from typing import Any
 
 import jax
+import numpy as np
 
 
 class InputError(ValueError):
@@ -41,6 +43,13 @@ def check_positive(*, finite: bool = True, **named: object) -> None:
             raise ValueError(f"{name}={value!r} must be a {kind} greater than 0.")
 
 
+def check_order(**named: object) -> None:
+    """Raises ValueError unless each named number is at least the one before it."""
+    for (first, low), (second, high) in itertools.pairwise(named.items()):
+        if _concrete(low) and _concrete(high) and not low <= high:  # type: ignore[operator]
+            raise ValueError(f"{second}={high!r} must be at least {first}={low!r}.")
+
+
 def check_share(**named: object) -> None:
     """Raises ValueError unless every named number is greater than zero and at most one."""
     for name, value in named.items():
@@ -68,3 +77,15 @@ def check_images_and_labels(images: object, labels: object) -> None:
         )
     if shape[0] == 0:
         raise ValueError("images holds no image; at least one is needed.")
+
+
+def check_classes(labels: object, classes: int) -> None:
+    """Raises ValueError unless all labels are in 0 to classes - 1; traced ones pass."""
+    if isinstance(labels, jax.core.Tracer):
+        return
+    first, last = int(np.min(labels)), int(np.max(labels))  # type: ignore[call-overload]
+    if first < 0 or last >= classes:
+        raise ValueError(
+            f"labels run from {first} to {last} and the network has the classes 0 to {classes - 1}; number the classes "
+            "as in its training."
+        )

@@ -193,8 +193,7 @@ class NonFiniteError(ArithmeticError):
     def __init__(self, number: int, quantities: list[str], last_good: Any) -> None:
         """Describes the failed round."""
         super().__init__(
-            f"Round {number} gave NaN or infinite values in {', '.join(quantities)}; the state before it is "
-            "kept. A smaller learning rate or more damping may help."
+            f"Round {number} gave NaN or infinite values in {', '.join(quantities)}; a smaller learning rate may help."
         )
         self.round = number
         self.quantities = quantities

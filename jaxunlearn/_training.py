@@ -1,12 +1,13 @@
 """The forward pass of training: batch statistics move, dropout draws."""
 
+import functools
 import inspect
 
 import jax
 from jaxtyping import PyTree
 
 from jaxunlearn._tree import combine, partition, trainable_mask
-from jaxunlearn._typing import ApplyFn, Images, PRNGKey, Variables
+from jaxunlearn._typing import AnyImages, ApplyFn, Images, PRNGKey, Variables
 
 
 def training_forward(
@@ -62,3 +63,9 @@ def forward_of_halves(
 def _takes_rngs(apply_fn: ApplyFn) -> bool:
     parameters = inspect.signature(apply_fn).parameters.values()
     return any(p.name == "rngs" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+
+
+def count_classes(apply_fn: ApplyFn, variables: Variables, images: AnyImages) -> int:
+    """The number of classes that a network tells apart, from the shape of its logits; nothing is computed."""
+    example = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+    return jax.eval_shape(functools.partial(apply_fn, train=False), variables, example)[0].shape[1]

@@ -5,7 +5,6 @@ from the universal perturbations that every network has. They all climb in one l
 one of them works; what works in the smallest ball is suspected.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ import optax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Number, PRNGKey, Scalar, Variables
+from jaxunlearn._typing import Labels, Number, PRNGKey, Scalar
 
 Perturbations = Float[Array, "kinds h w c"]
 Kinds = Int[Array, " n"]
@@ -48,12 +47,6 @@ class Ascent(NamedTuple):
     def success(self) -> Float[Array, " kinds"]:
         """The share of hits, counting a few failures more than were seen."""
         return self.hits / jnp.maximum(self.tries, _FEWEST)
-
-
-def count_classes(apply_fn: ApplyFn, variables: Variables, images: AnyImages) -> int:
-    """The number of classes that a network tells apart, from the shape of its logits; nothing is computed."""
-    example = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
-    return jax.eval_shape(functools.partial(apply_fn, train=False), variables, example)[0].shape[1]
 
 
 def start(

@@ -62,6 +62,9 @@ def guarded(work: Callable[[], int], out: Path, state: str) -> int:
         )
         sys.stderr.write(f"interrupted: {advice}\n")
         return 130
+    except OSError as error:
+        sys.stderr.write(f"error: {error.filename} cannot be read or written ({error.strerror}).\n")
+        return 2
     except ArithmeticError as error:
         from jaxunlearn._loop import NonFiniteError
 
@@ -69,6 +72,22 @@ def guarded(work: Callable[[], int], out: Path, state: str) -> int:
             raise
         sys.stderr.write(f"stopped: {error}\n")
         return 1
+
+
+def seed(text: str) -> int:
+    """The seed that an argument names, 0 to 2^32 - 1."""
+    return _whole_number(text, 0, 2**32 - 1)
+
+
+def positive(text: str) -> int:
+    """The whole number from 1 on that an argument names."""
+    return _whole_number(text, 1, 2**31 - 1)
+
+
+def _whole_number(text: str, least: int, most: int) -> int:
+    if not text.removeprefix("-").isdecimal() or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
+    return int(text)
 
 
 def _parser(
@@ -127,7 +146,7 @@ def _parser(
     parser.add_argument("--channels", choices=("rgb", "bgr"), help="order of the network's colour channels")
     parser.add_argument(
         "--size",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="height and width to bring pictures to, where the network takes any (else their own)",
     )
@@ -137,7 +156,7 @@ def _parser(
         help="clean without the images that are also among those to judge by",
     )
     parser.add_argument("--preset", choices=sorted(presets), default="default", help="named settings")
-    parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds, instead of the preset's")
+    parser.add_argument("--rounds", type=positive, metavar="N", help="rounds, instead of the preset's")
     parser.add_argument(
         "--set",
         action="append",
@@ -147,13 +166,15 @@ def _parser(
     )
     parser.add_argument(
         "--reactivate",
-        type=_positive,
+        type=positive,
         nargs="+",
         default=[],
         metavar="N",
         help="fine-tune the cleaned model on N triggered images and report how much of the backdoor returns",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of every random choice (default 0)")
+    parser.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="of every random choice (default 0)"
+    )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="output folder (default: named after the checkpoint)"
     )
@@ -161,13 +182,6 @@ def _parser(
     parser.add_argument("--force", action="store_true", help="replace the run in DIR")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number
 
 
 def _run(
@@ -187,6 +201,8 @@ def _run(
     keep_compilations()
     display = make_display(quiet=flags.quiet)
     subtask = getattr(flags, "subtask", None)
+    if subtask == "unlearning" and not (out / STATE_FILE).is_file():
+        raise InputError(f"{out} holds no division; run the subtask anti-learning with the same --out first.")
     request = Request(
         checkpoint=inputs.ckpt,
         key=inputs.key,
@@ -195,9 +211,7 @@ def _run(
         trigger=inputs.trigger,
         target=inputs.target,
         preset=flags.preset,
-        config=configured(
-            presets[flags.preset], [*([f"rounds={flags.rounds}"] if flags.rounds else []), *flags.set]
-        ),
+        config=_config(presets, flags),
         seed=flags.seed,
         out=out,
         resume=flags.resume or subtask == "unlearning",
@@ -223,6 +237,11 @@ def _run(
     )
     display.say(f"written  {out}: {', '.join(report['files'])}")
     return 0 if report["stopped"] is None else 1
+
+
+def _config(presets: Mapping[str, Any], flags: argparse.Namespace) -> Any:
+    rounds = [] if flags.rounds is None else [f"rounds={flags.rounds}"]
+    return configured(presets[flags.preset], [*rounds, *flags.set])
 
 
 def settings_of(config: Any) -> str:
@@ -293,9 +312,9 @@ def _take_attack(flags: argparse.Namespace, *, trains: bool) -> None:
     given = [name for name in ("ckpt", "key", "trigger", "target") if getattr(flags, name) is not None]
     if given:
         raise InputError(f"--attack brings its own model and trigger; leave --{given[0]} away, or --attack.")
-    if not (flags.attack / subjects.MODEL).is_file():
+    if not (flags.attack / subjects.ATTACK).is_file():
         raise InputError(
-            f"{flags.attack} holds no {subjects.MODEL}; give a folder that python -m jaxunlearn.attacks made."
+            f"{flags.attack} holds no {subjects.ATTACK}; give a folder that python -m jaxunlearn.attacks made."
         )
     flags.ckpt = flags.attack / subjects.MODEL
     flags.trigger = f"attack:{flags.attack}"
@@ -310,14 +329,19 @@ def _demo(
     names = ("attack", "ckpt", "key", "clean", "test", "trigger", "target", "normalize", "channels", "size")
     given = [name for name in names if getattr(flags, name) is not None]
     if given:
-        raise InputError(f"--demo brings its own files; leave --{given[0]} away, or --demo.")
+        name = "train" if given[0] == "clean" and procedure.first_stage is not None else given[0]
+        raise InputError(f"--demo brings its own files; leave --{name} away, or --demo.")
     from jaxunlearn import demo
     from jaxunlearn._runtime import keep_compilations
     from jaxunlearn.display import make_display
+    from jaxunlearn.inputs import check_folder
 
+    force = flags.force or (flags.out is None and not flags.resume)
+    _config(presets, flags)
+    check_folder(out, resume=flags.resume, force=force)
     keep_compilations()
     display = make_display(quiet=flags.quiet)
     victim = demo.make_victim(out, display, training_set=procedure.first_stage is not None)
     display.say(f"\n$ python -m jaxunlearn.{procedure.name} {victim.command_line(out)}")
-    victim.force = flags.force or flags.out is None
+    victim.force = force
     return _run(procedure, presets, flags, victim, out, started)

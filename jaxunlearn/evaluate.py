@@ -68,7 +68,7 @@ def predict(
     trigger: Trigger | None = None,
     batch_size: int = 500,
 ) -> Int[np.ndarray, " n"]:
-    """The most likely class of every image, in evaluation mode.
+    """The most likely class of every image, in evaluation mode; -1 where a logit is NaN or infinite.
 
     Args:
       apply_fn: the network.
@@ -77,12 +77,17 @@ def predict(
       trigger: applied to the images first.
       batch_size: images at a time; the last batch is padded, so that one program serves all.
 
+    Raises:
+      ValueError: if there are no images.
+
     Example:
       >>> apply_fn = lambda variables, x, *, train: (x.mean((1, 2)), {})
-      >>> predict(apply_fn, {}, np.eye(2)[:, None, None, :]).tolist()
-      [0, 1]
+      >>> predict(apply_fn, {}, np.array([[1.0, 0.0], [0.0, 1.0], [np.nan, 0.0]])[:, None, None, :]).tolist()
+      [0, 1, -1]
     """
     count = len(images)
+    if count == 0:
+        raise ValueError("images holds no image; at least one is needed.")
     size = min(batch_size, count)
     classes = _classifier(apply_fn)
     predictions = []
@@ -116,7 +121,7 @@ def evaluate(
       triggered: images with the trigger, in place of trigger and target.
 
     Raises:
-      ValueError: if only one of trigger and target is given, or triggered images beside them.
+      ValueError: if only one of trigger and target is given, or triggered images beside them, or no images.
 
     Example:
       >>> apply_fn = lambda variables, x, *, train: (x.mean((1, 2)), {})
@@ -149,6 +154,7 @@ def evaluate(
 @functools.lru_cache(maxsize=16)
 def _classifier(apply_fn: ApplyFn) -> Compiled:
     def classes(variables: Variables, images: jax.Array) -> jax.Array:
-        return jnp.argmax(apply_fn(variables, images, train=False)[0], axis=1)
+        logits, _ = apply_fn(variables, images, train=False)
+        return jnp.where(jnp.all(jnp.isfinite(logits), axis=1), jnp.argmax(logits, axis=1), -1)
 
     return Compiled(classes)

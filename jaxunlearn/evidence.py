@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -16,14 +17,22 @@ _SHOWN = 6
 
 
 def of_one_perturbation(
-    inputs: Inputs, variables: Variables, cleaned: Variables, delta: Float[np.ndarray, "h w c"]
+    inputs: Inputs,
+    variables: Variables,
+    cleaned: Variables,
+    delta: Float[np.ndarray, "h w c"],
+    *,
+    clip: bool,
 ) -> Evidence:
-    """Where a perturbation that all images share sends test images, before and after."""
-    shifted = functools.partial(
-        predict, inputs.apply_fn, images=inputs.test.images, trigger=lambda x: x + jnp.asarray(delta)
-    )
+    """Where a perturbation that all images share sends test images, before and after; ``clip`` as in the search."""
+
+    def perturb(images: jax.Array) -> jax.Array:
+        perturbed = images + jnp.asarray(delta)
+        return jnp.clip(perturbed, 0, 1) if clip else perturbed
+
+    shifted = functools.partial(predict, inputs.apply_fn, images=inputs.test.images, trigger=perturb)
     clean, perturbed = predict(inputs.apply_fn, variables, inputs.test.images), shifted(variables)
-    moved = perturbed[perturbed != clean]
+    moved = perturbed[(perturbed != clean) & (perturbed >= 0)]
     if len(moved) == 0:
         sentence = "no perturbation was found that moves images to another class."
         facts = {"class": None, "share_before": 0.0, "share_after": 0.0, "sentence": sentence}
@@ -34,7 +43,8 @@ def of_one_perturbation(
         after = float(np.mean(shifted(cleaned)[others] == suspect))
         sentence = (
             f"one perturbation of norm {np.linalg.norm(delta):.2f}, the same for all images, sent "
-            f"{100 * before:.1f} % of them to class {suspect}; after unlearning it sends {100 * after:.1f} %."
+            f"{100 * before:.1f} % of those of other classes to class {suspect}; after unlearning it sends "
+            f"{100 * after:.1f} %."
         )
         facts = {"class": suspect, "share_before": before, "share_after": after, "sentence": sentence}
     example = inputs.test.images[_of_another_class(inputs)[0]]
@@ -55,7 +65,7 @@ def of_their_own_perturbations(
         predict(inputs.apply_fn, v, x)
         for v, x in ((variables, images), (variables, perturbed), (cleaned, perturbed))
     )
-    fooled = (before != clean) & (before != labels)
+    fooled = (before != clean) & (before != labels) & (before >= 0)
     if not np.any(fooled):
         sentence = "no perturbations were found that move images to another class."
         facts = {"class": None, "share_before": 0.0, "share_after": 0.0, "sentence": sentence}

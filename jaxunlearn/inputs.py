@@ -215,6 +215,8 @@ def read(request: Request) -> Inputs:
     else:
         test = load(request.test, takes)
         _check_images(test, model.spec)
+    for judged in (test, *_originals(attack, takes)):
+        clean = keep_apart(clean, judged, leave_out=request.leave_out_shared)
     for data, fewest, purpose in (
         (clean, _FEWEST_TO_CLEAN, "clean with"),
         (test, _FEWEST_TO_JUDGE, "judge by"),
@@ -228,12 +230,16 @@ def read(request: Request) -> Inputs:
             f"All {len(clean.labels)} images of {clean.origin} are of class {clean.labels[0]}; give images of "
             "several classes."
         )
-    clean = keep_apart(clean, test, leave_out=request.leave_out_shared)
     notices = list(dict.fromkeys([*checkpoint.notices, *clean.notices, *test.notices]))
     trigger = _checked_trigger(request, model.spec, test)
     triggered = None if attack is None else _triggered(attack, model.spec)
     if trigger is None and triggered is None:
         notices.append("no trigger was given, so the attack success rate is unknown.")
+    if attack is not None and not attack.is_dir():
+        notices.append(
+            f"{attack} does not hold the images under its triggers; make sure that they are not among those to clean "
+            "with."
+        )
     preprocessing = _preprocessing(request, model, clean)
     notices.append(preprocessing.describe())
     warnings = [_IMPLAUSIBLE] if preprocessing.implausible else []
@@ -259,6 +265,11 @@ def _attack_file(request: Request) -> Path | None:
             "and a target."
         )
     return Path(named.pop().removeprefix(ATTACK))
+
+
+def _originals(attack: Path | None, takes: Takes) -> list[LabelledImages]:
+    """The images under the triggers, where a folder that ``python -m jaxunlearn.attacks`` made holds them."""
+    return [load(f"npz:{attack / subjects.TEST}", takes)] if attack is not None and attack.is_dir() else []
 
 
 def _triggered(path: Path, spec: ModelSpec) -> Triggered:
@@ -380,20 +391,21 @@ def _checked_trigger(request: Request, spec: ModelSpec, test: LabelledImages) ->
     return trigger
 
 
-def check_folder(request: Request) -> None:
+def check_folder(out: Path, *, resume: bool, force: bool) -> None:
     """Refuses an output folder that cannot be written or holds a run already.
 
     Raises:
       InputError: if so, or if there is nothing to resume.
     """
-    out = request.out
     state, finished = (out / STATE_FILE).exists(), (out / REPORT_FILE).exists()
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give a folder with --out.")
-    if request.resume and not state:
+    if resume and force:
+        raise InputError("--resume goes on with a run and --force replaces it; give one of them.")
+    if resume and not state:
         found = "a finished run" if finished else "no interrupted run"
         raise InputError(f"{out} holds {found}, so there is nothing to resume; leave --resume away.")
-    if not request.resume and not request.force and (state or finished):
+    if not resume and not force and (state or finished):
         kind = "an interrupted" if state else "a finished"
         advice = "--resume to go on with it, or " if state else ""
         raise InputError(

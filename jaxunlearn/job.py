@@ -18,6 +18,7 @@ from jaxunlearn._check import InputError
 from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._files import write_together
 from jaxunlearn._loop import Data, Execution, Method, NonFiniteError
+from jaxunlearn._tree import all_finite
 from jaxunlearn._typing import Variables
 from jaxunlearn.display import Display, describe
 from jaxunlearn.evaluate import Evaluation, Triggered
@@ -153,7 +154,7 @@ def run(
     """
     clock = _Clock(loading_since)
     inputs = read(request)
-    check_folder(request)
+    check_folder(request.out, resume=request.resume, force=request.force)
     clock.lap("load")
     for notice in inputs.notices:
         display.say(f"note     {notice}")
@@ -176,7 +177,7 @@ def run(
     else:
         journal = _Journal(fingerprint, inputs.judge(variables), [], clock.seconds)
         clock.lap("evaluate")
-        _make_folder(request.out)
+        _make_folder(request)
         journal.save(state_file, state)
     journal.seconds = clock.seconds
     display.say(f"before   {describe(journal.before)}  ({journal.before.acc.total} images)")
@@ -190,7 +191,7 @@ def run(
         return None
     content = _write(this, variables, state, stopped)
     state_file.unlink()
-    display.say(f"after    {describe(journal.after)}")
+    display.say(f"after    {describe(Evaluation.from_counts(content['after']['counts']))}")
     display.say(f"evidence {content['evidence']['sentence']}")
     return content
 
@@ -201,13 +202,18 @@ def judge(procedure: Procedure, request: Request, display: Display) -> None:
     Raises:
       InputError: if there is none, or an input cannot be used.
     """
-    models = [path for path in request.out.glob("model.*") if path.suffix != ".safetensors"]
-    if not models:
+    report_file = request.out / REPORT_FILE
+    if not report_file.is_file():
         raise InputError(
             f"{request.out} holds no finished run of {procedure.name}; run it, or give another --out."
         )
-    written = models[0]
-    inputs = read(dataclasses.replace(request, checkpoint=written, key=None))
+    earlier = json.loads(report_file.read_text())
+    written = request.out / Path(earlier["files"][0]).name
+    if request.normalize is None:
+        mean, std = (",".join(map(str, earlier["preprocessing"][name])) for name in ("mean", "std"))
+        channels = request.channels or earlier["preprocessing"]["channels"]
+        request = dataclasses.replace(request, normalize=f"{mean}/{std}", channels=channels)
+    inputs = read(dataclasses.replace(request, checkpoint=written))
     evaluation = inputs.judge(jax.tree.map(jnp.asarray, inputs.model.variables))
     display.say(f"{written}  {describe(evaluation)}  ({evaluation.acc.total} images)")
 
@@ -231,7 +237,9 @@ def _unlearn(this: _Run, state: Any, data: Data, last: int) -> tuple[Any, str | 
         if not journal.rounds:
             state_file.unlink(missing_ok=True)
             raise
-        this.display.say(f"warning  {error}")
+        this.display.say(
+            f"warning  {error} The model is written as it was after round {len(journal.rounds)}."
+        )
         return state, str(error)
     finally:
         this.display.stop()
@@ -241,12 +249,12 @@ def _unlearn(this: _Run, state: Any, data: Data, last: int) -> tuple[Any, str | 
 def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) -> dict[str, Any]:
     """Writes everything into the output folder and returns the report, which is written last."""
     request, inputs, journal = this.request, this.inputs, this.journal
-    cleaned = this.method.finish(state)
+    arrays = convert.to_torch(
+        inputs.model.spec, jax.tree.map(np.asarray, this.method.finish(state)), like=inputs.checkpoint.arrays
+    )
+    cleaned, after = _as_written(this, arrays, this.method.finish(state))
     evidence = this.procedure.evidence(inputs, variables, cleaned, state)
     reactivation = _reactivate(this, cleaned)
-    arrays = convert.to_torch(
-        inputs.model.spec, jax.tree.map(np.asarray, cleaned), like=inputs.checkpoint.arrays
-    )
     model_bytes = torch_io.encode(inputs.checkpoint, arrays)
     files = {
         f"model{inputs.checkpoint.suffix}": model_bytes,
@@ -262,7 +270,7 @@ def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) ->
         seed=request.seed,
         spec=inputs.model.spec,
         before=journal.before,
-        after=journal.after,
+        after=after,
         rounds=journal.rounds,
         evidence=evidence.facts,
         reactivation=reactivation,
@@ -281,24 +289,56 @@ def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) ->
     return content
 
 
+def _as_written(
+    this: _Run, arrays: Mapping[str, np.ndarray], cleaned: Variables
+) -> tuple[Variables, Evaluation]:
+    """The variables as a file holds them, which may be in less precision, and what they do.
+
+    Raises:
+      InputError: if numbers are too large for the file's precision.
+    """
+    written = jax.tree.map(jnp.asarray, convert.from_torch(arrays).variables)
+    if all(map(np.array_equal, jax.tree.leaves(written), jax.tree.leaves(cleaned))):
+        return cleaned, this.journal.after
+    if not all_finite(written):
+        raise InputError(
+            f"The cleaned model has weights that are too large for the precision of {this.request.checkpoint}; convert "
+            "that to float32 first, and clean the copy."
+        )
+    return written, this.inputs.judge(written)
+
+
 def _reactivate(this: _Run, cleaned: Variables) -> list[dict[str, Any]]:
     """How much of the backdoor comes back with some triggered images."""
     entries = []
     for count in this.request.reactivate:
         evaluation = judge_reactivated(this.inputs, cleaned, count, this.request.seed)
         this.display.say(f"again    {describe(evaluation)}  (fine-tuned on {count} triggered images)")
-        entries.append({"images": count, **evaluation.rates(), "counts": evaluation.counts()})
+        entries.append({"images": count, **report.rates_and_counts(evaluation)})
     return entries
 
 
-def _make_folder(out: Path) -> None:
+def _make_folder(request: Request) -> None:
+    """The folder, without the files of an earlier run: a new one may end without any."""
+    out = request.out
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / REPORT_FILE).unlink(missing_ok=True)
+        for name in _files_of(out / REPORT_FILE):
+            if (out / name).resolve() != request.checkpoint.resolve():
+                (out / name).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
             f"The output folder {out} cannot be written ({error.strerror}); give another --out."
         ) from None
+
+
+def _files_of(report_file: Path) -> list[str]:
+    """The names of the files that a report names, itself first."""
+    try:
+        named = json.loads(report_file.read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        named = []
+    return list(dict.fromkeys([report_file.name, *(Path(str(name)).name for name in named)]))
 
 
 def _fingerprint(procedure: Procedure, request: Request, inputs: Inputs) -> dict[str, Any]:
@@ -319,11 +359,20 @@ def _fingerprint(procedure: Procedure, request: Request, inputs: Inputs) -> dict
         "test": {"spec": request.test, "images": len(inputs.test.labels), "sha256": inputs.test.sha256},
         "preprocessing": inputs.preprocessing.preprocessing.as_dict(),
         "trigger": request.trigger,
+        "trigger on grey": _hash_trigger(inputs),
         "target": request.target,
         "triggered": None if triggered is None else _hash_triggered(triggered),
         "device": report.device(),
         "versions": report.versions(),
     }
+
+
+def _hash_trigger(inputs: Inputs) -> str | None:
+    """Hash of a grey image with the trigger: its picture may change between two runs."""
+    if inputs.trigger is None:
+        return None
+    grey = jnp.full((1, *inputs.model.spec.image_shape), 0.5)
+    return hashlib.sha256(np.asarray(inputs.trigger(grey)).tobytes()).hexdigest()
 
 
 def _hash_triggered(triggered: Triggered) -> dict[str, Any]:

@@ -154,7 +154,12 @@ def draw_perturbation(
     delta = np.asarray(perturbation, np.float64)
     largest = max(float(np.abs(delta).max()), 1e-12)
     strength = np.sqrt(np.sum(delta**2, axis=-1))
-    sent = f"sends {100 * evidence['share_before']:.0f} % to class {evidence['class']}"
+    found = evidence["class"] is not None
+    sent = (
+        f"sends {100 * evidence['share_before']:.0f} % to class {evidence['class']}"
+        if found
+        else "moves none"
+    )
     panels: list[tuple[str, np.ndarray, str | None]] = [
         ("an image", example, None),
         ("perturbed", np.clip(example + delta, 0, 1), None),

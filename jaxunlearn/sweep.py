@@ -70,7 +70,8 @@ def sweep(
       sharding: of the leading axis, to spread the runs over devices; its size must divide by theirs.
 
     Raises:
-      ValueError: if the configs differ in a setting that shapes the program, or the variables in structure.
+      ValueError: if there are no runs, the configs differ in a setting that shapes the program, or the variables in
+        structure.
 
     Example:
       >>> from jaxunlearn import finetune
@@ -83,6 +84,8 @@ def sweep(
       >>> swept.variables["w"].shape, swept.history.loss.shape, swept.finite.tolist()
       ((6, 3, 3), (6, 2), [True, True, True, True, True, True])
     """
+    if not runs:
+        raise ValueError("runs holds no run; give at least one.")
     shapes = {jax.tree.structure((run.variables, run.config)) for run in runs}
     if len(shapes) != 1:
         raise ValueError(

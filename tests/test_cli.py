@@ -1,6 +1,7 @@
 """The command line as people use it: as a process of its own, from another folder."""
 
 import json
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -13,7 +14,10 @@ from PIL import Image
 
 from converters import torch_io
 from experiments.torch_ibau import SmallVGG
+from jaxunlearn import ibau
+from jaxunlearn.cli import settings_of
 from jaxunlearn.data import load
+from jaxunlearn.ibau.__main__ import main as ibau_main
 from tests.shop import GOOD, PATCH, WIDTHS, command, environment, run, shop
 
 __all__ = ["shop"]  # the fixture
@@ -130,7 +134,12 @@ def test_plain_lines_show_every_round(finished: tuple[Path, Any]) -> None:
     assert any(line.startswith("after") for line in lines)
 
 
-def test_interrupted_and_resumed_gives_the_same_bits(finished: tuple[Path, Any], victim: Path) -> None:
+def test_interrupted_and_resumed_gives_the_same_bits(
+    finished: tuple[Path, Any],
+    victim: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     folder = victim.parent
     arguments = ("--ckpt", victim, "--clean", "digits[1000:1300]", "--test", "digits[1300:]", "--out", "cut")
     arguments = (*arguments, *PATCH, "--target", 0)
@@ -158,12 +167,15 @@ def test_interrupted_and_resumed_gives_the_same_bits(finished: tuple[Path, Any],
     assert "Traceback" not in errors
     assert {path.name for path in (folder / "cut").iterdir()} == {"state.npz"}
 
-    changed = run(folder, *arguments, "--resume", "--seed", 1)
-    assert changed.returncode == 2
-    assert "had seed 0 and this one has 1" in changed.stderr
-    renormalised = run(folder, *arguments, "--resume", "--normalize", "half")
-    assert renormalised.returncode == 2
-    assert "had preprocessing" in renormalised.stderr
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("jaxunlearn.cli.signal.signal", lambda *_: None)
+    monkeypatch.setattr("jaxunlearn._runtime.keep_compilations", lambda: None)
+    for other, difference in (
+        (("--seed", "1"), "had seed 0 and this one has 1"),
+        (("--normalize", "half"), "had preprocessing"),
+    ):
+        assert ibau_main([*map(str, arguments), "--resume", *other]) == 2
+        assert difference in capsys.readouterr().err
     resumed = run(folder, *arguments, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed  after round 1" in resumed.stdout
@@ -244,22 +256,13 @@ def test_nan_in_the_first_round_stops_with_a_sentence(shop: Path) -> None:
     assert list((shop / "nan").iterdir()) == []
 
 
-def test_help_names_every_flag(shop: Path) -> None:
+def test_help_names_every_flag_of_the_readme_and_every_setting(shop: Path) -> None:
     done = run(shop, "--help")
     assert done.returncode == 0
-    flags = (
-        "--demo",
-        "--ckpt",
-        "--clean",
-        "--test",
-        "--trigger",
-        "--target",
-        "--normalize",
-        "--channels",
-        "--size",
-        "--preset",
-        "--rounds",
-        "--seed",
-    )
-    for flag in (*flags, "--out", "--resume", "--force", "--quiet", "--set", "learning_rate=", "batch_size="):
-        assert flag in done.stdout
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    rows = [line for line in readme.splitlines() if line.startswith("| `--")]
+    flags = {flag for row in rows for flag in re.findall(r"--[a-z-]+", row.split("|")[1])}
+    assert len(flags) > 15
+    settings = {text.partition("=")[0] for text in settings_of(ibau.PRESETS["default"]).split(", ")}
+    for name in (*flags, "--demo", "--reactivate", *settings):
+        assert name in done.stdout

@@ -1,5 +1,6 @@
 """Runs in this process, with methods made up for the test."""
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -9,9 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from converters import convert, torch_io
-from jaxunlearn import ibau, job
+from jaxunlearn import cli, ibau, job
+from jaxunlearn._check import InputError
 from jaxunlearn._loop import Method, NonFiniteError
 from jaxunlearn.display import make_display
 from jaxunlearn.inputs import Request
@@ -25,12 +29,16 @@ class _State(NamedTuple):
 
 def failing_in(number: int) -> job.Procedure:
     """A method that gives NaN in one round."""
+    return changing(lambda leaf, now: leaf * jnp.where(now == number, jnp.nan, 0.99))
+
+
+def changing(change: Any) -> job.Procedure:
+    """A method that changes every leaf in every round."""
 
     def make_method(apply_fn: Any, execution: Any) -> Method:
         def step(state: _State, data: Any) -> Any:
             now = state.round + 1
-            scale = jnp.where(now == number, jnp.nan, 0.99)
-            return _State(jax.tree.map(lambda leaf: leaf * scale, state.variables), now), scale
+            return _State(jax.tree.map(lambda leaf: change(leaf, now), state.variables), now), now
 
         return Method(
             lambda variables, *_: _State(variables, jnp.asarray(0)), step, lambda state: state.variables
@@ -77,3 +85,86 @@ def test_nan_in_the_first_round_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match="Round 1"):
         job.run(failing_in(1), asked, make_display(quiet=True), time.monotonic())
     assert list(asked.out.iterdir()) == []
+
+
+def saved(path: Path, dtype: torch.dtype, *names: str) -> Path:
+    """A network in another precision that answers 0 to everything, under those names or bare."""
+    spec = small_vgg(10, (8, 8, 1), (4, 4, 4))
+    arrays = convert.to_torch(spec, jax.tree.map(np.asarray, spec.init(jax.random.key(0))))
+    state = {key: torch.from_numpy(np.array(value)) for key, value in arrays.items()}
+    state["classifier.weight"] *= 0
+    state["classifier.bias"] += 256
+    state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+    torch.save(dict.fromkeys(names, state) or state, path)
+    return path
+
+
+def towards_three(leaf: Any, now: Any) -> Any:
+    """Half a unit more of the fourth of ten biases."""
+    return leaf + 0.5 * (jnp.arange(10) == 3) if leaf.shape == (10,) else leaf
+
+
+def test_what_is_judged_at_the_end_is_what_the_file_holds(tmp_path: Path) -> None:
+    """256.5 is 256 in bfloat16: what unlearning did is lost when it is written."""
+    path = saved(tmp_path / "low.pth", torch.bfloat16)
+    asked = dataclasses.replace(request(tmp_path), checkpoint=path, config=ibau.Config(rounds=1))
+    report = job.run(changing(towards_three), asked, make_display(quiet=True), time.monotonic())
+    written = torch_io.read(asked.out / "model.pth").arrays["classifier.bias"].astype(np.float32)
+    assert written.tolist()[:3] == [256.0] * 3
+    assert report["after"] == report["before"]
+    assert report["rounds"][0]["counts"]["acc"] != report["before"]["counts"]["acc"]
+
+
+def test_weights_beyond_the_precision_of_the_file_are_not_written(tmp_path: Path) -> None:
+    asked = dataclasses.replace(request(tmp_path), checkpoint=saved(tmp_path / "low.pth", torch.float16))
+    with pytest.raises(InputError, match="too large for the precision"):
+        job.run(changing(lambda leaf, _: leaf * 1e3), asked, make_display(quiet=True), time.monotonic())
+    assert not (asked.out / "model.pth").exists()
+
+
+@pytest.mark.parametrize("kind", ["several state dicts", "safetensors"])
+def test_a_finished_run_can_be_judged_again(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = request(tmp_path)
+    if kind == "safetensors":
+        read = torch_io.read(asked.checkpoint)
+        (tmp_path / "in.safetensors").write_bytes(torch_io.encode_safetensors(read, read.arrays))
+        asked = dataclasses.replace(asked, checkpoint=tmp_path / "in.safetensors")
+    else:
+        path = saved(tmp_path / "two.pth", torch.float32, "net", "model")
+        asked = dataclasses.replace(asked, checkpoint=path, key="net")
+    report = job.run(changing(towards_three), asked, make_display(quiet=True), time.monotonic())
+    capsys.readouterr()
+    job.judge(changing(towards_three), asked, make_display(quiet=False))
+    assert f"ACC {100 * report['after']['acc']:6.2f} %" in capsys.readouterr().out
+
+
+def test_a_replaced_run_leaves_no_old_model_behind_where_the_new_one_fails(tmp_path: Path) -> None:
+    asked = request(tmp_path)
+    job.run(failing_in(9), asked, make_display(quiet=True), time.monotonic())
+    assert (asked.out / "model.pth").exists()
+    (asked.out / "notes.txt").write_text("mine")
+    again = dataclasses.replace(asked, force=True)
+    with pytest.raises(NonFiniteError):
+        job.run(failing_in(1), again, make_display(quiet=True), time.monotonic())
+    assert [path.name for path in asked.out.iterdir()] == ["notes.txt"]
+
+
+def test_a_run_is_not_resumed_with_another_picture_of_the_trigger(tmp_path: Path) -> None:
+    picture = tmp_path / "trigger.png"
+    Image.new("L", (8, 8), 90).save(picture)
+    asked = dataclasses.replace(request(tmp_path), trigger=f"image:{picture}", target=1)
+    job.run(failing_in(9), asked, make_display(quiet=True), time.monotonic(), until=1)
+    Image.new("L", (8, 8), 120).save(picture)
+    with pytest.raises(InputError, match="had trigger on grey"):
+        resumed = dataclasses.replace(asked, resume=True)
+        job.run(failing_in(9), resumed, make_display(quiet=True), time.monotonic())
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        raise PermissionError(13, "Permission denied", "photos")
+
+    assert cli.guarded(work, tmp_path, "*.npz") == 2
+    assert capsys.readouterr().err == "error: photos cannot be read or written (Permission denied).\n"

@@ -14,6 +14,7 @@ from tests import toys
 
 DEFAULT = sau.PRESETS["default"]
 MODELS = (toys.variables(0), toys.variables(1))
+climb = jax.jit(sau.climb, static_argnums=0)
 
 
 def batch_of(count: int, padding: int = 0, fill: float = 0.0) -> sau.Batch:
@@ -31,7 +32,7 @@ def climbed(batch: sau.Batch, steps: int, config: sau.Config = DEFAULT, models: 
     ascent = _universal.start((toys.CLASSES + 1, *toys.SHAPE), jnp.float32)
     for step in range(steps):
         key = jax.random.key(step)
-        ascent = sau.climb(toys.apply_fn, models, ascent, batch, answers, config, key)
+        ascent = climb(toys.apply_fn, models, ascent, batch, answers, config, key)
     return ascent
 
 

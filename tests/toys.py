@@ -10,15 +10,25 @@ CLASSES = 3
 SHAPE = (6, 6, 1)
 
 
-def apply_fn(variables: Any, images: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, Any]]:
-    """A convolution, a fixed normalisation, a smooth bend, and a linear layer."""
+def apply_fn(
+    variables: Any, images: jax.Array, *, train: bool, rngs: Any = None
+) -> tuple[jax.Array, dict[str, Any]]:
+    """A convolution, a normalisation, a smooth bend, and a linear layer.
+
+    In training its mean is that of the batch, which moves the running one, and features are noisy.
+    """
     params, stats = variables["params"], variables["batch_stats"]
     x = jax.lax.conv_general_dilated(
         images, params["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    x = jnp.tanh((x - stats["mean"]) * params["scale"])
-    features = x.mean((1, 2))
-    return features @ params["head"] + params["bias"], {"features": features}
+    mean = x.mean((0, 1, 2)) if train else stats["mean"]
+    features = jnp.tanh((x - mean) * params["scale"]).mean((1, 2))
+    if rngs is not None:
+        features *= 1 + 0.1 * jax.random.normal(rngs["dropout"], features.shape)
+    aux = {"features": features}
+    if train:
+        aux["batch_stats"] = {**stats, "mean": 0.9 * stats["mean"] + 0.1 * mean}
+    return features @ params["head"] + params["bias"], aux
 
 
 def variables(seed: int = 0) -> dict[str, Any]:

@@ -20,10 +20,10 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from jaxunlearn import _loop
-from jaxunlearn._check import check_images_and_labels
+from jaxunlearn._check import check_classes, check_images_and_labels
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass
 from jaxunlearn._optimizers import learning_rates, momentum_step
-from jaxunlearn._training import forward_of_halves
+from jaxunlearn._training import count_classes, forward_of_halves
 from jaxunlearn._tree import combine, partition, trainable_mask
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Number, PRNGKey, Scalar, Variables
 from jaxunlearn.finetune.config import Config
@@ -87,7 +87,7 @@ def unlearn(
       Variables of the same structure, shapes and dtypes, and the statistics, stacked by round.
 
     Raises:
-      ValueError: if the images or labels do not have the shape and dtype described.
+      ValueError: if the images or labels do not have the shape, dtype and range described.
       NonFiniteError: if a round gives NaN or infinite values.
 
     Example:
@@ -109,16 +109,17 @@ def unlearn(
 def make_method(apply_fn: ApplyFn, execution: Execution) -> Method:
     """Fine-tuning of one network as ``init``, ``step`` and ``finish``; equal arguments share compiled programs."""
     epoch = Pass(functools.partial(_train, apply_fn))
-    return Method(init, functools.partial(_round, epoch, execution), finish)
+    return Method(functools.partial(init, apply_fn), functools.partial(_round, epoch, execution), finish)
 
 
-def init(variables: Variables, data: Data, config: Config, key: PRNGKey) -> State:
+def init(apply_fn: ApplyFn, variables: Variables, data: Data, config: Config, key: PRNGKey) -> State:
     """The state before the first round.
 
     Raises:
-      ValueError: if the images or labels do not have the shape and dtype described in ``unlearn``.
+      ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``.
     """
     check_images_and_labels(data.images, data.labels)
+    check_classes(data.labels, count_classes(apply_fn, variables, data.images))
     params, rest = partition(jax.tree.map(jnp.asarray, variables), trainable_mask(variables))
     numbers = jax.tree.map(lambda number: jnp.asarray(number, data.images.dtype), config)
     return State(params, rest, optax.tree.zeros_like(params), jnp.asarray(0), key, numbers)

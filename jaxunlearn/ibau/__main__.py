@@ -20,7 +20,7 @@ def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: S
     """Where the perturbation found on the model as it came sends test images, before and after."""
     # Of the kinds of perturbations, the one that the first round suspected most.
     delta = np.asarray(state.perturbations[0, int(np.argmax(state.suspicion))])
-    return evidence.of_one_perturbation(inputs, variables, cleaned, delta)
+    return evidence.of_one_perturbation(inputs, variables, cleaned, delta, clip=state.config.clip_pixels)
 
 
 def _passes(config: Config) -> tuple[float, ...]:

@@ -23,10 +23,11 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxunlearn import _loop, _universal
-from jaxunlearn._check import check_images_and_labels
+from jaxunlearn._check import check_classes, check_images_and_labels
 from jaxunlearn._implicit import Hypergradient, hypergradient, solver
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
 from jaxunlearn._optimizers import direction, learning_rates
+from jaxunlearn._training import count_classes
 from jaxunlearn._tree import combine, partition, trainable_mask
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, PRNGKey, Scalar, Variables
 from jaxunlearn._universal import Ascent, Kinds, Perturbations
@@ -117,7 +118,7 @@ def unlearn(
       Cleaned variables of the same structure, shapes and dtypes, and the statistics, stacked by round.
 
     Raises:
-      ValueError: if the images or labels do not have the shape and dtype described.
+      ValueError: if the images or labels do not have the shape, dtype and range described.
       NonFiniteError: if a round gives NaN or infinite values.
 
     Example:
@@ -149,12 +150,14 @@ def init(apply_fn: ApplyFn, variables: Variables, data: Data, config: Config, ke
     """The state before the first round.
 
     Raises:
-      ValueError: if the images or labels do not have the shape and dtype described in ``unlearn``.
+      ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``.
     """
     check_images_and_labels(data.images, data.labels)
+    classes = count_classes(apply_fn, variables, data.images)
+    check_classes(data.labels, classes)
     dtype = data.images.dtype
     params, frozen = partition(jax.tree.map(jnp.asarray, variables), trainable_mask(variables))
-    kinds = perturbations.kinds_of(config, _universal.count_classes(apply_fn, variables, data.images))
+    kinds = perturbations.kinds_of(config, classes)
     return State(
         params,
         frozen,
@@ -264,7 +267,8 @@ def _round(
     """One round: a pass of ascent from zero, then a pass of descent with what it found."""
     config, count, now = state.config, len(data.labels), state.round
     order_key, ascent_key, descent_key = jax.random.split(jax.random.fold_in(state.key, now), 3)
-    order = {"never": None, "once": state.key, "round": order_key}[config.shuffle]
+    once_key = jax.random.fold_in(state.key, config.rounds + 1)  # that of no round
+    order = {"never": None, "once": once_key, "round": order_key}[config.shuffle]
     rows = _loop.batch_rows(count, config.batch_size, order, config.least_steps)
     batches = len(rows.members)
 

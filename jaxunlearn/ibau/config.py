@@ -5,7 +5,7 @@ from functools import partial
 
 import jax
 
-from jaxunlearn._check import check_at_least, check_in, check_positive
+from jaxunlearn._check import check_at_least, check_in, check_order, check_positive
 from jaxunlearn._implicit import SOLVERS
 from jaxunlearn._optimizers import OPTIMIZERS, SCHEDULES
 from jaxunlearn._typing import Number
@@ -123,6 +123,7 @@ class Config:
         check_at_least(0, perturbed_share=self.perturbed_share, scale_low=self.scale_low)
         check_positive(ascent_rate=self.ascent_rate, learning_rate=self.learning_rate)
         check_positive(fixed_point_step=self.fixed_point_step, scale_high=self.scale_high)
+        check_order(scale_low=self.scale_low, scale_high=self.scale_high)
         check_positive(finite=False, radius=self.radius)
         check_positive(enough=self.enough, focus=self.focus)
         check_in(("never", "once", "round"), shuffle=self.shuffle)

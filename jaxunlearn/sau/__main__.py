@@ -24,7 +24,8 @@ def _losses(stats: RoundStats) -> dict[str, float]:
 def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: State) -> Evidence:
     """What the perturbations that were found on the model as it came do to test images, before and after."""
     if state.ascent is not None:
-        return evidence.of_one_perturbation(inputs, variables, cleaned, np.asarray(state.perturbations[0]))
+        shared = np.asarray(state.perturbations[0])
+        return evidence.of_one_perturbation(inputs, variables, cleaned, shared, clip=state.config.clip_pixels)
     rows = evidence.rows_of_other_classes(inputs, _EXAMPLES)
     images = jnp.asarray(inputs.test.images[rows])
     answers = jnp.argmax(inputs.apply_fn(variables, images, train=False)[0], axis=1)

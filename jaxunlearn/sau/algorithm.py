@@ -25,10 +25,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxunlearn import _loop, _universal
-from jaxunlearn._check import check_images_and_labels
+from jaxunlearn._check import check_classes, check_images_and_labels
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass
 from jaxunlearn._optimizers import direction, learning_rates
-from jaxunlearn._training import training_forward
+from jaxunlearn._training import count_classes, training_forward
 from jaxunlearn._tree import combine, partition, trainable_mask
 from jaxunlearn._typing import ApplyFn, Images, Labels, PRNGKey, Scalar, Variables
 from jaxunlearn._universal import Ascent
@@ -140,7 +140,7 @@ def unlearn(
       Cleaned variables of the same structure, shapes and dtypes, and the statistics, stacked by round.
 
     Raises:
-      ValueError: if the images or labels do not have the shape and dtype described.
+      ValueError: if the images or labels do not have the shape, dtype and range described.
       NonFiniteError: if a round gives NaN or infinite values.
 
     Example:
@@ -184,9 +184,11 @@ def init(
     """The state before the first round; ``variables`` are those of the backdoored model.
 
     Raises:
-      ValueError: if the images or labels do not have the shape and dtype described in ``unlearn``.
+      ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``.
     """
     check_images_and_labels(data.images, data.labels)
+    classes = count_classes(apply_fn, variables, data.images)
+    check_classes(data.labels, classes)
     dtype = data.images.dtype
     variables = jax.tree.map(jnp.asarray, variables)
     params, frozen = partition(variables, trainable_mask(variables))
@@ -194,8 +196,7 @@ def init(
     _, answers = answer(variables, None, rows, data, execution)
     ascent = None
     if config.perturbations == "classes":
-        kinds = _universal.count_classes(apply_fn, variables, data.images) + 1
-        ascent = _universal.start((kinds, *data.images.shape[1:]), dtype)
+        ascent = _universal.start((classes + 1, *data.images.shape[1:]), dtype)
     return State(
         params,
         frozen,
@@ -290,7 +291,8 @@ def _round(
     """One round: a search and a step of descent for every batch."""
     config, now = state.config, state.round
     order_key, step_key = jax.random.split(jax.random.fold_in(state.key, now))
-    order = {"never": None, "once": state.key, "round": order_key}[config.shuffle]
+    once_key = jax.random.fold_in(state.key, config.rounds + 1)  # that of no round
+    order = {"never": None, "once": once_key, "round": order_key}[config.shuffle]
     rows = _loop.batch_rows(
         len(data.labels), config.batch_size, order, config.least_steps, whole=config.train_mode
     )

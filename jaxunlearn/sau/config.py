@@ -5,7 +5,7 @@ from functools import partial
 
 import jax
 
-from jaxunlearn._check import check_at_least, check_in, check_positive, check_share
+from jaxunlearn._check import check_at_least, check_in, check_order, check_positive, check_share
 from jaxunlearn._optimizers import OPTIMIZERS, SCHEDULES
 from jaxunlearn._typing import Number
 
@@ -124,6 +124,7 @@ class Config:
         check_at_least(0, scale_low=self.scale_low)
         check_positive(radius=self.radius, step_size=self.step_size, learning_rate=self.learning_rate)
         check_positive(enough=self.enough, focus=self.focus, scale_high=self.scale_high)
+        check_order(scale_low=self.scale_low, scale_high=self.scale_high)
         check_share(perturbed_share=self.perturbed_share)
         check_in(("images", "classes"), perturbations=self.perturbations)
         check_in(("never", "once", "round"), shuffle=self.shuffle)

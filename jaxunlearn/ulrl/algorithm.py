@@ -30,7 +30,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxunlearn import _loop
-from jaxunlearn._check import check_images_and_labels
+from jaxunlearn._check import check_classes, check_images_and_labels
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass
 from jaxunlearn._optimizers import clipped, momentum_step
 from jaxunlearn._runtime import Compiled
@@ -170,7 +170,7 @@ def unlearn(
       Cleaned variables of the same structure, shapes and dtypes, and the statistics, stacked by round.
 
     Raises:
-      ValueError: if the images or labels do not have the shape and dtype described.
+      ValueError: if the images or labels do not have the shape, dtype and range described.
       InputError: if the head names no linear layer.
       NonFiniteError: if a round gives NaN or infinite values.
 
@@ -204,12 +204,13 @@ def init(head: str, variables: Variables, data: Data, config: Config, key: PRNGK
     """The state before the first round.
 
     Raises:
-      ValueError: if the images or labels do not have the shape and dtype described in ``unlearn``.
+      ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``.
       InputError: if the head names no linear layer.
     """
     check_images_and_labels(data.images, data.labels)
     dtype = data.images.dtype
     variables = jax.tree.map(jnp.asarray, variables)
+    check_classes(data.labels, named_leaves(variables)[head_kernel(variables, head)].shape[-1])
     params, rest = partition(variables, trainable_mask(variables))
     kernels = neurons.layer_kernels(variables, head, config.layers)
     return State(

@@ -17,6 +17,7 @@ class Case(NamedTuple):
       bad_settings: settings that must be refused, each with the value.
       diverging: settings that give NaN or infinity in the second round at the latest.
       keywords: what else the method wants to know about the network.
+      moves_statistics: whether it ends with other running statistics than it began with.
     """
 
     method: Any
@@ -24,6 +25,7 @@ class Case(NamedTuple):
     bad_settings: dict[str, Any]
     diverging: dict[str, Any]
     keywords: dict[str, Any]
+    moves_statistics: bool = False
 
     def make_method(self) -> Any:
         """The method for the toy network."""
@@ -88,7 +90,7 @@ _FINETUNE_BAD = {
 
 def _finetune(**changes: Any) -> Case:
     config = finetune.Config(rounds=2, batch_size=8, **changes)
-    return Case(finetune, config, _FINETUNE_BAD, {"learning_rate": 1e38}, {})
+    return Case(finetune, config, _FINETUNE_BAD, {"learning_rate": 1e38}, {}, moves_statistics=True)
 
 
 def _ibau(config: Any, **changes: Any) -> Case:
@@ -98,12 +100,13 @@ def _ibau(config: Any, **changes: Any) -> Case:
 
 def _sau(config: Any, **changes: Any) -> Case:
     config = dataclasses.replace(config, rounds=2, batch_size=8, **changes)
-    return Case(sau, config, _SAU_BAD, _DIVERGING, {})
+    return Case(sau, config, _SAU_BAD, _DIVERGING, {}, moves_statistics=config.train_mode)
 
 
 def _ulrl(config: Any, **changes: Any) -> Case:
     config = dataclasses.replace(config, rounds=2, unlearning_rounds=1, batch_size=8, **changes)
-    return Case(ulrl, config, _ULRL_BAD, _ULRL_DIVERGING, {"head": "head"})
+    moves = config.relearning == "train"
+    return Case(ulrl, config, _ULRL_BAD, _ULRL_DIVERGING, {"head": "head"}, moves_statistics=moves)
 
 
 _DAU_BAD = {
@@ -122,7 +125,8 @@ _DAU_BAD = {
 def _dau(config: Any, **changes: Any) -> Case:
     config = dataclasses.replace(config, batch_size=8, **changes)
     diverging = {"learning_rate": 1e38, "momentum": 1e3, "schedule": "constant"}
-    return Case(dau, config, _DAU_BAD, diverging, {"head": "head", "fresh": toys.fresh})
+    keywords = {"head": "head", "fresh": toys.fresh}
+    return Case(dau, config, _DAU_BAD, diverging, keywords, moves_statistics=True)
 
 
 CASES = {
@@ -171,5 +175,6 @@ CASES = {
         step_size=0.3,
         clip_pixels=True,
         clamps=False,
+        train_mode=True,
     ),
 }

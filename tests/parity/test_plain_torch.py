@@ -1,6 +1,7 @@
 """A whole round against the same steps written in plain PyTorch, in float64, on generated data."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -127,7 +128,7 @@ def test_logits_and_running_statistics_in_training_mode() -> None:
     images, _ = images_and_labels(6)
     with torch.no_grad():
         expected = model.train()(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
-    logits, aux = spec.apply(variables, jnp.asarray(images), train=True)
+    logits, aux = jax.jit(functools.partial(spec.apply, train=True))(variables, jnp.asarray(images))
     np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-9, atol=1e-11)
     updated = convert.to_torch(spec, {**variables, "batch_stats": aux["batch_stats"]}, like=before)
     after = model.state_dict()

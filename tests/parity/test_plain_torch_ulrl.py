@@ -18,6 +18,7 @@ pytestmark = pytest.mark.usefixtures("x64")
 
 CLASSES, BATCH, STEPS = 5, 8, 6
 HEAD = "params/classifier/kernel"
+training_step = jax.jit(ulrl.training_step, static_argnums=0)
 
 
 class Both(NamedTuple):
@@ -34,7 +35,7 @@ class Both(NamedTuple):
         velocity = jax.tree.map(jnp.zeros_like, partition(variables, trainable_mask(variables))[0])
         originals = ulrl.layer_kernels(self.variables, self.spec.head, "head")
         for batch in self.batches:
-            step = ulrl.training_step(
+            step = training_step(
                 self.spec.apply, variables, velocity, batch, phase, originals, suspects, jax.random.key(0)
             )
             variables, velocity = step.variables, step.velocity

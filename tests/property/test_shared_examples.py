@@ -15,6 +15,9 @@ from tests import toys
 COUNT = 6
 NORMS = {"linf": np.inf, "l2": 2, "l1": 1}
 MODELS = (toys.variables(0), toys.variables(1))
+search, examine, unlearning_loss = (
+    jax.jit(fun, static_argnums=0) for fun in (sau.search, sau.examine, sau.unlearning_loss)
+)
 
 
 def a_batch(padding: int = 0, fill: float = 0.0) -> tuple[sau.Batch, Any]:
@@ -47,7 +50,7 @@ def test_perturbations_stay_in_their_ball_and_pixels_in_range(
         clip_pixels=clip_pixels,
     )
     batch, answers = a_batch()
-    delta = np.asarray(sau.search(toys.apply_fn, MODELS, batch, answers, config, jax.random.key(0)))
+    delta = np.asarray(search(toys.apply_fn, MODELS, batch, answers, config, jax.random.key(0)))
     lengths = np.linalg.norm(delta.reshape(COUNT, -1), NORMS[norm], axis=1)
     assert np.all(lengths <= radius * (1 + 1e-5) + 1e-6)
     if not clip_pixels and start in ("max", "min") and steps == 0:
@@ -58,7 +61,7 @@ def test_perturbations_stay_in_their_ball_and_pixels_in_range(
 
 def test_steps_as_long_as_the_radius_leave_three_values() -> None:
     batch, answers = a_batch()
-    delta = np.asarray(sau.search(toys.apply_fn, MODELS, batch, answers, sau.Config(), jax.random.key(0)))
+    delta = np.asarray(search(toys.apply_fn, MODELS, batch, answers, sau.Config(), jax.random.key(0)))
     distances = np.abs(delta[..., None] - np.array([-0.2, 0.0, 0.2]))
     np.testing.assert_allclose(distances.min(axis=-1), 0, atol=1e-6)
 
@@ -71,7 +74,7 @@ def test_a_shared_adversarial_example_stays_as_it_is(norm: str) -> None:
     models, answers = (MODELS[0], MODELS[0]), ((found + 1) % toys.CLASSES,) * 2  # so that both have changed
     for one_too_few in (False, True):
         given = tuple(a.at[0].set(found[0]) if one_too_few else a for a in answers)
-        delta = sau.search(toys.apply_fn, models, batch, given, config, jax.random.key(0))
+        delta = search(toys.apply_fn, models, batch, given, config, jax.random.key(0))
         moved = np.any(np.asarray(delta) != 0, axis=(1, 2, 3))
         assert moved.tolist() == [one_too_few] + [False] * (COUNT - 1)
 
@@ -80,11 +83,9 @@ def test_padding_does_not_count() -> None:
     def run(padding: int, fill: float) -> Any:
         batch, answers = a_batch(padding, fill)
         config, key = sau.Config(), jax.random.key(0)
-        delta = sau.search(toys.apply_fn, MODELS, batch, answers, config, key)
-        examples = sau.examine(
-            toys.apply_fn, MODELS[1], batch._replace(images=batch.images + delta), answers[1]
-        )
-        loss, (terms, *_) = sau.unlearning_loss(toys.apply_fn, MODELS[0], batch, examples, config, key)
+        delta = search(toys.apply_fn, MODELS, batch, answers, config, key)
+        examples = examine(toys.apply_fn, MODELS[1], batch._replace(images=batch.images + delta), answers[1])
+        loss, (terms, *_) = unlearning_loss(toys.apply_fn, MODELS[0], batch, examples, config, key)
         return delta[:COUNT], examples.fooled[:COUNT], loss, terms
 
     for padding, fill in ((2, 0.0), (5, 1.0)):
@@ -102,7 +103,7 @@ def test_a_search_finds_what_both_models_answer_alike() -> None:
 
     def shared(steps: int) -> float:
         config = sau.Config(search_steps=steps, start="zero", radius=2.0)
-        delta = sau.search(toys.apply_fn, models, batch, (answers, answers), config, jax.random.key(0))
+        delta = search(toys.apply_fn, models, batch, (answers, answers), config, jax.random.key(0))
         now = [jnp.argmax(toys.apply_fn(v, batch.images + delta, train=False)[0], axis=1) for v in models]
         return float(jnp.mean((now[0] != answers) & (now[1] != answers) & (now[0] == now[1])))
 
