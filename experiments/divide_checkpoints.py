@@ -36,10 +36,11 @@ RATIOS = (0.1, 0.01)
 def divide(shared: Path, name: str, ratio: float, seed: int) -> dict[str, Any]:
     """Divides one training set; how much of what was taken for poisoned is, and how much of the poison was found."""
     (spec, variables), clean, attack, _ = victim_of(shared, name, IMAGES)
-    made = poison(np.asarray(clean.images), clean.labels, attack, ratio=ratio, key=jax.random.key(seed))
+    poison_key, dau_key = jax.random.split(jax.random.key(seed))
+    made = poison(np.asarray(clean.images), clean.labels, attack, ratio=ratio, key=poison_key)
     method = dau.make_method(spec.apply, dau.Execution(), head=spec.head, fresh=spec.init)
     data = dau.Data(made.images, made.labels)
-    state = method.init(variables, data, dau.PRESETS["default"], jax.random.key(seed))
+    state = method.init(variables, data, dau.PRESETS["default"], dau_key)
     since = time.monotonic()
     parts = jax.tree.map(np.asarray, method.step(state, data)[0].parts)
     found = int(parts.poisoned.sum())

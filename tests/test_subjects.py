@@ -21,6 +21,7 @@ from jaxunlearn.data import load
 from jaxunlearn.display import make_display
 from jaxunlearn.evaluate import Evaluation
 from jaxunlearn.fit import TRAINING
+from jaxunlearn.inputs import Request, read
 from tests.shop import run
 
 TRAIN = (
@@ -266,3 +267,22 @@ def test_triggers_are_not_drawn_from_the_keys_of_rounds(tmp_path: Path) -> None:
         subjects.plant(order_of(tmp_path, "kept", Kept()), Watched())
     rounds = [jax.random.fold_in(jax.random.key(0), number) for number in range(100)]
     assert given[0].key not in rounds
+
+
+def test_images_under_the_triggers_are_kept_apart_from_those_to_clean_with(planted: tuple[Path, Any]) -> None:
+    out, _ = planted
+    request = Request(
+        checkpoint=out / subjects.MODEL,
+        clean=f"npz:{out / subjects.TEST}",
+        test="digits[:200]",
+        trigger=f"attack:{out}",
+        target=None,
+        preset="default",
+        config=ibau.PRESETS["default"],
+        seed=0,
+        out=out / "cleaned",
+        resume=False,
+        force=False,
+    )
+    with pytest.raises(InputError, match="are also among those"):
+        read(request)
