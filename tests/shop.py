@@ -26,7 +26,8 @@ def command(*arguments: object, method: str = "ibau") -> list[str]:
 
 def environment() -> dict[str, str]:
     """As a user's, but for what makes compilation quick."""
-    return {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    return {**os.environ, "XLA_FLAGS": flags}
 
 
 def run(folder: Path, *arguments: object, method: str = "ibau") -> subprocess.CompletedProcess[str]:

@@ -238,7 +238,9 @@ def test_photographs_of_any_size(shop: Path) -> None:
     assert any("2 of the model's 10 classes" in notice for notice in notices)
 
 
-def test_nan_in_the_first_round_stops_with_a_sentence(shop: Path) -> None:
+def test_nan_in_the_first_round_stops_with_a_sentence(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = (
         "--set",
         "learning_rate=1e38",
@@ -249,10 +251,11 @@ def test_nan_in_the_first_round_stops_with_a_sentence(shop: Path) -> None:
         "--out",
         "nan",
     )
-    done = run(shop, *GOOD, "--preset", "reference", *arguments)
-    assert done.returncode == 1
-    assert "Round 1 gave NaN or infinite values in" in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.chdir(shop)
+    monkeypatch.setattr("jaxunlearn.cli.signal.signal", lambda *_: None)
+    monkeypatch.setattr("jaxunlearn._runtime.keep_compilations", lambda: None)
+    assert ibau_main([*GOOD, "--preset", "reference", *arguments]) == 1
+    assert "Round 1 gave NaN or infinite values in" in capsys.readouterr().err
     assert list((shop / "nan").iterdir()) == []
 
 

@@ -101,7 +101,7 @@ def test_a_few_suspects_give_all_poisoned_images_away() -> None:
             jnp.asarray(suspects),
             start,
             KEY,
-            rounds=20,
+            steps=80,
             batch_size=64,
             suspect_batch_size=16,
             rate=0.3,

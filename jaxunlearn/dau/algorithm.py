@@ -514,7 +514,7 @@ def _divide(
         jnp.concatenate(features, axis=1),
         labels,
         head=wide,
-        rounds=config.discriminator_rounds,
+        steps=config.discriminator_steps,
         batch_size=config.batch_size,
         suspect_batch_size=config.poisoned_batch_size,
         rate=config.discriminator_rate,

@@ -33,7 +33,7 @@ _STRUCTURAL = (
     "poisoned_batch_size",
     "superpositions",
     "prefilter",
-    "discriminator_rounds",
+    "discriminator_steps",
     "refinements",
     "loss",
     "weigh",
@@ -65,8 +65,8 @@ class Config:
         by the model as it came, after other images were laid over them (``superposed``), or of them alone (``loss``).
       superpositions: the number of other images that are laid over each, one at a time. The discriminator sees their
         mean features beside the image's own; 0 leaves those alone.
-      discriminator_rounds: epochs of the retrained last layer; few, because a small set has fewer images than features
-        and the layer would come to know its suspects by heart.
+      discriminator_steps: of the retrained last layer; few, because a small set has fewer images than features and the
+        layer would come to know its suspects by heart.
       refinements: how often the discriminator is trained again, with what it takes for poisoned as suspects.
       loss: of the poisoned part: ``complementary`` cross-entropy -log(1 - p_y), gradient ``ascent`` log p_y, or
         cross-entropy to the ``uniform`` answer among the other classes.
@@ -106,7 +106,7 @@ class Config:
     poisoned_batch_size: int = 64
     prefilter: str = "superposed"
     superpositions: int = 4
-    discriminator_rounds: int = 2
+    discriminator_steps: int = 80
     refinements: int = 3
     loss: str = "complementary"
     weigh: bool = True
@@ -136,7 +136,7 @@ class Config:
     def __post_init__(self) -> None:
         """Validates the settings."""
         check_at_least(1, batch_size=self.batch_size, poisoned_batch_size=self.poisoned_batch_size)
-        check_at_least(1, discriminator_rounds=self.discriminator_rounds)
+        check_at_least(1, discriminator_steps=self.discriminator_steps)
         check_at_least(1 if self.prefilter == "superposed" else 0, superpositions=self.superpositions)
         check_at_least(0, refinements=self.refinements, isolation_rounds=self.isolation_rounds)
         check_at_least(0, robust_rounds=self.robust_rounds, resplit_round=self.resplit_round)

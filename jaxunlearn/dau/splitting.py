@@ -97,7 +97,7 @@ def discriminate(
     head: Head,
     key: PRNGKey,
     *,
-    rounds: int,
+    steps: int,
     batch_size: int,
     suspect_batch_size: int,
     rate: Number,
@@ -113,7 +113,7 @@ def discriminate(
       suspects: P_0.
       head: the network's own last layer, where it starts.
       key: of the order.
-      rounds: passes over the images.
+      steps: of gradient descent.
       batch_size: others in a step.
       suspect_batch_size: suspects in a step.
       rate: learning rate, for features of unit root mean square norm, which they are scaled to.
@@ -127,14 +127,13 @@ def discriminate(
     Example:
       >>> features = jnp.array([[1.0, 0, 0], [0, 1, 0], [1, 0, 1], [1, 0, 1]]).repeat(4, axis=0)
       >>> labels, suspects = jnp.array([0, 1, 1, 1]).repeat(4), jnp.arange(16) == 8
-      >>> sizes = dict(rounds=50, batch_size=8, suspect_batch_size=4)
+      >>> sizes = dict(steps=100, batch_size=8, suspect_batch_size=4)
       >>> settings = dict(rate=0.5, momentum=0.9, weight_decay=0.0, suspect_weight=9.0)
       >>> start = Head(jnp.zeros((3, 2)), jnp.zeros(2))
       >>> odds = discriminate(features, labels, suspects, start, jax.random.key(0), **sizes, **settings)
       >>> (odds > 0)[::4].tolist()
       [True, True, False, False]
     """
-    steps = rounds * -(-len(labels) // batch_size)
     others_key, suspects_key = jax.random.split(key)
     rows = (
         _loop.rows_of(~suspects, steps, batch_size, others_key),

@@ -143,13 +143,13 @@ CASES = {
     "ulrl-all-layers": _ulrl(ulrl.PRESETS["reference-gtsrb"], layers="all", threshold=0.5),
     "ulrl-default": _ulrl(ulrl.PRESETS["default"], trials=2, threshold=0.5),
     "dau-default": _dau(
-        dau.PRESETS["default"], rounds=2, superpositions=2, discriminator_rounds=2, forgotten=0.0
+        dau.PRESETS["default"], rounds=2, superpositions=2, discriminator_steps=6, forgotten=0.0
     ),
     "dau-isolating": _dau(
         dau.PRESETS["isolating"],
         rounds=3,
         isolation_rounds=1,
-        discriminator_rounds=2,
+        discriminator_steps=6,
         forgotten=0.0,
         crop_padding=1,
     ),
@@ -157,7 +157,7 @@ CASES = {
         dau.PRESETS["robust"],
         rounds=3,
         prefilter="loss",
-        discriminator_rounds=2,
+        discriminator_steps=6,
         resplit_round=1,
         loss="ascent",
         poisoned_mode="train",

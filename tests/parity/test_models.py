@@ -321,13 +321,20 @@ def check_round_trip(network: torch.nn.Module) -> None:
             np.testing.assert_array_equal(back[key], array)
 
 
+LONG_TO_COMPILE = ("convnext", "mobilenet_v3", "efficientnet")
+"""Networks whose gradients are compared with the slow tests only; their logits and statistics always are."""
+
+
 @pytest.mark.parametrize(("name", "side"), [(n, side) for n, (_, sides) in SMALL.items() for side in sides])
 def test_logits(name: str, side: int) -> None:
     torch.manual_seed(0)
     check_logits(randomise(SMALL[name][0](), 1), side, count=4)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in LONG_TO_COMPILE else []) for name in SMALL],
+)
 def test_gradients(name: str) -> None:
     torch.manual_seed(0)
     check_gradients(randomise(SMALL[name][0](), 2), SMALL[name][1][0], count=4)
