@@ -4,7 +4,6 @@ import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from converters.arch import Architecture, Shapes, architectures, by_family
@@ -178,7 +177,7 @@ def _narrowed(array: np.ndarray, original: np.ndarray) -> np.ndarray:
 @functools.lru_cache(maxsize=64)
 def _leaves(spec: ModelSpec) -> dict[str, Any]:
     """The leaves that a network has, by path; traced once."""
-    return named_leaves(jax.eval_shape(spec.init, jax.random.key(0)))
+    return named_leaves(spec.shapes())
 
 
 def _expected(architecture: Architecture, spec: ModelSpec) -> dict[str, tuple[int, ...]]:

@@ -215,7 +215,7 @@ def read(request: Request) -> Inputs:
     else:
         test = load(request.test, takes)
         _check_images(test, model.spec)
-    for judged in (test, *_originals(attack, takes)):
+    for judged in (test, *_originals(attack, request.test, takes)):
         clean = keep_apart(clean, judged, leave_out=request.leave_out_shared)
     for data, fewest, purpose in (
         (clean, _FEWEST_TO_CLEAN, "clean with"),
@@ -267,9 +267,11 @@ def _attack_file(request: Request) -> Path | None:
     return Path(named.pop().removeprefix(ATTACK))
 
 
-def _originals(attack: Path | None, takes: Takes) -> list[LabelledImages]:
-    """The images under the triggers, where a folder that ``python -m jaxunlearn.attacks`` made holds them."""
-    return [load(f"npz:{attack / subjects.TEST}", takes)] if attack is not None and attack.is_dir() else []
+def _originals(attack: Path | None, test: str | None, takes: Takes) -> list[LabelledImages]:
+    """The images under the triggers, where a folder holds them and ``test`` does not name them already."""
+    if attack is None or not attack.is_dir() or test == (spec := f"npz:{attack / subjects.TEST}"):
+        return []
+    return [load(spec, takes)]
 
 
 def _triggered(path: Path, spec: ModelSpec) -> Triggered:

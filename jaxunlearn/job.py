@@ -249,10 +249,11 @@ def _unlearn(this: _Run, state: Any, data: Data, last: int) -> tuple[Any, str | 
 def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) -> dict[str, Any]:
     """Writes everything into the output folder and returns the report, which is written last."""
     request, inputs, journal = this.request, this.inputs, this.journal
+    finished = this.method.finish(state)
     arrays = convert.to_torch(
-        inputs.model.spec, jax.tree.map(np.asarray, this.method.finish(state)), like=inputs.checkpoint.arrays
+        inputs.model.spec, jax.tree.map(np.asarray, finished), like=inputs.checkpoint.arrays
     )
-    cleaned, after = _as_written(this, arrays, this.method.finish(state))
+    cleaned, after = _as_written(this, arrays, finished)
     evidence = this.procedure.evidence(inputs, variables, cleaned, state)
     reactivation = _reactivate(this, cleaned)
     model_bytes = torch_io.encode(inputs.checkpoint, arrays)

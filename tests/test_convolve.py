@@ -1,11 +1,15 @@
-"""Convolutions that are written in another way on CPU are the same convolutions."""
+"""Convolutions that are written in another way on CPU are the same convolutions, and fast inside loops."""
+
+import re
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.models import layers
+from jaxunlearn.models.convolution import convolve
 
 # Side, window, stride, border, input and output channels, groups.
 CASES = [
@@ -27,37 +31,91 @@ CASES = [
 ]
 
 
+def plain(x: jax.Array, kernel: jax.Array, stride: int, border: int, groups: int = 1) -> jax.Array:
+    """XLA's own."""
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        ((border, border), (border, border)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def drawn(case: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Images that are not square and a kernel."""
+    side, window, _, _, inputs, outputs, groups = case
+    keys = jax.random.split(jax.random.key(0))
+    x = jax.random.normal(keys[0], (3, side, side + 1, inputs))
+    return x, jax.random.normal(keys[1], (window, window, inputs // groups, outputs))
+
+
+def close(found: Any, expected: Any) -> None:
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("case", CASES)
 def test_value_and_gradients_are_those_of_xlas_convolution(case: tuple[int, ...]) -> None:
-    side, window, stride, border, inputs, outputs, groups = case
-    keys = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(keys[0], (3, side, side + 1, inputs))
-    kernel = jax.random.normal(keys[1], (window, window, inputs // groups, outputs))
+    x, kernel = drawn(case)
+    how = case[2], case[3], case[6]
+    expected, pullback = jax.vjp(lambda x, k: plain(x, k, *how), x, kernel)
+    found, ours = jax.vjp(lambda x, k: convolve(x, k, *how), x, kernel)
+    close(found, expected)
+    cotangent = jax.random.normal(jax.random.key(2), expected.shape)
+    close(ours(cotangent), pullback(cotangent))
 
-    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            (stride, stride),
-            ((border, border), (border, border)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=groups,
-        )
 
-    expected, pullback = jax.vjp(plain, x, kernel)
-    found, ours = jax.vjp(lambda x, k: layers.convolve(x, k, stride, border, groups), x, kernel)
-    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
-    cotangent = jax.random.normal(keys[2], expected.shape)
-    for a, b in zip(ours(cotangent), pullback(cotangent), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("case", [case for case in CASES if case[6] == 1])
+def test_so_are_derivatives_of_the_gradient(case: tuple[int, ...]) -> None:
+    """Forward and reverse over reverse: what Hessian-vector products and hypergradients are made of."""
+    arrays = drawn(case)
+
+    def gradient(fun: Callable[..., jax.Array]) -> Callable[..., Any]:
+        return jax.grad(lambda x, k: jnp.sum(jnp.tanh(fun(x, k, *case[2:4]))), argnums=(0, 1))
+
+    def second(fun: Callable[..., jax.Array]) -> Any:
+        summed = jax.grad(lambda *both: sum(jnp.sum(jnp.sin(one)) for one in gradient(fun)(*both)), (0, 1))
+        return summed(*arrays), jax.jvp(gradient(fun), arrays, arrays)
+
+    close(jax.jit(second, static_argnums=0)(convolve), jax.jit(second, static_argnums=0)(plain))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0), (2, 1)])
+def test_so_are_many_at_once(axes: tuple[int | None, int | None]) -> None:
+    x, kernel = drawn((5, 3, 2, 1, 3, 5, 1))
+
+    def stacked(one: jax.Array, axis: int | None) -> jax.Array:
+        return one if axis is None else jnp.stack([one, jnp.cos(one)], axis)
+
+    def gradients(fun: Callable[..., jax.Array]) -> Any:
+        one = jax.value_and_grad(lambda x, k: jnp.sum(jnp.tanh(fun(x, k, 2, 1))), argnums=(0, 1))
+        return jax.vmap(one, in_axes=axes)(stacked(x, axes[0]), stacked(kernel, axes[1]))
+
+    close(gradients(convolve), gradients(plain))
+
+
+def test_derivatives_keep_the_order_of_axes_that_is_fast_in_loops() -> None:
+    """Nothing else tells, but for the time: no transpose may be a convolution with other axes."""
+    x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 5))
+
+    def orders(fun: Callable[..., jax.Array]) -> set[str]:
+        gradient = jax.grad(lambda x, k: jnp.sum(jnp.tanh(fun(x, k, 1, 1))), argnums=(0, 1))
+        text = jax.jit(gradient).lower(x, kernel).as_text()
+        return set(re.findall(r"dim_numbers = (.+?), window", text))
+
+    assert orders(convolve) == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
+    assert len(orders(plain)) == 3
 
 
 def test_the_other_way_is_taken_where_it_should() -> None:
     def convolutions(side: int, groups: int) -> int:
         x, kernel = jnp.ones((1, side, side, 4)), jnp.ones((3, 3, 4 // groups, 4))
-        return str(jax.make_jaxpr(lambda x, k: layers.convolve(x, k, 1, 1, groups))(x, kernel)).count(
-            "conv_general_dilated["
-        )
+        text = str(jax.make_jaxpr(lambda x, k: convolve(x, k, 1, 1, groups))(x, kernel))
+        return text.count("conv_general_dilated[") + text.count("convolution_in_order[")
 
     assert [convolutions(*case) for case in ((8, 1), (2, 1), (1, 1), (8, 4), (8, 2))] == [1, 0, 0, 0, 1]

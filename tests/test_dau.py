@@ -311,9 +311,8 @@ def test_common_classes_are_not_suspected_for_being_common() -> None:
         suspects = np.zeros(10_000, bool)
         suspects[rng.choice(10_000, 200, replace=False)] = True
         found = dau.suspected_classes(jnp.asarray(suspects), labels, 20)
-        assert (
-            int(found.sum()) > 10
-        )  # as where every class is attacked: what counts is how far groups lie apart
+        # As where every class is attacked: what counts is how far groups lie apart.
+        assert int(found.sum()) > 10
 
 
 def test_suspects_do_not_follow_the_order_of_images_whose_label_is_certain() -> None:

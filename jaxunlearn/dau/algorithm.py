@@ -52,10 +52,8 @@ from jaxunlearn.losses import complementary_cross_entropy, masked_mean
 from jaxunlearn.pixels import augment
 
 _LOOKED_AT = 500  # images at a time, where nothing is learned
-_MIXING, _FRESH = (
-    2**31 - 1,
-    2**31 - 2,
-)  # keys of superpositions and of the fresh network, beyond those of the rounds
+# Keys of superpositions and of the fresh network, beyond those of the rounds.
+_MIXING, _FRESH = 2**31 - 1, 2**31 - 2
 _HELD = 0.7  # from this probability on, unlearning has not touched a label
 
 Fresh = Callable[[PRNGKey], Variables]

@@ -6,7 +6,8 @@ Source: Liu et al., A ConvNet for the 2020s (2022), as in torchvision.
 import flax.linen as nn
 
 from jaxunlearn._typing import Images
-from jaxunlearn.models.layers import Activations, Answer, Conv, StochasticDepth, gelu, layer_norm
+from jaxunlearn.models.convolution import Activations
+from jaxunlearn.models.layers import Answer, Conv, StochasticDepth, gelu, layer_norm
 from jaxunlearn.models.spec import ImageShape, ModelSpec
 
 

@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxunlearn._typing import Images
-from jaxunlearn.models.layers import Activations, Answer, BatchNorm, Conv, avg_pool_2x2, conv_norm, max_pool
+from jaxunlearn.models.convolution import Activations
+from jaxunlearn.models.layers import Answer, BatchNorm, Conv, avg_pool_2x2, conv_norm, max_pool
 from jaxunlearn.models.spec import ImageShape, ModelSpec
 
 

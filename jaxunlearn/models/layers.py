@@ -14,62 +14,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxunlearn._typing import Images
-
-Activations: TypeAlias = Float[Array, "n _ _ _"]
-"""What a network makes of images, NHWC."""
-
-_FEW_OUTPUTS = 4
+from jaxunlearn.models.convolution import Activations, convolve
 
 Answer: TypeAlias = tuple[Float[Array, "n classes"], Float[Array, "n d"]]
 """Logits, and the features that the last linear layer reads."""
-
-
-def convolve(
-    x: Activations, kernel: Float[Array, "_ _ _ _"], stride: int, border: int, groups: int = 1
-) -> Activations:
-    """A convolution with a border of zeros; NHWC and HWIO.
-
-    On CPU, where XLA is up to a hundred times slower than need be at them, two kinds are written in another way: a
-    depthwise one as a sum of shifted products, and one of at most four outputs per channel as a product of matrices,
-    without the taps that only ever see the border (``experiments/results/bench_models.md``). Results differ by
-    rounding.
-
-    Example:
-      >>> convolve(jnp.ones((1, 3, 3, 1)), jnp.ones((3, 3, 1, 1)), 2, 1)[0, ..., 0].tolist()
-      [[4.0, 4.0], [4.0, 4.0]]
-    """
-    window, channels = kernel.shape[0], x.shape[-1]
-    sides = tuple((side + 2 * border - window) // stride + 1 for side in x.shape[1:3])
-    depthwise = groups == channels == kernel.shape[-1] and groups > 1
-    small = groups == 1 and window > 1 and sides[0] * sides[1] <= _FEW_OUTPUTS
-    if jax.default_backend() == "cpu" and min(sides) > 0 and (depthwise or small):
-        padded = jnp.pad(x, ((0, 0), (border, border), (border, border), (0, 0)))
-        rows, columns = (
-            _seeing_taps(window, stride, border, *both) for both in zip(x.shape[1:3], sides, strict=True)
-        )
-        taps = [(i, j) for i in rows for j in columns]
-        spans = [(sides[0] - 1) * stride + 1, (sides[1] - 1) * stride + 1]
-        seen = [padded[:, i : i + spans[0] : stride, j : j + spans[1] : stride] for i, j in taps]
-        if depthwise:
-            parts = (part * kernel[i, j, 0] for part, (i, j) in zip(seen, taps, strict=True))
-            return functools.reduce(jnp.add, parts)
-        flat = jnp.concatenate([kernel[i, j] for i, j in taps])
-        return jnp.tensordot(jnp.concatenate(seen, axis=-1), flat, 1)
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        ((border, border), (border, border)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
-
-
-def _seeing_taps(window: int, stride: int, border: int, side: int, outputs: int) -> list[int]:
-    """Which rows of a kernel see an input at all."""
-    return [
-        tap for tap in range(window) if any(0 <= tap - border + stride * out < side for out in range(outputs))
-    ]
 
 
 class Conv(nn.Module):

@@ -12,7 +12,8 @@ import jax
 from jaxtyping import Array
 
 from jaxunlearn._typing import Images
-from jaxunlearn.models.layers import Activations, Answer, BatchNorm, Conv, StochasticDepth, conv_norm
+from jaxunlearn.models.convolution import Activations
+from jaxunlearn.models.layers import Answer, BatchNorm, Conv, StochasticDepth, conv_norm
 from jaxunlearn.models.spec import ImageShape, ModelSpec
 
 Activation = Callable[[Array], Array]

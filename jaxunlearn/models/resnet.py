@@ -7,7 +7,8 @@ torchvision; He et al., Identity Mappings (2016); Zagoruyko and Komodakis, Wide 
 import flax.linen as nn
 
 from jaxunlearn._typing import Images
-from jaxunlearn.models.layers import Activations, Answer, BatchNorm, Conv, conv_norm, max_pool
+from jaxunlearn.models.convolution import Activations
+from jaxunlearn.models.layers import Answer, BatchNorm, Conv, conv_norm, max_pool
 from jaxunlearn.models.spec import ImageShape, ModelSpec
 
 

@@ -57,10 +57,16 @@ class ModelSpec:
 
     def init(self, key: PRNGKey) -> Variables:
         """Fresh variables."""
-        return _fresh(self, key)
+        return _compiled(self, key)
+
+    def shapes(self) -> Variables:
+        """Shapes and dtypes of the variables; nothing is computed."""
+        return jax.eval_shape(functools.partial(_fresh, self), jax.random.key(0))
 
 
-@functools.partial(jax.jit, static_argnums=0)  # op by op, a small network takes four times as long
 def _fresh(spec: ModelSpec, key: PRNGKey) -> Variables:
     example = jax.numpy.zeros((1, *spec.image_shape))
     return dict(spec.module.init({"params": key}, example, train=False))
+
+
+_compiled = jax.jit(_fresh, static_argnums=0)  # op by op, a small network takes four times as long

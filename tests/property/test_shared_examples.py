@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxunlearn import losses, sau
@@ -30,7 +30,6 @@ def a_batch(padding: int = 0, fill: float = 0.0) -> tuple[sau.Batch, Any]:
     return batch, answers
 
 
-@settings(max_examples=15)
 @given(
     norm=st.sampled_from(sorted(NORMS)),
     start=st.sampled_from(["max", "min", "zero", "random"]),
