@@ -10,9 +10,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxunlearn._check import check_in
-from jaxunlearn._runtime import Compiled
+from jaxunlearn._runtime import Compiled, slow_in_loops
 from jaxunlearn._tree import all_finite, named_leaves
 from jaxunlearn._typing import AnyImages, Images, Labels, PRNGKey, Variables
+
+_CHUNK = 16  # images whose activations fit into the caches of a core; 256 at once take twice as long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +164,52 @@ class Pass:
 
 
 def iterate(step: Callable[[PyTree], PyTree], carry: PyTree, times: int) -> PyTree:
-    """Applies a step a few times, inside a compiled program; on CPU without a loop, for speed."""
-    unrolled = jax.default_backend() == "cpu"
+    """Applies a step a few times, inside a compiled program; without a loop where that would be slow."""
+    unrolled = slow_in_loops(step, carry)
     return jax.lax.scan(lambda value, _: (step(value), None), carry, length=times, unroll=unrolled)[0]
+
+
+def where_needed(fun: Callable[[PyTree], PyTree], needed: Bool[Array, " n"], parts: PyTree) -> PyTree:
+    """``fun(parts)`` for the images that need it, and zeros for the others, which cost nothing.
+
+    On CPU in chunks, those that are needed first, and no more chunks than it takes; elsewhere all or none. Where
+    a condition would be slow, and under ``vmap``, everything is computed. Results differ by rounding only.
+
+    Args:
+      fun: from the arrays of some images to arrays of theirs, each image for itself.
+      needed: which images.
+      parts: arrays whose leading axis is images.
+
+    Example:
+      >>> where_needed(lambda x: x + 1, jnp.array([False, True]), jnp.array([5.0, 6.0])).tolist()
+      [0.0, 7.0]
+    """
+    count = len(needed)
+    size = min(_CHUNK, count) if jax.default_backend() == "cpu" else count
+
+    def kept(out: PyTree) -> PyTree:
+        return jax.tree.map(
+            lambda leaf: jnp.where(expanded(needed, leaf.ndim), leaf, jnp.zeros_like(leaf)), out
+        )
+
+    if slow_in_loops(fun, parts):
+        return kept(fun(parts))
+    order = jnp.argsort(~needed)
+    rows = jnp.pad(order, (0, -count % size), mode="wrap").reshape(-1, size)
+
+    def chunk(members: Int[Array, " size"]) -> PyTree:
+        some = jax.tree.map(lambda leaf: leaf[members], parts)
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(fun, some))
+        return jax.lax.cond(jnp.any(needed[members]), fun, lambda _: nothing, some)
+
+    chunks = jax.lax.map(chunk, rows)
+    back = jnp.argsort(order)
+    return kept(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[back], chunks))
+
+
+def expanded(flags: Bool[Array, " n"], dimensions: int) -> Bool[Array, "..."]:
+    """Flags of images that broadcast against arrays of theirs."""
+    return flags.reshape(-1, *(1,) * (dimensions - 1))
 
 
 class Method(NamedTuple):

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from jaxunlearn import _loop, _universal
 from jaxunlearn._loop import Batch
-from jaxunlearn._typing import ApplyFn, Images, Labels, PRNGKey, Scalar, Variables
+from jaxunlearn._typing import ApplyFn, Images, Labels, Mask, PRNGKey, Scalar, Variables
 from jaxunlearn._universal import Ascent
 from jaxunlearn.losses import jensen_shannon, masked_mean
 from jaxunlearn.sau.config import Config
@@ -49,8 +49,9 @@ def search(
 ) -> Perturbations:
     """Perturbations that fool both models alike, by projected gradient descent on ``search_loss``.
 
-    A step goes against the gradient's sign (or unit vector, in an l2 or l1 ball) and back into the ball. The
-    gradient of an image that is a shared adversarial example already is exactly zero, and so is its step.
+    A step goes against the gradient's sign (or unit vector, in an l2 or l1 ball) and back into the ball. An image
+    that is a shared adversarial example already has a gradient of exactly zero and stays where it is, so that it
+    is not looked at again.
 
     Args:
       apply_fn: the network of both models; runs in evaluation mode.
@@ -75,12 +76,18 @@ def search(
       [0.0, 0.20000000298023224]
     """
 
-    def step(delta: Perturbations) -> Perturbations:
-        gradient = jax.grad(search_loss, argnums=2)(apply_fn, models, delta, batch, answers, config)
-        return _projected(delta - config.step_size * _direction(gradient, config), batch.images, config)
+    def look(part: tuple[Perturbations, Batch, Answers]) -> tuple[Perturbations, Mask]:
+        losses = jax.grad(_loss_and_shared, argnums=2, has_aux=True)
+        return losses(apply_fn, models, *part, config)
+
+    def step(carry: tuple[Perturbations, Mask]) -> tuple[Perturbations, Mask]:
+        delta, searched = carry
+        gradient, shared = _loop.where_needed(look, searched, (delta, batch, answers))
+        delta = _projected(delta - config.step_size * _direction(gradient, config), batch.images, config)
+        return delta, searched & ~shared
 
     start = _projected(config.radius * _start(batch.images, config, key), batch.images, config)
-    return _loop.iterate(step, start, config.search_steps)
+    return _loop.iterate(step, (start, batch.mask), config.search_steps)[0]
 
 
 def search_loss(
@@ -107,8 +114,14 @@ def search_loss(
       >>> float(search_loss(apply_fn, (1.0, 1.0), batch.images, batch, answers, Config()))  # -0.01 log 2
       -0.006931...
     """
-    perturbed = batch.images + delta
-    logits = [apply_fn(variables, perturbed, train=False)[0] for variables in models]
+    return _loss_and_shared(apply_fn, models, delta, batch, answers, config)[0]
+
+
+def _loss_and_shared(
+    apply_fn: ApplyFn, models: Models, delta: Perturbations, batch: Batch, answers: Answers, config: Config
+) -> tuple[Scalar, Mask]:
+    """``search_loss``, and which images are shared adversarial examples."""
+    logits = [apply_fn(variables, batch.images + delta, train=False)[0] for variables in models]
     predicted = [jnp.argmax(one, axis=1) for one in logits]
     led_away = [now != clean for now, clean in zip(predicted, answers, strict=True)]
     shared = led_away[0] & led_away[1] & (predicted[0] == predicted[1])
@@ -120,7 +133,7 @@ def search_loss(
     losses = -config.fooling_weight * sum(true_class) / 2 + config.agreement_weight * jnp.where(
         shared, 0, apart
     )
-    return masked_mean(losses, batch.mask)
+    return masked_mean(losses, batch.mask), shared
 
 
 def climb(
