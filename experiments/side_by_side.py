@@ -30,11 +30,13 @@ def images_and_labels(count: int, classes: int) -> tuple[np.ndarray, np.ndarray]
     return rng.random((count, *SHAPE), np.float32), rng.integers(0, classes, count).astype(np.int32)
 
 
-def torch_batches(count: int, classes: int, batch: int, device: str) -> list[tuple[Any, Any]]:
-    """The same in batches, as PyTorch has them."""
+def torch_batches(
+    count: int, classes: int, batch: int, device: str, data: tuple[np.ndarray, np.ndarray] | None = None
+) -> list[tuple[Any, Any]]:
+    """The same, or other ``data``, in batches, as PyTorch has them."""
     import torch
 
-    images, labels = images_and_labels(count, classes)
+    images, labels = data or images_and_labels(count, classes)
     return [
         (
             torch.from_numpy(images[i : i + batch].transpose(0, 3, 1, 2).copy()).to(device),
@@ -53,6 +55,7 @@ def main(
     images: int,
     batch: int | None,
     repeats: int,
+    texts: Mapping[str, str] | None = None,
 ) -> int:
     """Is a benchmark's program, and that of its sides: runs both and prints the table of its passes.
 
@@ -64,12 +67,17 @@ def main(
       images: in a run, unless told otherwise.
       batch: images in a batch; None if all are one.
       repeats: timed runs of each side; the first is not timed.
+      texts: further flags that both sides get, with their help.
     """
-    flags = parser(description, images, batch, repeats).parse_args()
+    made = parser(description, images, batch, repeats)
+    for name, text in (texts or {}).items():
+        made.add_argument(f"--{name}", help=text)
+    flags = made.parse_args()
     if flags.side:
         serve(sides[flags.side], flags)
         return 0
     passed_on = [f"--images={flags.images}"] + ([f"--batch={flags.batch}"] if batch else [])
+    passed_on += [f"--{name}={value}" for name in texts or () if (value := getattr(flags, name))]
     _, runs = take_turns(script, passed_on, flags.repeats)
     batches = f"batches of {flags.batch}" if batch else "one batch"
     print(f"{flags.images} images in {batches}, {flags.repeats} runs of each side\n")

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxunlearn.models import convolve
+
 CLASSES = 3
 SHAPE = (6, 6, 1)
 
@@ -18,9 +20,7 @@ def apply_fn(
     In training its mean is that of the batch, which moves the running one, and features are noisy.
     """
     params, stats = variables["params"], variables["batch_stats"]
-    x = jax.lax.conv_general_dilated(
-        images, params["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    x = convolve(images, params["kernel"], 1, 1)
     mean = x.mean((0, 1, 2)) if train else stats["mean"]
     features = jnp.tanh((x - mean) * params["scale"]).mean((1, 2))
     if rngs is not None:

@@ -1,6 +1,7 @@
 """Flax twins of the PyTorch networks that the converters know."""
 
 from jaxunlearn.models.convnext import ConvNeXt
+from jaxunlearn.models.convolution import convolve
 from jaxunlearn.models.densenet import DenseNet
 from jaxunlearn.models.mobile import EfficientNet, MobileNetV3
 from jaxunlearn.models.resnet import PreActResNet, ResNet, WideResNet
@@ -23,6 +24,7 @@ __all__ = [
     "SmallVGG",
     "VisionTransformer",
     "WideResNet",
+    "convolve",
     "named",
     "small_vgg",
 ]
