@@ -14,7 +14,9 @@ from jaxunlearn._runtime import Compiled, slow_in_loops
 from jaxunlearn._tree import all_finite, named_leaves
 from jaxunlearn._typing import AnyImages, Images, Labels, PRNGKey, Variables
 
-_CHUNK = 16  # images whose activations fit into the caches of a core; 256 at once take twice as long
+# On CPU, images whose activations fit into the caches: those that a condition is asked for, and those of a gradient in
+# the parameters, which is added up.
+_CHUNK, _PIECE = 16, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +208,36 @@ def where_needed(fun: Callable[[PyTree], PyTree], needed: Bool[Array, " n"], par
     chunks = jax.lax.map(chunk, rows)
     back = jnp.argsort(order)
     return kept(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[back], chunks))
+
+
+def summed(fun: Callable[[PyTree], PyTree], parts: PyTree, images: int) -> PyTree:
+    """``fun(parts)``, a sum over images, as the sum over pieces of them that fit the caches, on CPU.
+
+    A gradient in the parameters of 512 images takes two thirds of the time that way. Where a loop would be slow, and
+    elsewhere, all are one piece. Results differ by rounding only.
+
+    Args:
+      fun: from the arrays of some images to sums over them; images whose arrays are zero must add nothing.
+      parts: arrays whose leading axes are images, not all of them as many.
+      images: how many ``fun`` looks at in all.
+
+    Example:
+      >>> summed(lambda part: part.sum(), jnp.arange(1000), 1000).item()
+      499500
+    """
+    pieces = -(-images // _PIECE) if jax.default_backend() == "cpu" else 1
+    if pieces == 1 or slow_in_loops(fun, parts):
+        return fun(parts)
+
+    def cut(leaf: jax.Array) -> jax.Array:
+        filled = jnp.pad(leaf, [(0, -len(leaf) % pieces), *[(0, 0)] * (leaf.ndim - 1)])
+        return filled.reshape(pieces, -1, *leaf.shape[1:])
+
+    def add(total: PyTree, part: PyTree) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, total, fun(part)), None
+
+    zeros = jax.tree.map(lambda out: jnp.zeros(out.shape, out.dtype), jax.eval_shape(fun, parts))
+    return jax.lax.scan(add, zeros, jax.tree.map(cut, parts))[0]
 
 
 def expanded(flags: Bool[Array, " n"], dimensions: int) -> Bool[Array, "..."]:

@@ -112,3 +112,47 @@ def test_a_search_finds_the_same_whether_it_leaves_images_out_or_not(norm: str) 
     moved = jnp.any(whole != 0, axis=(1, 2, 3))
     assert not moved[3]  # padding
     assert 0 < int(moved.sum()) < 13
+
+
+def test_sums_over_pieces_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_loop, "_PIECE", 5)
+    seen = []
+
+    def fun(part: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:
+        seen.append(tuple(len(leaf) for leaf in part))
+        return {"both": part[0].sum() + part[1].sum(), "rows": (part[1] ** 2).sum(0)}
+
+    parts = (jnp.arange(13.0), jnp.arange(8.0).reshape(4, 2))
+    expected, found = fun(parts), jax.jit(lambda parts: _loop.summed(fun, parts, 17))(parts)
+    np.testing.assert_allclose(found["both"], expected["both"])
+    np.testing.assert_allclose(found["rows"], expected["rows"])
+    assert seen[-1] == (4, 1)  # of four pieces each
+    assert _loop.summed(len, parts[0], 5) == 13  # few images are one piece
+
+
+def test_a_step_of_sau_is_the_same_whether_its_gradient_is_added_up_or_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images, labels = toys.images_and_labels(13)
+    data = sau.Data(images, labels)
+    config = sau.Config(
+        batch_size=10, rounds=1, learning_rate=0.01, radius=2.0, step_size=1.0, start="random"
+    )
+
+    def one_round(piece: int) -> Any:
+        monkeypatch.setattr(_loop, "_PIECE", piece)
+        sau.make_method.cache_clear()
+        method = sau.make_method(toys.apply_fn, sau.Execution())
+        state = method.init(toys.variables(), data, config, jax.random.key(1))
+        other = method.init(toys.variables(1), data, config, jax.random.key(1))
+        return method.step(state._replace(params=other.params), data)
+
+    added_up, whole = one_round(3), one_round(100)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6),
+        (added_up[0].params, added_up[1]),
+        (whole[0].params, whole[1]),
+    )
+    stats = whole[1]
+    assert float(stats.unlearned) > 0
+    assert float(stats.fooled) > 0

@@ -232,7 +232,7 @@ def examine(apply_fn: ApplyFn, reference: Variables, perturbed: Batch, answers: 
       >>> examine(apply_fn, {}, perturbed, jnp.array([0, 0])).fooled.tolist()  # answers 1, which is true of one
       [True, False]
     """
-    found = jnp.argmax(apply_fn(reference, perturbed.images, train=False)[0], axis=1)
+    found = _answers(apply_fn, reference, perturbed)
     return Examples(perturbed, found, (found != perturbed.labels) & (found != answers) & perturbed.mask)
 
 
@@ -341,7 +341,16 @@ def _typical(
 
 
 def _answer(apply_fn: ApplyFn, variables: Variables, carry: None, batch: Batch) -> tuple[None, Labels]:
-    return carry, jnp.argmax(apply_fn(variables, batch.images, train=False)[0], axis=1)
+    return carry, _answers(apply_fn, variables, batch)
+
+
+def _answers(apply_fn: ApplyFn, variables: Variables, batch: Batch) -> Labels:
+    """What a model answers to the images that count, and 0 to the others."""
+
+    def answer(images: Images) -> Labels:
+        return jnp.argmax(apply_fn(variables, images, train=False)[0], axis=1)
+
+    return _loop.where_needed(answer, batch.mask, batch.images)
 
 
 def _look(
@@ -363,7 +372,7 @@ def _descend(
     models = (combine(params, frozen), reference)
     part, part_answers = _part(batch, reference_answers, config, part_key)
     if ascent is None:
-        _, answers = _answer(apply_fn, models[0], None, part)
+        answers = _answers(apply_fn, models[0], part)
         delta = search(apply_fn, models, part, (answers, part_answers), config, search_key)
         perturbed = part.images + delta
     else:
@@ -374,23 +383,37 @@ def _descend(
         perturbed = _with_shared(ascent, part, config, carry_key)
     examples = examine(apply_fn, reference, part._replace(images=perturbed), part_answers)
 
-    def loss_fn(theta: PyTree) -> tuple[Scalar, tuple[Losses, jax.Array, PyTree]]:
-        moving = combine(theta, frozen)
-        loss, (losses, logits, moved) = unlearning_loss(
-            apply_fn, moving, batch, examples, config, dropout_key
-        )
-        return loss, (losses, logits, partition(moved, trainable_mask(moving))[1])
+    def gradients(shown: tuple[Batch, Examples]) -> tuple[tuple[PyTree, Losses, Scalar], PyTree]:
+        def loss_fn(theta: PyTree) -> tuple[Scalar, tuple[Losses, jax.Array, PyTree]]:
+            moving = combine(theta, frozen)
+            loss, (losses, logits, moved) = unlearning_loss(apply_fn, moving, *shown, config, dropout_key)
+            return loss, (losses, logits, partition(moved, trainable_mask(moving))[1])
 
-    gradient, (losses, logits, frozen_after) = jax.grad(loss_fn, has_aux=True)(params)
+        gradient, (losses, logits, moved) = jax.grad(loss_fn, has_aux=True)(params)
+        otherwise = shown[1].fooled & (jnp.argmax(logits, axis=1) != shown[1].answers)
+        return (gradient, losses, jnp.sum(otherwise.astype(logits.dtype))), moved
+
+    shown = (_weighted(batch), examples._replace(batch=_weighted(examples.batch)))
+    if config.train_mode:  # the statistics are those of the whole batch
+        (gradient, losses, otherwise), frozen = gradients(shown)
+    else:
+        count = len(batch.labels) + len(part.labels)
+        gradient, losses, otherwise = _loop.summed(lambda some: gradients(some)[0], shown, count)
     directions, optimizer = direction(config.optimizer).update(gradient, optimizer, params)
     params = jax.tree.map(lambda p, d: p - rate * d, params, directions)
 
     fooled = examples.fooled.astype(perturbed.dtype)
-    unlearned = masked_mean((jnp.argmax(logits, axis=1) != examples.answers).astype(fooled.dtype), fooled)
-    mean_delta = jnp.tensordot(fooled, perturbed - part.images, 1) / jnp.maximum(jnp.sum(fooled), 1)
+    number = jnp.maximum(jnp.sum(fooled), 1)
+    mean_delta = jnp.tensordot(fooled, perturbed - part.images, 1) / number
     radius = jnp.asarray(config.radius if ascent is None else ascent.radius, fooled.dtype)
-    stats = RoundStats(losses, masked_mean(fooled, part.mask), unlearned, radius)
-    return (params, frozen_after, optimizer, ascent), (stats, mean_delta)
+    stats = RoundStats(losses, masked_mean(fooled, part.mask), otherwise / number, radius)
+    return (params, frozen, optimizer, ascent), (stats, mean_delta)
+
+
+def _weighted(batch: Batch) -> Batch:
+    """The batch with weights that sum to one as its mask: means over it are then sums over pieces of it."""
+    weights = batch.mask.astype(batch.images.dtype)
+    return batch._replace(mask=weights / jnp.maximum(jnp.sum(weights), 1))
 
 
 def _part(batch: Batch, answers: Labels, config: Config, key: PRNGKey) -> tuple[Batch, Any]:
