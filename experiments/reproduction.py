@@ -183,10 +183,12 @@ def main(study: Study, description: str) -> int:
     flags = parser.parse_args()
     images = study.quick if flags.quick else flags.images
     keep_compilations()
-    rounds = flags.rounds or configured(presets[flags.preset], flags.set).rounds
-    label = " ".join([flags.preset, f"images={images}", f"rounds={rounds}", *flags.set])
+    changed = flags.set + ([f"rounds={flags.rounds}"] if flags.rounds else [])
+    labels = []
     for name in flags.checkpoints:
-        config = configured(study.config(flags.preset, name), [*flags.set, f"rounds={rounds}"])
+        config = configured(study.config(flags.preset, name), changed)
+        label = " ".join([flags.preset, f"images={images}", f"rounds={config.rounds}", *flags.set])
+        labels.append(label)
         for seed in flags.seeds:
             if str(seed) not in read_results(flags.out).get(label, {}).get(name, {}):
                 of_this_run = hashlib.sha256(f"{label} {name} {seed}".encode()).hexdigest()[:8]
@@ -198,7 +200,8 @@ def main(study: Study, description: str) -> int:
                 unfinished.unlink()
     reference = flags.shared / "reference" / f"{study.name}-official.json"
     official = json.loads(reference.read_text())["checkpoints"] if reference.exists() else {}
-    print_table(read_results(flags.out)[label], official)
+    for label in dict.fromkeys(labels):
+        print_table(read_results(flags.out)[label], official)
     return 0
 
 

@@ -31,22 +31,29 @@ METRICS = ("acc", "asr", "ra")
 
 
 class Row(NamedTuple):
-    """A line of the table: the method, its file of results, its label there, and how many images it had."""
+    """A line of the table: the method, its file of results, its labels there, and how many images it had."""
 
     method: str
     file: str
-    label: str
+    labels: tuple[str, ...]
     images: int
 
 
 ROWS = (
-    Row("`finetune`", "finetune", "default images=2500 rounds=4", 2500),
-    Row("`ibau --preset reference`", "ibau", "reference images=5000 rounds=3", 5000),
-    Row("`ibau`", "ibau", "default images=5000 rounds=3", 5000),
-    Row("`sau`", "sau", "default images=2500 rounds=4", 2500),
-    Row("`sau --preset fast`", "sau", "fast images=2500 rounds=1", 2500),
-    Row("`ulrl --preset reference`", "ulrl", "reference images=500 rounds=40", 500),
-    Row("`ulrl`", "ulrl", "default images=500 rounds=30", 500),
+    Row("`finetune`", "finetune", ("default images=2500 rounds=4",), 2500),
+    Row(
+        "`finetune --preset ft-sam`",
+        "finetune",
+        ("ft-sam images=2500 rounds=100", "ft-sam images=2500 rounds=50"),
+        2500,
+    ),
+    Row("`ibau --preset reference`", "ibau", ("reference images=5000 rounds=3",), 5000),
+    Row("`ibau`", "ibau", ("default images=5000 rounds=3",), 5000),
+    Row("`sau --preset reference`", "sau", ("reference images=2500 rounds=100",), 2500),
+    Row("`sau`", "sau", ("default images=2500 rounds=4",), 2500),
+    Row("`sau --preset fast`", "sau", ("fast images=2500 rounds=1",), 2500),
+    Row("`ulrl --preset reference`", "ulrl", ("reference images=500 rounds=40",), 500),
+    Row("`ulrl`", "ulrl", ("default images=500 rounds=30",), 500),
 )
 
 
@@ -73,8 +80,9 @@ def render(rows: Sequence[Row] = ROWS) -> str:
 def _runs(row: Row) -> dict[str, list[dict[str, Any]]]:
     """The runs of a row by checkpoint, each with the rates before and after, and its seconds where they are known."""
     path = RESULTS / f"{row.file}_checkpoints.json"
-    stored = json.loads(path.read_text()).get(row.label, {}) if path.exists() else {}
-    return {name: [_ends(run) for run in seeds.values()] for name, seeds in stored.items()}
+    stored = json.loads(path.read_text()) if path.exists() else {}
+    by_checkpoint = [entry for label in row.labels for entry in stored.get(label, {}).items()]
+    return {name: [_ends(run) for run in seeds.values()] for name, seeds in by_checkpoint}
 
 
 def _ends(run: Mapping[str, Any]) -> dict[str, Any]:
