@@ -187,25 +187,26 @@ def where_needed(fun: Callable[[PyTree], PyTree], needed: Bool[Array, " n"], par
       >>> where_needed(lambda x: x + 1, jnp.array([False, True]), jnp.array([5.0, 6.0])).tolist()
       [0.0, 7.0]
     """
-    count = len(needed)
-    size = min(_CHUNK, count) if jax.default_backend() == "cpu" else count
 
     def kept(out: PyTree) -> PyTree:
-        return jax.tree.map(
-            lambda leaf: jnp.where(expanded(needed, leaf.ndim), leaf, jnp.zeros_like(leaf)), out
-        )
+        def only(leaf: jax.Array) -> jax.Array:
+            return jnp.where(needed.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, jnp.zeros_like(leaf))
+
+        return jax.tree.map(only, out)
+
+    def unless_none(wanted: Bool[Array, " m"], some: PyTree) -> PyTree:
+        return jax.lax.cond(jnp.any(wanted), fun, lambda part: _zeros(fun, part), some)
 
     if slow_in_loops(fun, parts):
         return kept(fun(parts))
+    count = len(needed)
+    if jax.default_backend() != "cpu" or count <= _CHUNK:
+        return kept(unless_none(needed, parts))
     order = jnp.argsort(~needed)
-    rows = jnp.pad(order, (0, -count % size), mode="edge").reshape(-1, size)
-
-    def chunk(members: Int[Array, " size"]) -> PyTree:
-        some = jax.tree.map(lambda leaf: leaf[members], parts)
-        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(fun, some))
-        return jax.lax.cond(jnp.any(needed[members]), fun, lambda _: nothing, some)
-
-    chunks = jax.lax.map(chunk, rows)
+    rows = jnp.pad(order, (0, -count % _CHUNK), mode="edge").reshape(-1, _CHUNK)
+    chunks = jax.lax.map(
+        lambda members: unless_none(needed[members], jax.tree.map(lambda leaf: leaf[members], parts)), rows
+    )
     back = jnp.argsort(order)
     return kept(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[back], chunks))
 
@@ -236,13 +237,12 @@ def summed(fun: Callable[[PyTree], PyTree], parts: PyTree, images: int) -> PyTre
     def add(total: PyTree, part: PyTree) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, total, fun(part)), None
 
-    zeros = jax.tree.map(lambda out: jnp.zeros(out.shape, out.dtype), jax.eval_shape(fun, parts))
-    return jax.lax.scan(add, zeros, jax.tree.map(cut, parts))[0]
+    return jax.lax.scan(add, _zeros(fun, parts), jax.tree.map(cut, parts))[0]
 
 
-def expanded(flags: Bool[Array, " n"], dimensions: int) -> Bool[Array, "..."]:
-    """Flags of images that broadcast against arrays of theirs."""
-    return flags.reshape(-1, *(1,) * (dimensions - 1))
+def _zeros(fun: Callable[[PyTree], PyTree], parts: PyTree) -> PyTree:
+    """Zeros in the place of what ``fun`` would return."""
+    return jax.tree.map(lambda out: jnp.zeros(out.shape, out.dtype), jax.eval_shape(fun, parts))
 
 
 class Method(NamedTuple):
