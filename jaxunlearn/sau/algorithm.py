@@ -344,10 +344,10 @@ def _answer(apply_fn: ApplyFn, variables: Variables, carry: None, batch: Batch) 
     return carry, _answers(apply_fn, variables, batch)
 
 
-def _answers(apply_fn: ApplyFn, variables: Variables, batch: Batch) -> Labels:
+def _answers(apply_fn: ApplyFn, variables: Variables, batch: Batch) -> Int[Array, " n"]:
     """What a model answers to the images that count, and 0 to the others."""
 
-    def answer(images: Images) -> Labels:
+    def answer(images: Images) -> Int[Array, " n"]:
         return jnp.argmax(apply_fn(variables, images, train=False)[0], axis=1)
 
     return _loop.where_needed(answer, batch.mask, batch.images)
