@@ -111,6 +111,7 @@ def _cell(runs: Sequence[Mapping[str, Any]]) -> str:
 Line = Mapping[str, Any]
 """What a campaign has measured of one model and one cleaning; see ``experiments.reproduce``."""
 
+_FEW = 6  # cleanings that a legend above the panels has room for
 _OF_MODEL = ("target", "arch", "train_images", "test_images", "training")
 _OF_CLEANING = ("method", "preset", "settings", "clean")
 
@@ -130,7 +131,9 @@ def draw_campaign(lines: Sequence[Line]) -> bytes:
     """A PNG of ASR and ACC, in the mean over the seeds, of every attack before and after every cleaning."""
     attacks = _grouped(lines, _attack, _OF_MODEL)
     cleanings = _grouped(lines, _cleaning, _OF_CLEANING)
-    figure, panels = report.new_figure(10, 1.6 + 0.55 * len(attacks), columns=2)
+    figure, panels = report.new_figure(
+        14 if len(cleanings) > _FEW else 10, 1.6 + max(0.55, 0.15 * len(cleanings)) * len(attacks), columns=2
+    )
     for axes, rate, title in zip(panels, ("asr", "acc"), ("attack success", "accuracy"), strict=True):
         for row, of_attack in enumerate(attacks.values()):
             before = _percent(of_attack, "before", rate)
@@ -143,14 +146,16 @@ def draw_campaign(lines: Sequence[Line]) -> bytes:
                     height = row - 0.3 + 0.6 * number / max(1, len(cleanings) - 1)
                     label = cleaning if row == 0 else None
                     value = _percent(cell, "after", rate)
-                    axes.plot(value, height, "o", color=f"C{number}", markersize=6, label=label)
+                    marker = "os^"[number // 10 % 3]  # there are ten colours
+                    axes.plot(value, height, marker, color=f"C{number % 10}", markersize=6, label=label)
             axes.axhline(row + 0.5, color="0.9", linewidth=0.8)
         axes.set_yticks(range(len(attacks)), attacks if axes is panels[0] else [""] * len(attacks))
         axes.set_ylim(len(attacks) - 0.5, -0.5)
         axes.set_xlim(-3, 103)
         axes.set_xlabel(f"{title}, percent")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncol=4, fontsize=8, frameon=False)
+    place, columns = ("right center", 1) if len(cleanings) > _FEW else ("upper center", 4)
+    figure.legend(handles, labels, loc=f"outside {place}", ncol=columns, fontsize=8, frameon=False)
     return report.to_png(figure)
 
 

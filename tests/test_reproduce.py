@@ -41,9 +41,10 @@ def lines_of(campaign: Any) -> list[dict[str, Any]]:
     ]
 
 
-def test_the_committed_lines_are_of_their_campaign() -> None:
-    asked = {reproduce._key(line) for line in lines_of(CAMPAIGNS["dau-gtsrb"])}
-    for line in tables.read_lines(tables.RESULTS / "dau-gtsrb.jsonl"):
+@pytest.mark.parametrize("name", sorted(path.stem for path in tables.RESULTS.glob("*.jsonl")))
+def test_the_committed_lines_are_of_their_campaign(name: str) -> None:
+    asked = {reproduce._key(line) for line in lines_of(CAMPAIGNS[name])}
+    for line in tables.read_lines(tables.RESULTS / f"{name}.jsonl"):
         assert reproduce._key(line) in asked
 
 
