@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.models.convolution import convolve
+from experiments.bench_loops import lax_convolve
+from jaxunlearn.models import convolve
 
 # Side, window, stride, border, input and output channels, groups.
 CASES = [
@@ -31,18 +32,6 @@ CASES = [
 ]
 
 
-def plain(x: jax.Array, kernel: jax.Array, stride: int, border: int, groups: int = 1) -> jax.Array:
-    """XLA's own."""
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        ((border, border), (border, border)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
-
-
 def drawn(case: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """Images that are not square and a kernel."""
     side, window, _, _, inputs, outputs, groups = case
@@ -61,7 +50,7 @@ def close(found: Any, expected: Any) -> None:
 def test_value_and_gradients_are_those_of_xlas_convolution(case: tuple[int, ...]) -> None:
     x, kernel = drawn(case)
     how = case[2], case[3], case[6]
-    expected, pullback = jax.vjp(lambda x, k: plain(x, k, *how), x, kernel)
+    expected, pullback = jax.vjp(lambda x, k: lax_convolve(x, k, *how), x, kernel)
     found, ours = jax.vjp(lambda x, k: convolve(x, k, *how), x, kernel)
     close(found, expected)
     cotangent = jax.random.normal(jax.random.key(2), expected.shape)
@@ -81,7 +70,7 @@ def test_so_are_derivatives_of_the_gradient(case: tuple[int, ...]) -> None:
         summed = jax.grad(lambda *both: sum(jnp.sum(jnp.sin(one)) for one in gradient(fun)(*both)), (0, 1))
         return summed(*arrays), jax.jvp(gradient(fun), arrays, arrays)
 
-    close(jax.jit(second, static_argnums=0)(convolve), jax.jit(second, static_argnums=0)(plain))
+    close(jax.jit(second, static_argnums=0)(convolve), jax.jit(second, static_argnums=0)(lax_convolve))
 
 
 @pytest.mark.usefixtures("x64")
@@ -96,7 +85,7 @@ def test_so_are_many_at_once(axes: tuple[int | None, int | None]) -> None:
         one = jax.value_and_grad(lambda x, k: jnp.sum(jnp.tanh(fun(x, k, 2, 1))), argnums=(0, 1))
         return jax.vmap(one, in_axes=axes)(stacked(x, axes[0]), stacked(kernel, axes[1]))
 
-    close(gradients(convolve), gradients(plain))
+    close(gradients(convolve), gradients(lax_convolve))
 
 
 def test_derivatives_keep_the_order_of_axes_that_is_fast_in_loops() -> None:
@@ -109,7 +98,7 @@ def test_derivatives_keep_the_order_of_axes_that_is_fast_in_loops() -> None:
         return set(re.findall(r"dim_numbers = (.+?), window", text))
 
     assert orders(convolve) == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
-    assert len(orders(plain)) == 3
+    assert len(orders(lax_convolve)) == 3
 
 
 def test_the_other_way_is_taken_where_it_should() -> None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.bench_loops import lax_convolve
 from jaxunlearn import _loop, sau
 from jaxunlearn._runtime import slow_in_loops
 from jaxunlearn.models import convolve
@@ -60,12 +61,6 @@ def test_nothing_else_is_computed(members: list[int], chunks: int) -> None:
     )
     jax.effects_barrier()
     assert seen == [4] * chunks
-
-
-def lax_convolve(x: jax.Array, kernel: jax.Array, stride: int, border: int) -> jax.Array:
-    axes = ("NHWC", "HWIO", "NHWC")
-    borders = ((border, border), (border, border))
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), borders, dimension_numbers=axes)
 
 
 def network(convolution: Callable[..., jax.Array]) -> Callable[..., Any]:
