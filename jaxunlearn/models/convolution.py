@@ -8,7 +8,7 @@ transpositions of the arrays as operations of their own, so that derivatives of 
 """
 
 import functools
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,7 @@ def convolve(
         return jnp.tensordot(jnp.concatenate(seen, axis=-1), flat, 1)
     strides, borders = (stride, stride), ((border, border), (border, border))
     if on_cpu and groups == 1:
-        return _convolution.bind(x, kernel, strides=strides, borders=borders, gaps=(1, 1), spread=(1, 1))
+        return _convolution.bind(x, kernel, how=_How(strides, borders))
     return jax.lax.conv_general_dilated(
         x, kernel, strides, borders, dimension_numbers=_AXES, feature_group_count=groups
     )
@@ -72,10 +72,18 @@ def _seeing_taps(window: int, stride: int, border: int, side: int, outputs: int)
     ]
 
 
-def _plain(
-    x: jax.Array, kernel: jax.Array, strides: _Pair, borders: tuple[_Pair, _Pair], gaps: _Pair, spread: _Pair
-) -> jax.Array:
-    """XLA's convolution; between the rows of ``x`` and of the kernel are ``gaps`` - 1 and ``spread`` - 1 zeros."""
+class _How(NamedTuple):
+    """Rows first; ``gaps`` - 1 zeros stand between rows of the input, ``spread`` - 1 between those of the kernel."""
+
+    strides: _Pair
+    borders: tuple[_Pair, _Pair]
+    gaps: _Pair = (1, 1)
+    spread: _Pair = (1, 1)
+
+
+def _plain(x: jax.Array, kernel: jax.Array, how: _How) -> jax.Array:
+    """XLA's convolution."""
+    strides, borders, gaps, spread = how
     return jax.lax.conv_general_dilated(
         x, kernel, strides, borders, lhs_dilation=gaps, rhs_dilation=spread, dimension_numbers=_AXES
     )
@@ -86,53 +94,36 @@ def _stretched(size: int, factor: int) -> int:
     return (size - 1) * factor + 1
 
 
-def _to_input(
-    cotangent: jax.Array,
-    x: Any,  # a placeholder with a shape
-    kernel: jax.Array,
-    *,
-    strides: _Pair,
-    borders: tuple[_Pair, _Pair],
-    gaps: _Pair,
-    spread: _Pair,
-) -> jax.Array:
-    """The transpose in the input: a convolution with the kernel turned round."""
+def _to_input(cotangent: jax.Array, x: Any, kernel: jax.Array, *, how: _How) -> jax.Array:
+    """The transpose in the input, of which the shape is known: a convolution with the kernel turned round."""
 
     def border(axis: int) -> _Pair:
-        before = _stretched(kernel.shape[axis], spread[axis]) - 1 - borders[axis][0]
-        kept = _stretched(x.aval.shape[axis + 1], gaps[axis]) + borders[axis][0]
-        return before, kept - _stretched(cotangent.shape[axis + 1], strides[axis])
+        before = _stretched(kernel.shape[axis], how.spread[axis]) - 1 - how.borders[axis][0]
+        kept = _stretched(x.aval.shape[axis + 1], how.gaps[axis]) + how.borders[axis][0]
+        return before, kept - _stretched(cotangent.shape[axis + 1], how.strides[axis])
 
     turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    ours = (border(0), border(1))
-    return _convolution.bind(cotangent, turned, strides=gaps, borders=ours, gaps=strides, spread=spread)
+    ours = _How(how.gaps, (border(0), border(1)), how.strides, how.spread)
+    return _convolution.bind(cotangent, turned, how=ours)
 
 
-def _to_kernel(
-    cotangent: jax.Array,
-    x: jax.Array,
-    kernel: Any,  # a placeholder with a shape
-    *,
-    strides: _Pair,
-    borders: tuple[_Pair, _Pair],
-    gaps: _Pair,
-    spread: _Pair,
-) -> jax.Array:
+def _to_kernel(cotangent: jax.Array, x: jax.Array, kernel: Any, *, how: _How) -> jax.Array:
     """The transpose in the kernel: images become channels, and the cotangent slides over the input."""
 
     def border(axis: int) -> _Pair:
-        reach = _stretched(cotangent.shape[axis + 1], strides[axis]) - 1
-        reach += _stretched(kernel.aval.shape[axis], spread[axis])
-        return borders[axis][0], reach - _stretched(x.shape[axis + 1], gaps[axis]) - borders[axis][0]
+        before = how.borders[axis][0]
+        reach = _stretched(cotangent.shape[axis + 1], how.strides[axis]) - 1
+        reach += _stretched(kernel.aval.shape[axis], how.spread[axis])
+        return before, reach - _stretched(x.shape[axis + 1], how.gaps[axis]) - before
 
-    ours = (border(0), border(1))
+    ours = _How(how.spread, (border(0), border(1)), how.gaps, how.strides)
     by_channel, sliding = x.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3)
-    out = _convolution.bind(by_channel, sliding, strides=spread, borders=ours, gaps=gaps, spread=strides)
+    out = _convolution.bind(by_channel, sliding, how=ours)
     return out.transpose(1, 2, 0, 3)
 
 
 def _batched(
-    operands: tuple[jax.Array, jax.Array], axes: tuple[Any, Any], **how: Any
+    operands: tuple[jax.Array, jax.Array], axes: tuple[Any, Any], *, how: _How
 ) -> tuple[jax.Array, int]:
     """``vmap``: more images, or more kernels, or one pair after the other."""
     x, kernel = (
@@ -140,18 +131,18 @@ def _batched(
         for operand, axis in zip(operands, axes, strict=True)
     )
     if axes[1] is None:
-        out = _convolution.bind(x.reshape(-1, *x.shape[2:]), kernel, **how)
+        out = _convolution.bind(x.reshape(-1, *x.shape[2:]), kernel, how=how)
         return out.reshape(*x.shape[:2], *out.shape[1:]), 0
     if axes[0] is None:
         together = jnp.moveaxis(kernel, 0, 3)  # outputs of all kernels side by side
-        out = _convolution.bind(x, together.reshape(*together.shape[:3], -1), **how)
+        out = _convolution.bind(x, together.reshape(*together.shape[:3], -1), how=how)
         return out.reshape(*out.shape[:3], *together.shape[3:]), 3
-    return jax.lax.map(lambda pair: _convolution.bind(*pair, **how), (x, kernel)), 0
+    return jax.lax.map(lambda pair: _convolution.bind(*pair, how=how), (x, kernel)), 0
 
 
-def _shape(
-    x: Any, kernel: Any, *, strides: _Pair, borders: tuple[_Pair, _Pair], gaps: _Pair, spread: _Pair
-) -> jax.core.ShapedArray:
+def _shape(x: Any, kernel: Any, *, how: _How) -> jax.core.ShapedArray:
+    strides, borders, gaps, spread = how
+
     def side(axis: int) -> int:
         room = _stretched(x.shape[axis + 1], gaps[axis]) + sum(borders[axis])
         return (room - _stretched(kernel.shape[axis], spread[axis])) // strides[axis] + 1
@@ -160,7 +151,7 @@ def _shape(
 
 
 _convolution = Primitive("convolution_in_order")
-_convolution.def_impl(jax.jit(_plain, static_argnames=("strides", "borders", "gaps", "spread")))
+_convolution.def_impl(jax.jit(_plain, static_argnames="how"))
 _convolution.def_abstract_eval(_shape)
 ad.defbilinear(_convolution, _to_input, _to_kernel)
 batching.primitive_batchers[_convolution] = _batched
