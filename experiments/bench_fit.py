@@ -54,8 +54,9 @@ def jax_side(flags: argparse.Namespace) -> Callable[[], dict[str, float]]:
 
     spec = small_vgg(CLASSES)
     config = dataclasses.replace(TRAINING, batch_size=flags.batch)
-    data = finetune.Data(*side_by_side.images_and_labels(flags.images, CLASSES))
-    method = finetune.make_method(spec.apply, finetune.Execution())
+    execution = finetune.Execution()
+    data = finetune.Data(*side_by_side.images_and_labels(flags.images, CLASSES)).for_loop(execution)
+    method = finetune.make_method(spec.apply, execution)
     state = method.init(spec.init(jax.random.key(0)), data, config, jax.random.key(0))
 
     def epoch() -> dict[str, float]:

@@ -33,7 +33,8 @@ def torch_side(flags: argparse.Namespace) -> Callable[[], dict[str, float]]:
     torch.manual_seed(0)
     model = torch_ibau.SmallVGG(CLASSES).eval().to(device)
     batches = side_by_side.torch_batches(flags.images, CLASSES, flags.batch, device)
-    carries = [torch.zeros(len(b[1]), device=device).index_fill(0, torch.tensor([0]), 1.0) for b in batches]
+    first = torch.tensor([0], device=device)
+    carries = [torch.zeros(len(b[1]), device=device).index_fill(0, first, 1.0) for b in batches]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 
     def wait() -> float:
@@ -67,7 +68,7 @@ def jax_side(flags: argparse.Namespace) -> Callable[[], dict[str, float]]:
     spec = small_vgg(CLASSES)
     config = dataclasses.replace(ibau.PRESETS["reference"], batch_size=flags.batch, rounds=1)
     config = dataclasses.replace(config, solver_steps=flags.solver_steps)
-    data = ibau.Data(*side_by_side.images_and_labels(flags.images, CLASSES))
+    data = ibau.Data(*side_by_side.images_and_labels(flags.images, CLASSES)).for_loop(ibau.Execution())
     marks: list[float] = []
 
     def on_batch(done: int, total: int) -> None:
@@ -96,6 +97,9 @@ def jax_side(flags: argparse.Namespace) -> Callable[[], dict[str, float]]:
     return one_round
 
 
+SIDES = {"torch": torch_side, "jax": jax_side}
+
+
 def main() -> int:
     """Runs both sides and prints the table."""
     parser = side_by_side.parser(__doc__, images=1000, batch=100, repeats=5)
@@ -104,7 +108,7 @@ def main() -> int:
     parser.add_argument("--cache", help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.side:
-        side_by_side.serve({"torch": torch_side, "jax": jax_side}[flags.side], flags)
+        side_by_side.serve(SIDES[flags.side], flags)
         return 0
     if flags.quick:
         flags.images, flags.repeats = 300, 2

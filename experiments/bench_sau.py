@@ -87,8 +87,9 @@ def jax_side(flags: argparse.Namespace) -> Callable[[], dict[str, float]]:
     spec = small_vgg(CLASSES)
     spec, variables = convert.from_torch(arrays) if arrays else (spec, spec.init(jax.random.key(0)))
     config = dataclasses.replace(sau.PRESETS["reference"], batch_size=flags.batch)
-    data = sau.Data(*images_and_labels(flags))
-    method = sau.make_method(spec.apply, sau.Execution())
+    execution = sau.Execution()
+    data = sau.Data(*images_and_labels(flags)).for_loop(execution)
+    method = sau.make_method(spec.apply, execution)
     state: Any = method.init(variables, data, config, jax.random.key(0))
 
     def one_round() -> dict[str, float]:

@@ -60,8 +60,9 @@ def jax_side(flags: argparse.Namespace) -> Callable[[], dict[str, float]]:
     config = dataclasses.replace(
         ulrl.PRESETS["reference"], batch_size=flags.batch, crop_padding=0, flip=False
     )
-    data = ulrl.Data(*side_by_side.images_and_labels(flags.images, CLASSES))
-    method = ulrl.make_method(spec.apply, ulrl.Execution(), head=spec.head)
+    execution = ulrl.Execution()
+    data = ulrl.Data(*side_by_side.images_and_labels(flags.images, CLASSES)).for_loop(execution)
+    method = ulrl.make_method(spec.apply, execution, head=spec.head)
     first = method.init(spec.init(jax.random.key(0)), data, config, jax.random.key(0))
     later = first._replace(round=jnp.asarray(config.unlearning_rounds))
 

@@ -19,7 +19,7 @@ import jax
 
 from converters import convert, torch_io
 from experiments.tables import METRICS
-from jaxunlearn import _checkpointing, _loop
+from jaxunlearn import _checkpointing, _loop, report
 from jaxunlearn._files import write_whole
 from jaxunlearn._runtime import keep_compilations
 from jaxunlearn.attacks import Attack, Trigger, parse_trigger
@@ -135,9 +135,11 @@ def run(
     """
     model, data, _, judge = victim_of(shared, name, clean_images)
     head = {"head": model.spec.head} if study.takes_head else {}
-    method = study.method.make_method(model.spec.apply, _loop.Execution(), **head)
+    execution = _loop.Execution()
+    method, data = study.method.make_method(model.spec.apply, execution, **head), data.for_loop(execution)
     state = method.init(model.variables, data, config, jax.random.key(seed))
-    done: dict[str, Any] = {"before": rates(judge(model.variables)), "rounds": []}
+    before = rates(judge(model.variables))
+    done: dict[str, Any] = {"device": report.device(), "before": before, "rounds": []}
     if unfinished is not None and unfinished.exists():
         done = _checkpointing.load_notes(unfinished)
         state = _checkpointing.load_state(unfinished, state)
@@ -158,7 +160,7 @@ def run(
     if study.judged == "round":
         return done
     seconds = round(sum(entry["seconds"] for entry in history), 1)
-    ended = {"before": done["before"], "after": rates(judge(method.finish(state)))}
+    ended = {"device": done["device"], "before": done["before"], "after": rates(judge(method.finish(state)))}
     ended |= history[-1] | {"seconds": seconds}
     print(f"  {ended}", flush=True)
     return ended

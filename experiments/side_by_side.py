@@ -113,8 +113,9 @@ class Side:
     def __init__(self, script: str, name: str, arguments: Sequence[str]) -> None:
         """Starts it."""
         command = [sys.executable, script, "--side", name, *arguments]
-        # The script's own folder is all that Python would search.
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        # Of a script Python would search the folder alone.
+        paths = [str(Path(__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )

@@ -78,7 +78,7 @@ def render(rows: Sequence[Row] = ROWS) -> str:
 
 
 def _runs(row: Row) -> dict[str, list[dict[str, Any]]]:
-    """The runs of a row by checkpoint, each with the rates before and after, and its seconds where they are known."""
+    """The runs of a row by checkpoint, each with the rates before and after, and its seconds on CPU if it has them."""
     path = RESULTS / f"{row.file}_checkpoints.json"
     stored = json.loads(path.read_text()) if path.exists() else {}
     by_checkpoint = [entry for label in row.labels for entry in stored.get(label, {}).items()]
@@ -86,11 +86,11 @@ def _runs(row: Row) -> dict[str, list[dict[str, Any]]]:
 
 
 def _ends(run: Mapping[str, Any]) -> dict[str, Any]:
-    if "rounds" not in run:
-        return {"before": run["before"], "after": run["after"], "seconds": run.get("seconds")}
-    seconds = [entry.get("seconds") for entry in run["rounds"]]
-    total = None if None in seconds else sum(seconds)
-    return {"before": run["before"], "after": run["rounds"][-1], "seconds": total}
+    rounds = run.get("rounds", [run])
+    seconds = [entry.get("seconds") for entry in rounds]
+    known = None not in seconds and run.get("device", "cpu").startswith("cpu")
+    after = rounds[-1] if "rounds" in run else run["after"]
+    return {"before": run["before"], "after": after, "seconds": sum(seconds) if known else None}
 
 
 def _before(found: Any, name: str) -> str:
@@ -103,8 +103,9 @@ def _cell(runs: Sequence[Mapping[str, Any]]) -> str:
         return ""
     rates = (100 * statistics.mean(run["after"][key] for run in runs) for key in METRICS)
     notes = [f"{len(runs)} seeds"] if len(runs) > 1 else []
-    if all(run["seconds"] is not None for run in runs):
-        notes.append(f"{statistics.median(run['seconds'] for run in runs):.0f} s")
+    seconds = [run["seconds"] for run in runs if run["seconds"] is not None]
+    if seconds:
+        notes.append(f"{statistics.median(seconds):.0f} s")
     return " / ".join(f"{rate:.1f}" for rate in rates) + (f" ({', '.join(notes)})" if notes else "")
 
 

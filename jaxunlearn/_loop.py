@@ -84,9 +84,13 @@ class Data(NamedTuple):
         return Batch(self.images[rows.members], self.labels[rows.members], rows.mask)
 
     def for_loop(self, execution: Execution) -> "Data":
-        """The data as a loop can use it: images that are read batch by batch become an array for a scan."""
-        stored = not isinstance(self.images, jax.Array | np.ndarray)
-        return self._replace(images=np.asarray(self.images)) if stored and execution.scans else self
+        """The data as a loop can use it: for scans the images become an array on the device, sent there once.
+
+        Left on the host, they would be sent anew with every pass.
+        """
+        if not execution.scans or isinstance(self.images, jax.Array):
+            return self
+        return self._replace(images=jnp.asarray(np.asarray(self.images)))
 
 
 def batch_rows(
