@@ -5,6 +5,7 @@ Every entry of ``CAMPAIGNS`` says what it is for, what it takes and what is expe
 """
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 
 
@@ -98,6 +99,12 @@ class Campaign:
     test_images: int = 2_000
     training: tuple[str, ...] = ("rounds=12",)
 
+    def of(self, attacks: Collection[str]) -> "Campaign":
+        """That part of it which has these attacks."""
+        return dataclasses.replace(
+            self, subjects=tuple(one for one in self.subjects if one.attack in attacks)
+        )
+
     def quick(self) -> "Campaign":
         """The first attack and the first two methods, on few images, with a small network, for few epochs."""
         few = min(self.train_images, 1000)
@@ -126,7 +133,7 @@ def _all(data: str, ratio: float, names: tuple[str, ...]) -> tuple[Attacked, ...
     return tuple(Attacked(data, name, ratio=ratio) for name in names)
 
 
-_DIRTY = ("badnets", "blended", "lf", "wanet", "bpp", "trojannn", "adaptive-blend")
+_DIRTY = ("badnets", "blended", "lf", "trojannn", "wanet", "bpp", "input-aware", "adaptive-blend")
 _CLEAN = ("sig", "label-consistent")
 
 _ABLATIONS = (
@@ -141,6 +148,14 @@ _ABLATIONS = (
     Cleaning("dau", "isolating"),
     Cleaning("dau", "robust"),
     Cleaning(RETRAINING),
+    Cleaning("finetune", clean=300),
+)
+
+_DAU = (Cleaning("dau"), Cleaning(RETRAINING), Cleaning("finetune", clean=500))
+_OF_DAU = (
+    "DAU beside a network trained anew without the poison and beside fine-tuning: how it divides the training set, "
+    "and what it leaves. Expected: precision at least 0.95 and recall at least 0.9 for BadNets and Blended, ASR below "
+    "3 with ACC within two points of the new network; nothing is published of DAU."
 )
 
 CAMPAIGNS = {
@@ -169,22 +184,32 @@ CAMPAIGNS = {
         test_images=497,
         training=("rounds=20", "batch_size=50"),
     ),
+    "dau-gtsrb": Campaign(
+        f"{_OF_DAU} Two CPU cores, five minutes per model.",
+        (
+            *_all("gtsrb", 0.1, ("badnets", "blended", "lf", "trojannn")),
+            *_all("gtsrb", 0.01, ("badnets", "blended")),
+        ),
+        _DAU,
+        seeds=(0, 1, 2),
+        arch="small_vgg_half",
+    ),
     **{
-        f"dau-{data}": Campaign(
-            f"DAU beside a network trained anew without the poison, on {data}: how it divides the training set, and "
-            "what it leaves. Two CPU cores, six minutes per model. Expected: precision at least 0.95 and recall at "
-            "least 0.9 for BadNets and Blended, ASR below 3 with ACC within two points of the new network; nothing is "
-            "published.",
+        f"dau-{data}-20000": Campaign(
+            f"{_OF_DAU} All attacks; one GPU, two minutes per model. Published ASR (BackdoorBench, PreAct-ResNet18): "
+            "90 to 100, but 59 for BadNets on GTSRB.",
             (
-                *_all(data, 0.1, ("badnets", "blended", "lf")),
+                *_all(data, 0.1, _DIRTY),
                 *_all(data, 0.01, ("badnets", "blended")),
-                *_all(data, 0.1, ("trojannn",)),
+                *_all(data, clean_label_ratio, _CLEAN),
             ),
-            (Cleaning("dau", settings=("rounds=6",)), Cleaning(RETRAINING)),
+            _DAU,
             seeds=(0, 1, 2),
-            arch="small_vgg_half",
+            train_images=20_000,
+            test_images=3_000,
+            training=("rounds=20",),
         )
-        for data in ("gtsrb", "cifar10")
+        for data, clean_label_ratio in (("gtsrb", 0.02), ("cifar10", 0.05))
     },
     **{
         f"{data}-{100 * ratio:g}": Campaign(

@@ -1,6 +1,6 @@
 """Runs a frozen config of ``experiments/campaigns.py``: makes its models, cleans each with every method.
 
-Command   python -m experiments.reproduce NAME --work DIR [--shared DIR] [--quick] [--arch ARCH]
+Command   python -m experiments.reproduce NAME --work DIR [--shared DIR] [--quick] [--arch ARCH] [--attacks ATTACK ...]
 Time      see the config: ``python -m experiments.reproduce --list``
 
 Every model and every cleaning is a folder in ``--work``, as the command line makes it, so that nothing finished is done
@@ -54,12 +54,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a variant of minutes")
     parser.add_argument("--arch", choices=NAMES, help="another network")
     parser.add_argument("--seeds", type=int, nargs="+", help="other seeds")
+    parser.add_argument("--attacks", nargs="+", metavar="ATTACK", help="these alone")
     flags = parser.parse_args(argv)
     if flags.list or flags.name is None:
         for name, campaign in CAMPAIGNS.items():
             print(f"{name}: {campaign.about}\n")
         return 0
     campaign = CAMPAIGNS[flags.name].quick() if flags.quick else CAMPAIGNS[flags.name]
+    if flags.attacks:
+        campaign = campaign.of(flags.attacks)
+        if not campaign.subjects:
+            parser.error(f"{flags.name} holds none of {', '.join(flags.attacks)}")
     out = flags.out or RESULTS / f"{flags.name}{'-quick' if flags.quick else ''}.jsonl"
     run(
         campaign,

@@ -78,7 +78,7 @@ def render(rows: Sequence[Row] = ROWS) -> str:
 
 
 def _runs(row: Row) -> dict[str, list[dict[str, Any]]]:
-    """The runs of a row by checkpoint, each with the rates before and after, and its seconds on CPU if it has them."""
+    """The runs of a row by checkpoint, each with the rates before and after, its seconds if known, and where it ran."""
     path = RESULTS / f"{row.file}_checkpoints.json"
     stored = json.loads(path.read_text()) if path.exists() else {}
     by_checkpoint = [entry for label in row.labels for entry in stored.get(label, {}).items()]
@@ -88,9 +88,12 @@ def _runs(row: Row) -> dict[str, list[dict[str, Any]]]:
 def _ends(run: Mapping[str, Any]) -> dict[str, Any]:
     rounds = run.get("rounds", [run])
     seconds = [entry.get("seconds") for entry in rounds]
-    known = None not in seconds and run.get("device", "cpu").startswith("cpu")
-    after = rounds[-1] if "rounds" in run else run["after"]
-    return {"before": run["before"], "after": after, "seconds": sum(seconds) if known else None}
+    return {
+        "before": run["before"],
+        "after": rounds[-1] if "rounds" in run else run["after"],
+        "seconds": None if None in seconds else sum(seconds),
+        "device": run.get("device", "cpu").partition(",")[0],
+    }
 
 
 def _before(found: Any, name: str) -> str:
@@ -103,9 +106,11 @@ def _cell(runs: Sequence[Mapping[str, Any]]) -> str:
         return ""
     rates = (100 * statistics.mean(run["after"][key] for run in runs) for key in METRICS)
     notes = [f"{len(runs)} seeds"] if len(runs) > 1 else []
-    seconds = [run["seconds"] for run in runs if run["seconds"] is not None]
-    if seconds:
-        notes.append(f"{statistics.median(seconds):.0f} s")
+    for device, name in (("cpu", ""), ("gpu", " on a GPU")):
+        seconds = [run["seconds"] for run in runs if run["device"] == device and run["seconds"] is not None]
+        if seconds:
+            notes.append(f"{statistics.median(seconds):.0f} s{name}")
+            break
     return " / ".join(f"{rate:.1f}" for rate in rates) + (f" ({', '.join(notes)})" if notes else "")
 
 

@@ -224,10 +224,10 @@ def draw_division(
     found: Bool[np.ndarray, " n"],
     poisoned: Bool[np.ndarray, " n"] | None,
 ) -> bytes:
-    """A PNG of how much less a discriminator believes the labels of the training images.
+    """A PNG of how much the training images look poisoned.
 
     Args:
-      scores: the change of every label's log-odds.
+      scores: in log-odds, the lower the more.
       found: marks the images that are taken for poisoned.
       poisoned: marks those that are, where that is known.
     """
@@ -251,9 +251,9 @@ def draw_division(
     )
     axes.legend(frameon=False, fontsize=9)
     axes.set_yscale("symlog", linthresh=10)
-    axes.set_xlabel("change of the label's log-odds")
+    axes.set_xlabel("evidence in log-odds, the lower the more poisoned")
     axes.set_ylabel("training images")
-    axes.set_title("The training images as the discriminator sees them", fontsize=10)
+    axes.set_title("The training images as they are divided", fontsize=10)
     return to_png(figure)
 
 

@@ -234,6 +234,29 @@ def test_adversarial_images_lose_their_class_within_the_radius(photos: jax.Array
     assert bool(jnp.all(confidence(moved) < confidence(photos) - 0.03))
 
 
+def test_a_robust_network_stops_looking_at_what_perturbations_change() -> None:
+    """One pixel tells the classes by far, another by little; the given network looks at the latter alone."""
+
+    def apply_fn(params: Any, x: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, Any]]:
+        return (x.reshape(len(x), -1) - 0.5) @ params["w"], {}
+
+    labels = np.arange(200) % 2
+    side = np.where(labels, 1, -1)
+    images = (0.5 + np.stack([0.3 * side, 0.02 * side], axis=1)).reshape(200, 2, 1, 1).astype(np.float32)
+    given = attacks.Surrogate(apply_fn, {"w": jnp.array([[0.0, 0.0], [-20.0, 20.0]])}, images, labels)
+
+    def accuracy(network: attacks.Surrogate) -> float:
+        moved = attacks.adversarial(network, images, labels, radius=0.1)
+        logits, _ = apply_fn(network.variables, moved, train=False)
+        return float(jnp.mean(jnp.argmax(logits, axis=1) == labels))
+
+    trained = attacks.robust(given, jax.random.key(0), radius=0.1, steps=200, batch_size=50, rate=0.3)
+    assert accuracy(given) == 0
+    assert accuracy(trained) == 1
+    same = attacks.robust(given, jax.random.key(0), radius=0.1, steps=0)
+    np.testing.assert_array_equal(same.variables["w"], given.variables["w"])
+
+
 def test_an_optimised_patch_excites_the_feature_of_its_class(photos: jax.Array) -> None:
     given = surrogate(photos)
     bright = photos.at[:, 8:, 8:, 2].add(jnp.where(given.labels == 2, 0.9, 0.0)[:, None, None])

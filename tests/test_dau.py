@@ -111,8 +111,9 @@ def test_a_few_suspects_give_all_poisoned_images_away() -> None:
         )
 
     scores = retrained(1.0) - retrained(0.0)
-    doubted = dau.suspected_classes(jnp.asarray(suspects), labels, 4)
-    parts = dau.split(scores, labels, doubted, gap=2.0, band=0.0)
+    found = dau.split(scores[None], labels, jnp.ones(4, bool), gap=2.0, gain=25.0, band=0.0)
+    assert found.attacked.tolist() == [True, False, False, False]
+    parts = found.parts
     assert np.mean(truth[np.asarray(parts.poisoned)]) > 0.95
     assert np.mean(np.asarray(parts.poisoned)[truth]) > 0.9
     assert not np.any(np.asarray(parts.poisoned) & np.asarray(parts.clean))
@@ -144,12 +145,15 @@ def test_groups_are_those_of_a_plain_loop(seed: int) -> None:
     assert float(found.low) == pytest.approx(mine[below].mean(), abs=0.2)
     assert float(found.high) == pytest.approx(mine[~below].mean(), abs=0.05)
     assert -3 < float(found.threshold) < -0.3
+    alone = np.log(np.mean(np.abs(mine - np.median(mine))))
+    assert float(found.gain) == pytest.approx(100 * (alone - min(costs)), rel=1e-3)
 
 
 @pytest.mark.parametrize("values", [[1.0], [2.0, 2.0, 2.0], [1.0, 2.0, 3.0]])
 def test_too_few_or_equal_values_are_in_one_group(values: list[float]) -> None:
     found = dau.minimum_error_groups(jnp.asarray(values), jnp.ones(len(values), bool))
     assert float(found.high - found.low) == 0
+    assert float(found.gain) == 0
 
 
 def victim() -> tuple[Any, Any, Any, Attack]:
@@ -294,29 +298,50 @@ def test_images_that_keep_their_label_are_given_back() -> None:
     assert np.asarray(state.parts.poisoned)[found.poisoned & ~held].mean() > 0.8
 
 
-@pytest.mark.parametrize(("second", "suspected"), [(4, [0]), (20, [0]), (35, [0, 1])])
-def test_classes_with_more_suspects_than_chance_and_half_of_the_first_are_suspected(
-    second: int, suspected: list[int]
-) -> None:
-    labels = jnp.arange(4300) % 43
-    counts = jnp.array([60, second, *[1] * 41])
-    found = dau.suspected_classes(jnp.arange(4300) // 43 < counts[labels], labels, 43)
-    assert jnp.flatnonzero(found).tolist() == suspected
+SETTINGS = {"gap": 2.0, "gain": 25.0, "band": 0.0}
 
 
-def test_common_classes_are_not_suspected_for_being_common() -> None:
+def evidence_of(rng: np.random.Generator, poisoned: np.ndarray, apart: float) -> jax.Array:
+    """Scores around 0, with heavy tails; those of poisoned images so far below."""
+    return jnp.asarray(rng.laplace(0, 1, len(poisoned)) - apart * poisoned, jnp.float32)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_in_clean_classes_nothing_is_found(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels, none = np.arange(6000) % 20, np.zeros(6000)
+    evidence = jnp.stack([evidence_of(rng, none, 0) - 3, 2 * evidence_of(rng, none, 0)])
+    found = dau.split(evidence, labels, jnp.ones(20, bool), **SETTINGS)
+    assert not found.attacked.any()
+    assert found.parts.clean.all()
+
+
+@pytest.mark.parametrize("attacked", [[3], [0, 7], list(range(10))])
+def test_attacked_classes_are_found_by_the_evidence_that_tells(attacked: list[int]) -> None:
     rng = np.random.default_rng(0)
-    labels = jnp.asarray(rng.choice(20, 10_000, p=np.arange(1, 21) / 210))
-    for _ in range(5):
-        suspects = np.zeros(10_000, bool)
-        suspects[rng.choice(10_000, 200, replace=False)] = True
-        found = dau.suspected_classes(jnp.asarray(suspects), labels, 20)
-        # As where every class is attacked: what counts is how far groups lie apart.
-        assert int(found.sum()) > 10
+    labels, row = np.arange(5000) % 10, np.arange(5000) // 10
+    poisoned = np.isin(labels, attacked) & (row < 50)
+    vague, clear = evidence_of(rng, poisoned, 1), evidence_of(rng, poisoned, 9)
+    found = dau.split(jnp.stack([vague, clear]), labels, jnp.ones(10, bool), **SETTINGS)
+    assert jnp.flatnonzero(found.attacked).tolist() == attacked
+    among = np.isin(labels, attacked)
+    np.testing.assert_array_equal(found.scores[among], clear[among])
+    np.testing.assert_array_equal(found.scores[~among], vague[~among])
+    marked = np.asarray(found.parts.poisoned)
+    assert marked[poisoned].mean() > 0.97
+    assert poisoned[marked].mean() > 0.97
+
+
+def test_groups_whose_labels_are_all_doubtful_are_no_poison() -> None:
+    rng = np.random.default_rng(0)
+    low = np.arange(1000) < 300
+    scores = evidence_of(rng, low, 9) + 12
+    found = dau.split(scores[None], np.zeros(1000, int), jnp.ones(1, bool), **SETTINGS)
+    assert not found.attacked.any()
 
 
 def test_suspects_do_not_follow_the_order_of_images_whose_label_is_certain() -> None:
     logits = 20.0 + jnp.arange(40.0)[:, None] * jnp.array([1.0, 0.0])
     doubts = dau.label_doubts(logits, jnp.zeros(40, int))
     assert float(1 - doubts[-1]) == 1
-    assert jnp.flatnonzero(dau.lowest(doubts, 0.1)).tolist() == [36, 37, 38, 39]
+    assert jnp.flatnonzero(dau.lowest(doubts, jnp.zeros(40, int), 0.1, 1)).tolist() == [36, 37, 38, 39]

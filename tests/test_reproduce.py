@@ -48,6 +48,18 @@ def test_the_committed_lines_are_of_their_campaign(name: str) -> None:
         assert reproduce._key(line) in asked
 
 
+def test_some_attacks_of_a_campaign_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    some = CAMPAIGNS["dau-gtsrb"].of(["lf", "badnets"])
+    assert [(one.attack, one.ratio) for one in some.subjects] == [
+        ("badnets", 0.1),
+        ("lf", 0.1),
+        ("badnets", 0.01),
+    ]
+    with pytest.raises(SystemExit):
+        reproduce.main(["dau-gtsrb", "--attacks", "wanet"])
+    assert "dau-gtsrb holds none of wanet" in capsys.readouterr().err
+
+
 BADNETS = Attacked("digits", "badnets")
 SMALL = Campaign("", (BADNETS,), (Cleaning("ibau", clean=10),), train_images=100, test_images=50)
 CHANGES = [

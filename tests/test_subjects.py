@@ -87,8 +87,7 @@ def test_a_method_takes_the_folder(planted: tuple[Path, Any], tmp_path: Path) ->
 def test_dau_takes_the_folder_in_steps(planted: tuple[Path, Any], tmp_path: Path) -> None:
     """Division, then unlearning, end with the same bits as one run; precision and recall are known here."""
     out, _ = planted
-    few = ("--set", "batch_size=50", "--set", "isolated_share=0.03", "--set", "superpositions=16")
-    settings = ("--rounds", 4, "--set", "refinements=1", *few)
+    settings = ("--rounds", 4, "--set", "refinements=1", "--set", "batch_size=50")
     given = ("--attack", out, *settings)
     whole = run(tmp_path, *given, "--out", "whole", method="dau")
     assert whole.returncode == 0, whole.stderr

@@ -1,7 +1,7 @@
 """Attacks that make test subjects: triggers as pure array functions, and the poisoned sets that they make."""
 
 from jaxunlearn.attacks.attack import Attack, Keyed
-from jaxunlearn.attacks.crafted import Surrogate, adversarial, interpolated, optimised_patch
+from jaxunlearn.attacks.crafted import Surrogate, adversarial, interpolated, optimised_patch, robust
 from jaxunlearn.attacks.poison import Poisoned, as_bytes, check_ratio, in_chunks, poison, rounded
 from jaxunlearn.attacks.recipes import RECIPES, Recipe, Setting
 from jaxunlearn.attacks.texts import parse_trigger
@@ -42,6 +42,7 @@ __all__ = [
     "parse_trigger",
     "poison",
     "quantize",
+    "robust",
     "rounded",
     "smooth_pattern",
     "stamp_patch",

@@ -294,6 +294,7 @@ class LabelConsistent:
     Attributes:
       made_by: what makes them hard: ``adversarial`` or ``interpolated``.
       radius: of the adversarial perturbations, in pixels of [0, 1].
+      robust_steps: of training against such perturbations, before the network makes them; 0 for none.
       share: of the other image in an interpolated one.
       size: of each square, in pixels.
       amplitude: added to the squares' pixels, in [0, 1].
@@ -305,6 +306,7 @@ class LabelConsistent:
     clean_label: ClassVar[bool] = True
     made_by: str = "adversarial"
     radius: float = 16 / 255
+    robust_steps: int = 300
     share: float = 0.4
     size: int = 3
     amplitude: float = 1.0
@@ -312,6 +314,7 @@ class LabelConsistent:
     def __post_init__(self) -> None:
         """Validates the settings."""
         check_in(("adversarial", "interpolated"), made_by=self.made_by)
+        check_at_least(0, robust_steps=self.robust_steps)
         check_share(radius=self.radius, share=self.share, amplitude=self.amplitude)
         check_at_least(1, size=self.size)
 
@@ -320,12 +323,17 @@ class LabelConsistent:
         squares = triggers.corners(*setting.image_shape[:2], size=self.size)
         mark = functools.partial(triggers.add_image, image=self.amplitude * squares)
 
+        @functools.cache
+        def fooled() -> Surrogate:
+            key = jax.random.fold_in(setting.key, 1)
+            return crafted.robust(setting.shown, key, radius=self.radius, steps=self.robust_steps)
+
         def harden(images: jax.Array, key: PRNGKey) -> jax.Array:
             if self.made_by == "interpolated":
                 mixed = crafted.interpolated(setting.shown, images, setting.target, key, share=self.share)
                 return mark(mixed)
             labels = jnp.full(len(images), setting.target)
-            return mark(crafted.adversarial(setting.shown, images, labels, radius=self.radius))
+            return mark(crafted.adversarial(fooled(), images, labels, radius=self.radius))
 
         return Attack(trigger=mark, target=setting.target, clean_label=True, in_training=harden)
 

@@ -24,7 +24,6 @@ from jaxunlearn.dau.splitting import (
     lowest,
     minimum_error_groups,
     split,
-    suspected_classes,
 )
 
 __all__ = [
@@ -53,6 +52,5 @@ __all__ = [
     "minimum_error_groups",
     "poisoned_losses",
     "split",
-    "suspected_classes",
     "unlearn",
 ]

@@ -11,10 +11,10 @@ and divides the images (``jaxunlearn.dau.splitting``); epochs of unlearning, fro
 
     mean over the clean part of CE(f(x), y)  +  lambda  mean over the poisoned part of w CCE(f(x), y),
 
-with CCE(x, y) = -log(1 - p_y(x)) and w the share of the label's odds that the discriminator took away. For one trigger
-whose images are a share a of the clean part and b of the poisoned one, the minimum is p_y = a / (a + lambda b): the
-attack fails as long as a < lambda b. Gradient ascent, log p_y in place of CCE, has no minimum where a < lambda b, and
-does nothing where a > lambda b.
+with CCE(x, y) = -log(1 - p_y(x)) and w how sure the division is of an image. For one trigger whose images are a share a
+of the clean part and b of the poisoned one, the minimum is p_y = a / (a + lambda b): the attack fails as long as a <
+lambda b. Gradient ascent, log p_y in place of CCE, has no minimum where a < lambda b, and does nothing where a > lambda
+b.
 
 Source: abstract in github.com/MiLab-HITSZ/DAU.
 """
@@ -38,6 +38,7 @@ from jaxunlearn._tree import combine, head_kernel, named_leaves, partition, trai
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Logits, Number, PRNGKey, Scalar, Variables
 from jaxunlearn.dau.config import Config
 from jaxunlearn.dau.splitting import (
+    Division,
     Head,
     Parts,
     count_labels,
@@ -45,8 +46,8 @@ from jaxunlearn.dau.splitting import (
     isolation_loss,
     label_doubts,
     lowest,
+    odds_of_doubts,
     split,
-    suspected_classes,
 )
 from jaxunlearn.losses import complementary_cross_entropy, masked_mean
 from jaxunlearn.pixels import augment
@@ -82,7 +83,7 @@ class State(NamedTuple):
       velocity: the momentum of the parameters.
       isolating: the fresh network; None without isolation.
       original: the variables as they came.
-      scores: of every image, the change of its label's log-odds by the discriminator; 0 before it is known.
+      scores: of every image, how much it looks poisoned, in log-odds, the lower the more; 0 before it is known.
       parts: of the images.
       probabilities: of every image's label, by the network that is being unlearned, in evaluation mode.
       start: accuracy of the model as it came on the clean part.
@@ -368,7 +369,8 @@ def _division_round(programs: _Programs, state: State, data: Data) -> State:
         doubt = jnp.minimum(mixed.averaged, mixed.screened)
     else:
         doubt = own.doubt
-    suspects = lowest(doubt, state.config.isolated_share)
+    classes = _head_of(state.original, programs.head).kernel.shape[1]
+    suspects = lowest(doubt, jnp.asarray(data.labels), state.config.isolated_share, classes)
     key = jax.random.fold_in(state.key, state.round)
     scores, parts = _divided(programs, state, data, (own, mixed), suspects, key)
     state = state._replace(scores=scores, parts=parts, start=_accuracy(own, parts.clean))
@@ -437,7 +439,8 @@ def _divided(
     head = _head_of(state.original, programs.head)
     own, mixed = seen
     features = (own.features,) if mixed is None else (own.features, mixed.features)
-    return programs.divide(state.config, features, jnp.asarray(data.labels), suspects, head, key)
+    doubts = (own.doubt,) if mixed is None else (own.doubt, mixed.averaged, mixed.screened)
+    return programs.divide(state.config, features, doubts, jnp.asarray(data.labels), suspects, head, key)
 
 
 def _seen(programs: _Programs, state: State, data: Data) -> tuple[View, Mixed | None]:
@@ -498,15 +501,15 @@ def _head_of(variables: Variables, head: str) -> Head:
 def _divide(
     config: Config,
     features: tuple[Float[Array, "n features"], ...],
+    doubts: tuple[Float[Array, " n"], ...],
     labels: Labels,
     suspects: Bool[Array, " n"],
     head: Head,
     key: PRNGKey,
 ) -> tuple[Float[Array, " n"], Parts]:
-    """The discriminator's scores and parts; what it takes for poisoned are the next discriminator's suspects."""
+    """Scores and parts by the discriminator or the doubts; what is poisoned are the next discriminator's suspects."""
     kinds = len(features)
     wide = Head(jnp.concatenate([head.kernel / kinds] * kinds), head.bias)
-    doubted = suspected_classes(suspects, labels, head.kernel.shape[1])
     retrained = functools.partial(
         discriminate,
         jnp.concatenate(features, axis=1),
@@ -522,18 +525,23 @@ def _divide(
     weights = jnp.stack([jnp.asarray(config.suspect_weight), jnp.zeros_like(config.suspect_weight)])
 
     def refine(
-        suspects: Bool[Array, " n"], key: PRNGKey
-    ) -> tuple[Bool[Array, " n"], tuple[Float[Array, " n"], Parts]]:
+        carry: tuple[jax.Array, jax.Array], key: PRNGKey
+    ) -> tuple[tuple[jax.Array, jax.Array], Division]:
+        suspects, suspected = carry
         with_suspects, without = jax.lax.map(
             lambda weight: retrained(suspects=suspects, key=key, suspect_weight=weight), weights
         )
-        scores = with_suspects - without
-        parts = split(scores, labels, doubted, gap=config.gap, band=config.band)
-        return jnp.where(jnp.any(parts.poisoned), parts.poisoned, suspects), (scores, parts)
+        evidence = jnp.stack([with_suspects - without, *(odds_of_doubts(one) for one in doubts)])
+        found = split(evidence, labels, suspected, gap=config.gap, gain=config.gain, band=config.band)
+        any_found = jnp.any(found.parts.poisoned)
+        new = (found.parts.poisoned, found.attacked)
+        return jax.tree.map(lambda new, old: jnp.where(any_found, new, old), new, carry), found
 
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(config.refinements + 1))
-    _, found = jax.lax.scan(refine, suspects & doubted[labels], keys)
-    return jax.tree.map(lambda leaf: leaf[-1], found)
+    start = (suspects, jnp.ones(head.kernel.shape[1], bool))
+    found = jax.lax.scan(refine, start, keys)[1]
+    scores, parts, _ = jax.tree.map(lambda leaf: leaf[-1], found)
+    return scores, parts
 
 
 def _look(apply_fn: ApplyFn, variables: Variables, carry: Scalar, batch: Batch) -> tuple[Scalar, View]:

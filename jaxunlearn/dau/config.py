@@ -16,6 +16,7 @@ _NUMERIC = (
     "discriminator_decay",
     "suspect_weight",
     "gap",
+    "gain",
     "band",
     "learning_rate",
     "momentum",
@@ -70,7 +71,7 @@ class Config:
       refinements: how often the discriminator is trained again, with what it takes for poisoned as suspects.
       loss: of the poisoned part: ``complementary`` cross-entropy -log(1 - p_y), gradient ``ascent`` log p_y, or
         cross-entropy to the ``uniform`` answer among the other classes.
-      weigh: whether an image of the poisoned part counts by 1 - exp(score), the share of the label's odds that is gone.
+      weigh: whether an image of the poisoned part counts by 1 - exp(score), which is how sure it is to be poisoned.
       poisoned_mode: of the network on the poisoned part: ``eval``, or ``train`` with its statistics thrown away.
       robust_rounds: first epochs of unlearning in which the clean part's loss is bounded, (1 - p^q) / q.
       resplit_round: the epoch of unlearning, from 1, before which the parts are divided anew, and before which it is
@@ -80,11 +81,12 @@ class Config:
       flip: whether to mirror images at random.
       isolation_rate: learning rate of the fresh network.
       isolation_level: of ``lga`` and ``flooding``, in nats.
-      isolated_share: of the images, those with the lowest loss: the first suspects.
+      isolated_share: of the images of every class, the first suspects.
       discriminator_rate: learning rate of the retrained last layer.
       discriminator_decay: its weight decay.
       suspect_weight: mu, of the suspects' loss.
       gap: how far apart, in log-odds, the means of a class's two groups of images must be for one to be poisoned.
+      gain: how much better two groups must describe the class than one, in nats: the log of a ratio of likelihoods.
       band: images closer to the threshold than this share of its distance from their group's mean are left out; at most
         0.5.
       learning_rate: of unlearning.
@@ -118,11 +120,12 @@ class Config:
     flip: bool = False
     isolation_rate: Number = 0.01
     isolation_level: Number = 0.5
-    isolated_share: Number = 0.01
+    isolated_share: Number = 0.05
     discriminator_rate: Number = 0.3
     discriminator_decay: Number = 0.0
     suspect_weight: Number = 1.0
     gap: Number = 2.0
+    gain: Number = 25.0
     band: Number = 0.1
     learning_rate: Number = 0.01
     momentum: Number = 0.9
@@ -147,7 +150,7 @@ class Config:
         check_positive(learning_rate=self.learning_rate, isolation_rate=self.isolation_rate)
         check_positive(discriminator_rate=self.discriminator_rate, isolation_level=self.isolation_level)
         check_positive(finite=False, clip_norm=self.clip_norm)
-        check_at_least(0, gap=self.gap, band=self.band)
+        check_at_least(0, gap=self.gap, gain=self.gain, band=self.band)
         check_share(isolated_share=self.isolated_share, robustness=self.robustness)
         check_in(PREFILTERS, prefilter=self.prefilter)
         check_in(LOSSES, loss=self.loss)

@@ -8,10 +8,12 @@ generative adversarial network, with the label as what is real:
 P_0 being the few images that a pre-filter names. A trigger's features come to speak against the label even of
 poisoned images outside P_0: if these are a share pi of the rest and q of P_0 is poisoned, the label's probability is
 drawn to pi / (pi + mu q). Clean images that are hard have improbable labels too, so that an image's score is the change
-of its label's log-odds from a layer that was retrained in the same way without P_0; and all images of the attack's
-class are doubted more than others, so that each class is divided for itself, and only those that hold more of P_0 than
-chance. Where it helps to tell triggers from objects, x stands for an image's features beside the mean of those that it
-has with other images laid over it.
+of its label's log-odds from a layer that was retrained in the same way without P_0. Where it helps to tell triggers
+from objects, x stands for an image's features beside the mean of those that it has with other images laid over it.
+
+Which classes are attacked is decided last. P_0 holds images of every class, those whose label is surest of their class.
+In a clean class they are like the others, and all scores fall alike; in an attacked one they have the trigger, and the
+scores fall into two groups. So do, for some triggers more clearly, the doubts that pre-filters rank by.
 
 Source: ours. The abstract of DAU (github.com/MiLab-HITSZ/DAU) says that the extractor is frozen and the classifier
 retrained on a small pre-filtered poisoned set as a discriminator; the loss, the thresholds and all numbers are not
@@ -31,7 +33,8 @@ from jaxunlearn._typing import Labels, Number, PRNGKey, Scalar
 from jaxunlearn.losses import complementary_cross_entropy, masked_mean
 
 _BINS = 256
-_LEAST_OF_GAPS = 0.5
+_LEAST_OF_GAINS = 0.5
+_SURE = -1.0  # log-odds that poisoned images have in the mean, at most
 
 
 class Head(NamedTuple):
@@ -79,15 +82,23 @@ def isolation_loss(loss: Number, kind: str, level: Number) -> Scalar:
     return jnp.abs(loss - level) + level if kind == "flooding" else loss
 
 
-def lowest(values: Float[Array, " n"], share: Number) -> Bool[Array, " n"]:
-    """Marks that share of the values, at least one, that is lowest.
+def lowest(values: Float[Array, " n"], labels: Labels, share: Number, classes: int) -> Bool[Array, " n"]:
+    """Marks that share of the images of every class, rounded up, whose values are lowest.
 
     Example:
-      >>> lowest(jnp.array([3.0, 1.0, 2.0, 4.0]), 0.5).tolist()
-      [False, True, True, False]
+      >>> lowest(jnp.array([3.0, 1.0, 2.0, 4.0, 9.0, 8.0]), jnp.arange(6) // 4, 0.5, 2).tolist()
+      [False, True, True, False, False, True]
     """
-    ranks = jnp.argsort(jnp.argsort(values))
-    return ranks < jnp.maximum(jnp.round(share * len(values)), 1)
+    labels = jnp.asarray(labels)
+    counts = count_labels(labels, jnp.ones(len(labels), bool), classes)
+    order = jnp.lexsort((values, labels))
+    starts = jnp.cumsum(counts) - counts
+    ranks = (
+        jnp.zeros_like(starts, shape=len(labels))
+        .at[order]
+        .set(jnp.arange(len(labels)) - starts[labels[order]])
+    )
+    return ranks < jnp.ceil(share * counts - 1e-4)[labels]
 
 
 def discriminate(
@@ -181,60 +192,79 @@ def label_log_odds(logits: Float[Array, "n classes"], labels: Labels) -> Float[A
     return complementary_cross_entropy(logits, labels) - cross_entropy
 
 
+def odds_of_doubts(doubts: Float[Array, " n"]) -> Float[Array, " n"]:
+    """log(d / (1 - d)) of doubts d in [0, 1], for d from 1e-30 to 1 - 1e-7.
+
+    Example:
+      >>> odds_of_doubts(jnp.array([0.0, 0.5])).round().tolist()
+      [-69.0, 0.0]
+    """
+    return jnp.log(jnp.maximum(doubts, 1e-30)) - jnp.log(jnp.maximum(1 - doubts, 1e-7))
+
+
+class Division(NamedTuple):
+    """How the images of every class were divided.
+
+    Attributes:
+      scores: of every image, the evidence that counts for its class: the first kind where none does.
+      parts: of the images.
+      attacked: marks the classes that hold poisoned images.
+    """
+
+    scores: Float[Array, " n"]
+    parts: Parts
+    attacked: Bool[Array, " classes"]
+
+
 def split(
-    scores: Float[Array, " n"],
+    evidence: Float[Array, "kinds n"],
     labels: Labels,
     suspected: Bool[Array, " classes"],
     *,
     gap: Number,
+    gain: Number,
     band: Number,
-) -> Parts:
-    """Divides the images of every suspected label in two groups by their scores, where they are in two.
+) -> Division:
+    """Divides the images of every suspected class in two groups, by that evidence which makes them two most clearly.
 
-    In a class whose groups lie ``gap`` apart (their means), and half as far as those of any class, the lower one
-    is poisoned; elsewhere all are clean, as where the suspects were clean images that are hard to recognise. Images
-    next to the threshold, closer than ``band`` times its distance from their group's mean, are left out.
+    A kind of evidence makes two groups of a class if their means lie ``gap`` apart, the lower one below -1, and two
+    groups describe its values by ``gain`` better than one. The kind with the highest gain counts. A class is attacked
+    if it is so divided, with half of the highest gain of any: its lower group is poisoned. All images of the others
+    are clean. Images next to the threshold, closer than ``band`` times its distance from their group's mean, are left
+    out.
 
     Args:
-      scores: of the images, the lower the less their label is believed.
+      evidence: scores of the images in log-odds, the lower the more they look poisoned.
       labels: that they were trained with.
       suspected: marks the classes that may hold poisoned images.
-      gap: least distance of the means, in the scores' unit.
+      gap: least distance of the means, in log-odds.
+      gain: least gain, in nats: the logarithm of a ratio of likelihoods.
       band: in [0, 0.5].
 
     Example:
-      >>> scores, labels = jnp.array([-9.0, -8.0, -3.0, -2.0, 0.0, 0.5, 1.0, 1.0]), jnp.arange(8) // 4
-      >>> split(scores, labels, jnp.array([True, True]), gap=3.0, band=0.1).poisoned.tolist()
-      [True, True, False, False, False, False, False, False]
+      >>> vague, clear = jnp.arange(8) - 9.0, jnp.array([-9.0, -8.0, 3.0, 2.0, 0.0, 0.5, 1.0, 1.0])
+      >>> labels, suspected = jnp.arange(8) // 4, jnp.array([True, True])
+      >>> found = split(jnp.stack([vague, clear]), labels, suspected, gap=3.0, gain=0.1, band=0.1)
+      >>> found.scores.tolist(), found.parts.poisoned.tolist()[:4], found.attacked.tolist()
+      ([-9.0, -8.0, 3.0, 2.0, -5.0, -4.0, -3.0, -2.0], [True, True, False, False], [True, False])
     """
     labels = jnp.asarray(labels)
-    numbers = jnp.arange(len(suspected))
-    threshold, low, high = jax.lax.map(lambda number: minimum_error_groups(scores, labels == number), numbers)
-    apart = jnp.where(suspected, high - low, 0.0)
-    divided = (apart > 0) & (apart >= jnp.maximum(gap, _LEAST_OF_GAPS * jnp.max(apart)))
-    below = divided & (scores[:, None] < threshold - band * (threshold - low))
-    above = ~divided | (scores[:, None] > threshold + band * (high - threshold))
-    rows = jnp.arange(len(labels))
-    return Parts(below[rows, labels], above[rows, labels])
 
+    def groups_of(number: Int[Array, ""]) -> Groups:
+        return jax.lax.map(lambda scores: minimum_error_groups(scores, labels == number), evidence)
 
-def suspected_classes(suspects: Bool[Array, " n"], labels: Labels, classes: int) -> Bool[Array, " classes"]:
-    """Marks the classes that hold more suspects than chance, or those with many where no class does.
-
-    More than chance is more than e + 3 sqrt(e) of them, e being the class's share of all images times the number of
-    suspects: three standard deviations of a Poisson count. Of these, classes with less than half as many as the first
-    are taken for objects that look like nothing else. An attack that forces every class leaves no such class; then
-    those with at least e / 2 are marked.
-
-    Example:
-      >>> labels = jnp.arange(30) % 3
-      >>> suspected_classes(labels == 1, labels, 3).tolist(), suspected_classes(labels < 2, labels, 3).tolist()
-      ([False, True, False], [True, True, False])
-    """
-    counts = count_labels(labels, suspects, classes)
-    even = jnp.sum(counts) * count_labels(labels, jnp.ones_like(suspects), classes) / len(suspects)
-    outlying = (counts > even + 3 * jnp.sqrt(even)) & (counts >= jnp.max(counts) / 2)
-    return jnp.where(jnp.any(outlying), outlying, counts >= jnp.maximum(even / 2, 1))
+    found = jax.lax.map(groups_of, jnp.arange(len(suspected)))  # each (classes, kinds)
+    two = (found.high - found.low >= gap) & (found.low < _SURE) & (found.gain >= gain)
+    gains = jnp.where(two & suspected[:, None], found.gain, 0.0)
+    kinds = jnp.argmax(gains, axis=1)
+    threshold, low, high, best = (
+        jnp.take_along_axis(leaf, kinds[:, None], axis=1)[:, 0] for leaf in found._replace(gain=gains)
+    )
+    attacked = (best > 0) & (best >= _LEAST_OF_GAINS * jnp.max(best))
+    scores = evidence[kinds[labels], jnp.arange(len(labels))]
+    below = attacked[labels] & (scores < (threshold - band * (threshold - low))[labels])
+    above = ~attacked[labels] | (scores > (threshold + band * (high - threshold))[labels])
+    return Division(scores, Parts(below, above), attacked)
 
 
 def count_labels(labels: Labels, members: Bool[Array, " n"], classes: int) -> Float[Array, " classes"]:
@@ -254,11 +284,13 @@ class Groups(NamedTuple):
       threshold: values up to it are in the lower one.
       low: mean of the lower one.
       high: mean of the upper one; equal to ``low`` where there are no two groups.
+      gain: how much better two distributions describe the values than one, in nats in all.
     """
 
     threshold: Scalar
     low: Scalar
     high: Scalar
+    gain: Scalar
 
 
 def minimum_error_groups(values: Float[Array, " n"], members: Bool[Array, " n"]) -> Groups:
@@ -269,7 +301,8 @@ def minimum_error_groups(values: Float[Array, " n"], members: Bool[Array, " n"])
         P_1 log b_1 + P_2 log b_2 - P_1 log P_1 - P_2 log P_2,
 
     so that one group may be wide and the other narrow: scores of clean images lie close together, those of poisoned
-    ones do not. A deviation is at least a bin, a group at least two values.
+    ones do not. A deviation is at least a bin, a group at least two values. The gain is their number
+    times the difference of log b and that, whatever their scale.
 
     Source: Kittler and Illingworth, "Minimum error thresholding", 1986, with 256 thresholds, and with Laplace in place
     of normal distributions, whose tails are heavier.
@@ -277,7 +310,7 @@ def minimum_error_groups(values: Float[Array, " n"], members: Bool[Array, " n"])
     Example:
       >>> values = jnp.array([0.0, 0.5, 0.9, 1.0, 4.0, 9.0, 99.0])
       >>> found = minimum_error_groups(values, jnp.arange(7) < 6)
-      >>> bool(1.0 < found.threshold < 4.0), [round(float(mean), 1) for mean in found[1:]]
+      >>> bool(1.0 < found.threshold < 4.0), [round(float(mean), 1) for mean in found[1:3]]
       (True, [0.6, 6.5])
     """
     number = jnp.sum(members)
@@ -306,11 +339,16 @@ def minimum_error_groups(values: Float[Array, " n"], members: Bool[Array, " n"])
         cost = jnp.where(counts > 1, share * (jnp.log(spread) - jnp.log(share)), jnp.inf)
         return cost, sums[counts] / jnp.maximum(counts, 1)
 
-    (cost_below, low), (cost_above, high) = (
+    (cost_below, low), (cost_above, high), (cost_of_all, _) = (
         cost_and_mean(from_below, cuts),
         cost_and_mean(from_above, number - cuts),
+        cost_and_mean(from_below, number[None]),
     )
     costs = cost_below + cost_above
     # In a gap all thresholds are equally good: the middle one.
     best = (costs <= jnp.min(costs) + 1e-6) & jnp.isfinite(costs)
-    return Groups(*(masked_mean(leaf, best) for leaf in (edges, low, high)))
+    threshold, low, high = (masked_mean(leaf, best) for leaf in (edges, low, high))
+    least = jnp.min(costs)
+    return Groups(
+        threshold, low, high, jnp.where(jnp.isfinite(least), number * (cost_of_all[0] - least), 0.0)
+    )

@@ -1,7 +1,8 @@
 """Named settings of SAU.
 
 ``reference``: the official configuration, the same for all its data sets but for the number of rounds. ``default``:
-ours, with perturbations that images share. ``fast``: the same with fewer steps.
+ours, with perturbations that images share. ``fast``: the same in one round of at least forty steps (with 25 one run in
+fifteen left most of its backdoor).
 """
 
 import dataclasses
@@ -33,5 +34,5 @@ _DEFAULT = Config(
 PRESETS: dict[str, Config] = {
     "reference": Config(),
     "default": _DEFAULT,
-    "fast": dataclasses.replace(_DEFAULT, rounds=1),
+    "fast": dataclasses.replace(_DEFAULT, rounds=1, least_steps=40),
 }
