@@ -439,7 +439,7 @@ def _divided(
     head = _head_of(state.original, programs.head)
     own, mixed = seen
     features = (own.features,) if mixed is None else (own.features, mixed.features)
-    doubts = (own.doubt,) if mixed is None else (own.doubt, mixed.averaged, mixed.screened)
+    doubts = () if mixed is None else (mixed.averaged, mixed.screened)
     return programs.divide(state.config, features, doubts, jnp.asarray(data.labels), suspects, head, key)
 
 

@@ -13,7 +13,8 @@ from objects, x stands for an image's features beside the mean of those that it 
 
 Which classes are attacked is decided last. P_0 holds images of every class, those whose label is surest of their class.
 In a clean class they are like the others, and all scores fall alike; in an attacked one they have the trigger, and the
-scores fall into two groups. So do, for some triggers more clearly, the doubts that pre-filters rank by.
+scores fall into two groups. So do, for some triggers more clearly, the doubts of labels under other images. (Those of
+the images alone are no evidence: most end where numbers do, which looks like a group.)
 
 Source: ours. The abstract of DAU (github.com/MiLab-HITSZ/DAU) says that the extractor is frozen and the classifier
 retrained on a small pre-filtered poisoned set as a discriminator; the loss, the thresholds and all numbers are not
