@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from converters import convert, torch_io
-from experiments.campaigns import CAMPAIGNS, RETRAINING, SOURCES, Attacked, Campaign, Cleaning
+from experiments.campaigns import CAMPAIGNS, NOTHING, RETRAINING, SOURCES, Attacked, Campaign, Cleaning
 from experiments.tables import RESULTS, read_lines
 from jaxunlearn import cli, finetune, fit, job, report, subjects
 from jaxunlearn._check import InputError
@@ -90,7 +90,9 @@ def run(campaign: Campaign, shared: Path, work: Path, out: Path, *, arch: str, s
             for cleaning, config in zip(campaign.cleanings, wanted, strict=True):
                 if _key(config) in known:
                     continue
-                if cleaning.method == RETRAINING:
+                if cleaning.method == NOTHING:
+                    found = leave(folder)
+                elif cleaning.method == RETRAINING:
                     found = retrain(folder, seed)
                 else:
                     found = clean(campaign, attacked, cleaning, shared, folder, seed)
@@ -190,6 +192,13 @@ def clean(
     return finished
 
 
+def leave(folder: Path) -> dict[str, Any]:
+    """What a model does as its attack left it, as in a report."""
+    made = json.loads((folder / subjects.ATTACK).read_text())
+    rates = report.rates_and_counts(Evaluation.from_counts(made["counts"]))
+    return _line(rates, rates, made["seconds"]) | {name: made[name] for name in ("device", "versions")}
+
+
 def retrain(folder: Path, seed: int) -> dict[str, Any]:
     """What a network does that was trained on the clean part of a model's training set alone, as in a report."""
     print(f"-- {folder.name}  {RETRAINING}", flush=True)
@@ -212,10 +221,16 @@ def retrain(folder: Path, seed: int) -> dict[str, Any]:
     triggered = subjects.read_triggered(folder)
     after = evaluate(spec.apply, variables, shown, test["y"], triggered=triggered)
     before = Evaluation.from_counts(made["counts"])
+    rates = (report.rates_and_counts(one) for one in (before, after))
+    return _line(*rates, seconds) | {"der": report.der(before, after)}
+
+
+def _line(before: dict[str, Any], after: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """What is reported where no method was run."""
     return {
-        "before": report.rates_and_counts(before),
-        "after": report.rates_and_counts(after),
-        "der": report.der(before, after),
+        "before": before,
+        "after": after,
+        "der": None,
         "evidence": {},
         "stopped": None,
         "warnings": [],

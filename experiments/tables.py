@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.campaigns import NOTHING
 from jaxunlearn import report
 from jaxunlearn._files import write_whole
 
@@ -124,7 +125,7 @@ _OF_CLEANING = ("method", "preset", "settings", "clean")
 
 def render_campaign(lines: Sequence[Line]) -> str:
     """The tables of a campaign: what is left of every attack, and how training sets were divided, if any were."""
-    cleanings = _grouped(lines, _cleaning, _OF_CLEANING)
+    cleanings = _grouped(_cleaned(lines), _cleaning, _OF_CLEANING)
     head = ["attack", "before", *cleanings]
     table = [head, ["---"] * len(head)]
     for attack, of_attack in _grouped(lines, _attack, _OF_MODEL).items():
@@ -136,7 +137,7 @@ def render_campaign(lines: Sequence[Line]) -> str:
 def draw_campaign(lines: Sequence[Line]) -> bytes:
     """A PNG of ASR and ACC, in the mean over the seeds, of every attack before and after every cleaning."""
     attacks = _grouped(lines, _attack, _OF_MODEL)
-    cleanings = _grouped(lines, _cleaning, _OF_CLEANING)
+    cleanings = _grouped(_cleaned(lines), _cleaning, _OF_CLEANING)
     figure, panels = report.new_figure(
         14 if len(cleanings) > _FEW else 10, 1.6 + max(0.55, 0.15 * len(cleanings)) * len(attacks), columns=2
     )
@@ -163,6 +164,10 @@ def draw_campaign(lines: Sequence[Line]) -> bytes:
     place, columns = ("right center", 1) if len(cleanings) > _FEW else ("upper center", 4)
     figure.legend(handles, labels, loc=f"outside {place}", ncol=columns, fontsize=8, frameon=False)
     return report.to_png(figure)
+
+
+def _cleaned(lines: Sequence[Line]) -> list[Line]:
+    return [line for line in lines if line["method"] != NOTHING]
 
 
 def _attack(line: Line) -> str:

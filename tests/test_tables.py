@@ -21,8 +21,9 @@ def test_the_divisions_of_the_readme_are_rendered_from_the_results() -> None:
     assert divide_checkpoints.render(read_results(divide_checkpoints.RESULTS)) in README.read_text()
 
 
-def test_the_tables_of_the_campaign_in_the_readme_are_what_was_measured() -> None:
-    lines = tables.read_lines(tables.RESULTS / "dau-gtsrb.jsonl")
+@pytest.mark.parametrize("name", ["attacks", "dau-gtsrb"])
+def test_the_tables_of_campaigns_in_the_readme_are_what_was_measured(name: str) -> None:
+    lines = tables.read_lines(tables.RESULTS / f"{name}.jsonl")
     assert tables.render_campaign(lines) in README.read_text()
 
 
