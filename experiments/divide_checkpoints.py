@@ -1,7 +1,7 @@
 """How well DAU divides training sets that go with the published backdoored checkpoints.
 
 Command   python -m experiments.divide_checkpoints --shared DIR --seeds 0
-Data      4 000 clean images, a share of them given the checkpoint's trigger and the label of its attack
+Data      4 000 clean images, a share of them, or none, given the checkpoint's trigger and the label of its attack
 Hardware  two CPU cores; about a minute per checkpoint, poison ratio and seed
 Expected  the numbers in experiments/results/divide_checkpoints.json; nothing is published
 
@@ -26,18 +26,23 @@ from experiments.tables import NAMES
 from jaxunlearn import dau
 from jaxunlearn._files import write_whole
 from jaxunlearn._runtime import keep_compilations
-from jaxunlearn.attacks import poison
+from jaxunlearn.attacks import Poisoned, poison
 
 RESULTS = Path(__file__).parent / "results" / "divide_checkpoints.json"
 IMAGES = 4000
-RATIOS = (0.1, 0.01)
+RATIOS = (0.1, 0.01, 0.0)
 
 
 def divide(shared: Path, name: str, ratio: float, seed: int) -> dict[str, Any]:
     """Divides one training set; how much of what was taken for poisoned is, and how much of the poison was found."""
     (spec, variables), clean, attack, _ = victim_of(shared, name, IMAGES)
     poison_key, dau_key = jax.random.split(jax.random.key(seed))
-    made = poison(np.asarray(clean.images), clean.labels, attack, ratio=ratio, key=poison_key)
+    images, nothing = np.asarray(clean.images), np.zeros(IMAGES, bool)
+    made = (
+        poison(images, clean.labels, attack, ratio=ratio, key=poison_key)
+        if ratio
+        else Poisoned(images, clean.labels, nothing, nothing)
+    )
     method = dau.make_method(spec.apply, dau.Execution(), head=spec.head, fresh=spec.init)
     data = dau.Data(made.images, made.labels)
     state = method.init(variables, data, dau.PRESETS["default"], dau_key)
@@ -46,7 +51,8 @@ def divide(shared: Path, name: str, ratio: float, seed: int) -> dict[str, Any]:
     found = int(parts.poisoned.sum())
     return {
         "precision": float(made.poisoned[parts.poisoned].mean()) if found else None,
-        "recall": float(parts.poisoned[made.poisoned].mean()),
+        "recall": float(parts.poisoned[made.poisoned].mean()) if ratio else None,
+        "found": found,
         "leaked": int(made.poisoned[parts.clean].sum()),
         "left_out": IMAGES - found - int(parts.clean.sum()),
         "seconds": round(time.monotonic() - since, 1),
@@ -54,7 +60,7 @@ def divide(shared: Path, name: str, ratio: float, seed: int) -> dict[str, Any]:
 
 
 def render(results: dict[str, Any]) -> str:
-    """Means over the seeds in percent, as Markdown."""
+    """Means over the seeds in percent, as Markdown; of sets without poison, how many images are taken for it."""
     lines = ["| checkpoint | poison | precision | recall | seeds |", "|---|---|---|---|---|"]
     for name, by_ratio in results.items():
         for ratio, by_seed in by_ratio.items():
@@ -62,6 +68,9 @@ def render(results: dict[str, Any]) -> str:
             for what in ("precision", "recall"):
                 values = [one[what] for one in by_seed.values() if one[what] is not None]
                 cells.append(f"{100 * statistics.mean(values):.1f}" if values else "none found")
+            if not float(ratio):
+                found = statistics.mean(one["found"] for one in by_seed.values())
+                cells = [f"{found:.0f} of {IMAGES} taken for poisoned", ""]
             lines.append(
                 f"| {NAMES[name]} | {100 * float(ratio):g} % | {' | '.join(cells)} | {len(by_seed)} |"
             )

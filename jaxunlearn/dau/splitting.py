@@ -13,8 +13,7 @@ from objects, x stands for an image's features beside the mean of those that it 
 
 Which classes are attacked is decided last. P_0 holds images of every class, those whose label is surest of their class.
 In a clean class they are like the others, and all scores fall alike; in an attacked one they have the trigger, and the
-scores fall into two groups. So do, for some triggers more clearly, the doubts of labels under other images. (Those of
-the images alone are no evidence: most end where numbers do, which looks like a group.)
+scores fall into two groups. So do, for some triggers where these do not, the doubts of labels under other images.
 
 Source: ours. The abstract of DAU (github.com/MiLab-HITSZ/DAU) says that the extractor is frozen and the classifier
 retrained on a small pre-filtered poisoned set as a discriminator; the loss, the thresholds and all numbers are not
@@ -226,13 +225,13 @@ def split(
     gain: Number,
     band: Number,
 ) -> Division:
-    """Divides the images of every suspected class in two groups, by that evidence which makes them two most clearly.
+    """Divides the images of every suspected class in two groups, where some evidence shows two.
 
     A kind of evidence makes two groups of a class if their means lie ``gap`` apart, the lower one below -1, and two
-    groups describe its values by ``gain`` better than one. The kind with the highest gain counts. A class is attacked
-    if it is so divided, with half of the highest gain of any: its lower group is poisoned. All images of the others
-    are clean. Images next to the threshold, closer than ``band`` times its distance from their group's mean, are left
-    out.
+    groups describe its values by ``gain`` better than one. Where the first kind does, it counts, and elsewhere the one
+    with the highest gain. A class is attacked if it is so divided, with half of the highest gain of any: its lower
+    group is poisoned. All images of the others are clean. Images next to the threshold, closer than ``band`` times its
+    distance from their group's mean, are left out.
 
     Args:
       evidence: scores of the images in log-odds, the lower the more they look poisoned.
@@ -257,7 +256,7 @@ def split(
     found = jax.lax.map(groups_of, jnp.arange(len(suspected)))  # each (classes, kinds)
     two = (found.high - found.low >= gap) & (found.low < _SURE) & (found.gain >= gain)
     gains = jnp.where(two & suspected[:, None], found.gain, 0.0)
-    kinds = jnp.argmax(gains, axis=1)
+    kinds = jnp.where(two[:, 0], 0, jnp.argmax(gains, axis=1))
     threshold, low, high, best = (
         jnp.take_along_axis(leaf, kinds[:, None], axis=1)[:, 0] for leaf in found._replace(gain=gains)
     )
