@@ -345,3 +345,12 @@ def test_suspects_do_not_follow_the_order_of_images_whose_label_is_certain() -> 
     doubts = dau.label_doubts(logits, jnp.zeros(40, int))
     assert float(1 - doubts[-1]) == 1
     assert jnp.flatnonzero(dau.lowest(doubts, jnp.zeros(40, int), 0.1, 1)).tolist() == [36, 37, 38, 39]
+
+
+def test_where_nothing_is_found_nothing_is_changed() -> None:
+    images, labels = toys.images_and_labels(300)
+    cleaned, stats = dau.unlearn(
+        toys.apply_fn, toys.variables(), images, labels, dau.Config(rounds=3), KEY, head="head"
+    )
+    assert stats.poisoned.tolist() == [0, 0, 0]
+    jax.tree.map(np.testing.assert_array_equal, cleaned, toys.variables())

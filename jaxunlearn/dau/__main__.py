@@ -26,7 +26,9 @@ def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: S
     if count:
         share = float(np.mean(inputs.clean.labels[poisoned] == suspect))
         sentence += f", {100 * share:.0f} % of them of class {suspect}"
-    sentence += f"; {left_out} are left out as doubtful"
+        sentence += f"; {left_out} are left out as doubtful"
+    else:
+        sentence += "; the model is left as it was"
     facts: dict[str, Any] = {
         "class": suspect if count else None,
         "poisoned": count,

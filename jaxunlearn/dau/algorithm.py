@@ -87,7 +87,7 @@ class State(NamedTuple):
       parts: of the images.
       probabilities: of every image's label, by the network that is being unlearned, in evaluation mode.
       start: accuracy of the model as it came on the clean part.
-      stopped: whether unlearning is over.
+      stopped: whether unlearning is over, or has nothing to begin with.
       stats: of the latest round.
       round: rounds done.
       key: the run's key, the same in every round.
@@ -373,8 +373,15 @@ def _division_round(programs: _Programs, state: State, data: Data) -> State:
     suspects = lowest(doubt, jnp.asarray(data.labels), state.config.isolated_share, classes)
     key = jax.random.fold_in(state.key, state.round)
     scores, parts = _divided(programs, state, data, (own, mixed), suspects, key)
-    state = state._replace(scores=scores, parts=parts, start=_accuracy(own, parts.clean))
-    return _judged(programs, state, own, data)
+    nothing = ~jnp.any(
+        parts.poisoned
+    )  # to train on all images would strengthen a backdoor that was not found
+    state = state._replace(scores=scores, parts=parts, start=_accuracy(own, parts.clean), stopped=nothing)
+    state = _judged(programs, state, own, data)
+    kept = jnp.where(
+        jnp.all(jnp.isfinite(scores)), state.stats.kept, jnp.nan
+    )  # which is reported as a failed round
+    return state._replace(stats=state.stats._replace(kept=kept))
 
 
 def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:

@@ -123,7 +123,15 @@ _DAU_BAD = {
 
 
 def _dau(config: Any, **changes: Any) -> Case:
-    config = dataclasses.replace(config, batch_size=8, **changes)
+    """So loose that a few of the toy's images are taken for poisoned."""
+    loose = {
+        "suspect_weight": 10.0,
+        "discriminator_rate": 0.5,
+        "isolated_share": 0.3,
+        "gap": 0.0,
+        "gain": 0.0,
+    }
+    config = dataclasses.replace(config, batch_size=8, discriminator_steps=30, **loose, **changes)
     diverging = {"learning_rate": 1e38, "momentum": 1e3, "schedule": "constant"}
     keywords = {"head": "head", "fresh": toys.fresh}
     return Case(dau, config, _DAU_BAD, diverging, keywords, moves_statistics=True)
@@ -142,14 +150,11 @@ CASES = {
     "ulrl-reference": _ulrl(ulrl.PRESETS["reference"], crop_padding=1),
     "ulrl-all-layers": _ulrl(ulrl.PRESETS["reference-gtsrb"], layers="all", threshold=0.5),
     "ulrl-default": _ulrl(ulrl.PRESETS["default"], trials=2, threshold=0.5),
-    "dau-default": _dau(
-        dau.PRESETS["default"], rounds=2, superpositions=2, discriminator_steps=6, forgotten=0.0
-    ),
+    "dau-default": _dau(dau.PRESETS["default"], rounds=2, superpositions=2, forgotten=0.0),
     "dau-isolating": _dau(
         dau.PRESETS["isolating"],
         rounds=3,
         isolation_rounds=1,
-        discriminator_steps=6,
         forgotten=0.0,
         crop_padding=1,
     ),
@@ -157,11 +162,9 @@ CASES = {
         dau.PRESETS["robust"],
         rounds=3,
         prefilter="loss",
-        discriminator_steps=6,
         resplit_round=1,
         loss="ascent",
         poisoned_mode="train",
-        isolated_share=0.2,
     ),
     "finetune": _finetune(crop_padding=1),
     "finetune-sharpness-aware": _finetune(sharpness_aware=True, label_smoothing=0.1),
