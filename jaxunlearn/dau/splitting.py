@@ -91,14 +91,11 @@ def lowest(values: Float[Array, " n"], labels: Labels, share: Number, classes: i
     """
     labels = jnp.asarray(labels)
     counts = count_labels(labels, jnp.ones(len(labels), bool), classes)
-    order = jnp.lexsort((values, labels))
     starts = jnp.cumsum(counts) - counts
-    ranks = (
-        jnp.zeros_like(starts, shape=len(labels))
-        .at[order]
-        .set(jnp.arange(len(labels)) - starts[labels[order]])
-    )
-    return ranks < jnp.ceil(share * counts - 1e-4)[labels]
+    ranks = jnp.argsort(jnp.lexsort((values, labels))) - starts[labels]
+    return (
+        ranks < jnp.ceil(share * counts - 1e-4)[labels]
+    )  # a product just above a whole number is that number
 
 
 def discriminate(
