@@ -144,7 +144,9 @@ _ABLATIONS = (
     Cleaning("dau", settings=("loss=uniform",)),
     Cleaning("dau", settings=("weigh=false",)),
     Cleaning("dau", settings=("band=0",)),
-    Cleaning("dau", settings=("refinements=0",)),
+    Cleaning("dau", settings=("evidence=discriminator",)),
+    Cleaning("dau", settings=("evidence=fisher",)),
+    Cleaning("dau", settings=("refinements=2",)),
     Cleaning("dau", settings=("prefilter=loss", "superpositions=0")),
     Cleaning("dau", settings=("poisoned_mode=train",)),
     Cleaning("dau", "isolating"),
@@ -209,10 +211,19 @@ CAMPAIGNS = {
         (
             *_all("gtsrb", 0.1, ("badnets", "blended", "lf", "trojannn")),
             *_all("gtsrb", 0.01, ("badnets", "blended")),
+            *_all("gtsrb", 0.02, _CLEAN),
         ),
         _DAU,
         seeds=(0, 1, 2),
         arch="small_vgg_half",
+    ),
+    "dau-cifar10": Campaign(
+        f"{_OF_DAU} Two CPU cores, fifteen minutes per model.",
+        (*_all("cifar10", 0.1, ("badnets", "blended")), *_all("cifar10", 0.01, ("badnets", "blended"))),
+        _DAU,
+        arch="small_vgg_half",
+        train_images=20_000,
+        training=("rounds=15",),
     ),
     "attacks": Campaign(
         "What attacks reach. One GPU, a minute or two per model with many beside it. Published ASR (BackdoorBench, "

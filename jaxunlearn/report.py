@@ -220,19 +220,31 @@ def draw_scores(scores: Float[np.ndarray, " n"], suspects: Bool[np.ndarray, " n"
 
 
 def draw_division(
+    gains: Float[np.ndarray, " classes"],
+    attacked: Bool[np.ndarray, " classes"],
     scores: Float[np.ndarray, " n"],
     found: Bool[np.ndarray, " n"],
     poisoned: Bool[np.ndarray, " n"] | None,
 ) -> bytes:
-    """A PNG of how much the training images look poisoned.
+    """A PNG of which classes fall into two groups and, of those that are attacked, how their images are divided.
 
     Args:
-      scores: in log-odds, the lower the more.
+      gains: of every class, how much better two groups describe it than one, in nats.
+      attacked: marks the classes that hold poisoned images.
+      scores: of images of those, -1 where they look poisoned and 1 where they do not.
       found: marks the images that are taken for poisoned.
       poisoned: marks those that are, where that is known.
     """
-    figure, axes = new_figure(6.4, 3.4)
-    bins = np.linspace(float(scores.min()) - 0.5, float(scores.max()) + 0.5, 61)
+    figure, (left, right) = new_figure(9.6, 3.4, columns=2)
+    colours = np.where(attacked, _COLOURS["asr"], "#9aa7b5")
+    left.bar(np.arange(len(gains)), np.maximum(gains, 0), color=colours)
+    left.set_xlabel("class")
+    left.set_ylabel("nats")
+    left.set_title("How clearly a class falls into two groups", fontsize=10)
+    if not len(scores):
+        right.set_axis_off()
+        right.text(0.5, 0.5, "no class is taken for attacked", ha="center", transform=right.transAxes)
+        return to_png(figure)
     if poisoned is None:
         named = [("taken for clean", ~found, "#9aa7b5"), ("taken for poisoned", found, _COLOURS["asr"])]
     else:
@@ -242,18 +254,19 @@ def draw_division(
             ("poisoned, not found", poisoned & ~found, "#e0a030"),
             ("poisoned, found", poisoned & found, _COLOURS["asr"]),
         ]
-    axes.hist(
+    right.hist(
         [scores[marked] for _, marked, _ in named],
-        bins=bins,
+        bins=np.linspace(float(scores.min()) - 0.1, float(scores.max()) + 0.1, 61),
         color=[colour for *_, colour in named],
         label=[f"{name} ({int(marked.sum())})" for name, marked, _ in named],
         stacked=True,
     )
-    axes.legend(frameon=False, fontsize=9)
-    axes.set_yscale("symlog", linthresh=10)
-    axes.set_xlabel("evidence in log-odds, the lower the more poisoned")
-    axes.set_ylabel("training images")
-    axes.set_title("The training images as they are divided", fontsize=10)
+    right.legend(frameon=False, fontsize=9)
+    right.set_xlabel("score: -1 and 1 are the groups' means")
+    right.set_ylabel("images")
+    right.set_title(
+        "Training images of the attacked " + ("class" if attacked.sum() == 1 else "classes"), fontsize=10
+    )
     return to_png(figure)
 
 

@@ -111,9 +111,7 @@ def test_a_few_suspects_give_all_poisoned_images_away() -> None:
         )
 
     scores = retrained(1.0) - retrained(0.0)
-    found = dau.split(scores[None], labels, jnp.ones(4, bool), gap=2.0, gain=25.0, band=0.0)
-    assert found.attacked.tolist() == [True, False, False, False]
-    parts = found.parts
+    parts = dau.split(scores[None], labels, jnp.arange(4) == 0, band=0.0).parts
     assert np.mean(truth[np.asarray(parts.poisoned)]) > 0.95
     assert np.mean(np.asarray(parts.poisoned)[truth]) > 0.9
     assert not np.any(np.asarray(parts.poisoned) & np.asarray(parts.clean))
@@ -190,7 +188,7 @@ def with_parts(images: Any, labels: Any, parts: dau.Parts, config: dau.Config) -
     data = dau.Data(images, labels)
     method = dau.make_method(toys.apply_fn, dau.Execution(), head="head")
     state = method.init(trained(images, labels), data, config, KEY)
-    scores = jnp.where(parts.poisoned, -9.0, 0.0)
+    scores = jnp.where(parts.poisoned, -1.0, 1.0)
     return method, state._replace(scores=scores, parts=parts, start=jnp.asarray(1.0), round=jnp.asarray(1))
 
 
@@ -298,46 +296,130 @@ def test_images_that_keep_their_label_are_given_back() -> None:
     assert np.asarray(state.parts.poisoned)[found.poisoned & ~held].mean() > 0.8
 
 
-SETTINGS = {"gap": 2.0, "gain": 25.0, "band": 0.0}
+def training_set(
+    rng: np.random.Generator,
+    attacked: list[int],
+    *,
+    shift: float = 9.0,
+    relabelled: bool = True,
+    share: float = 0.1,
+) -> tuple[jax.Array, np.ndarray, np.ndarray, jax.Array]:
+    """Features of ten classes, in directions of their own, thirty more in which all vary, and one of the trigger.
+
+    Returns features, labels, which images are poisoned, and logits that tell the true class.
+    """
+    count = 4000
+    truth = np.arange(count) % 10
+    row = np.arange(count) // 10
+    labels, poisoned = truth.copy(), np.zeros(count, bool)
+    for target in attacked:
+        if relabelled:
+            mine = (truth != target) & (rng.random(count) < share / 9) & ~poisoned
+            labels[mine] = target
+        else:
+            mine = (truth == target) & (row < share * count / 10)
+        poisoned |= mine
+    features = rng.standard_normal((count, 41))
+    features[np.arange(count), truth] += 5.0
+    features[:, 40] += shift * poisoned
+    logits = 8 * jax.nn.one_hot(truth, 10) + rng.standard_normal((count, 10))
+    return jnp.asarray(features, jnp.float32), labels, poisoned, jnp.asarray(logits, jnp.float32)
 
 
-def evidence_of(rng: np.random.Generator, poisoned: np.ndarray, apart: float) -> jax.Array:
-    """Scores around 0, with heavy tails; those of poisoned images so far below."""
-    return jnp.asarray(rng.laplace(0, 1, len(poisoned)) - apart * poisoned, jnp.float32)
+def found_in(
+    features: jax.Array, labels: np.ndarray, logits: jax.Array, suspects: np.ndarray
+) -> tuple[dau.Attacked, np.ndarray]:
+    within = dau.within_classes(features, labels, 10)
+    attacked = dau.attacked_classes(within, logits, labels, jnp.asarray(suspects), KEY, gain=50.0)
+    scores = dau.fisher_scores(within, labels, attacked.poisoned, 10)
+    return attacked, np.asarray(dau.split(scores[None], labels, attacked.classes, band=0.0).parts.poisoned)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_in_clean_classes_nothing_is_found(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    labels, none = np.arange(6000) % 20, np.zeros(6000)
-    evidence = jnp.stack([evidence_of(rng, none, 0) - 3, 2 * evidence_of(rng, none, 0)])
-    found = dau.split(evidence, labels, jnp.ones(20, bool), **SETTINGS)
-    assert not found.attacked.any()
-    assert found.parts.clean.all()
+    features, labels, _, logits = training_set(np.random.default_rng(seed), [])
+    attacked, poisoned = found_in(features, labels, logits, np.arange(4000) < 200)
+    assert not attacked.classes.any()
+    assert not poisoned.any()
+    assert float(attacked.gains.max()) < 25
 
 
 @pytest.mark.parametrize("attacked", [[3], [0, 7], list(range(10))])
-def test_attacked_classes_are_found_by_the_evidence_that_tells(attacked: list[int]) -> None:
-    rng = np.random.default_rng(0)
-    labels, row = np.arange(5000) % 10, np.arange(5000) // 10
-    poisoned = np.isin(labels, attacked) & (row < 50)
-    vague, clear = evidence_of(rng, poisoned, 1), evidence_of(rng, poisoned, 9)
-    found = dau.split(jnp.stack([vague, clear]), labels, jnp.ones(10, bool), **SETTINGS)
-    assert jnp.flatnonzero(found.attacked).tolist() == attacked
-    among = np.isin(labels, attacked)
-    np.testing.assert_array_equal(found.scores[among], clear[among])
-    np.testing.assert_array_equal(found.scores[~among], vague[~among])
-    marked = np.asarray(found.parts.poisoned)
-    assert marked[poisoned].mean() > 0.97
-    assert poisoned[marked].mean() > 0.97
+def test_attacked_classes_are_found_whoever_is_suspected(attacked: list[int]) -> None:
+    """Second guesses tell which group is poisoned, even where the suspects are clean ones."""
+    features, labels, truth, logits = training_set(np.random.default_rng(0), attacked)
+    found, poisoned = found_in(features, labels, logits, ~truth)
+    assert jnp.flatnonzero(found.classes).tolist() == attacked
+    assert poisoned[truth].mean() > 0.97
+    assert truth[poisoned].mean() > 0.97
 
 
-def test_groups_whose_labels_are_all_doubtful_are_no_poison() -> None:
+@pytest.mark.parametrize("rightly", [True, False])
+def test_of_images_that_keep_their_labels_the_suspects_tell_which_are_poisoned(rightly: bool) -> None:
+    features, labels, truth, logits = training_set(np.random.default_rng(0), [3], relabelled=False, share=0.4)
+    found, poisoned = found_in(features, labels, logits, truth == rightly)
+    assert jnp.flatnonzero(found.classes).tolist() == [3]
+    assert poisoned[truth & (labels == 3)].mean() == pytest.approx(float(rightly), abs=0.03)
+    assert poisoned[~truth & (labels == 3)].mean() == pytest.approx(float(not rightly), abs=0.03)
+
+
+def test_a_trigger_is_found_beside_what_varies_more_in_all_classes() -> None:
     rng = np.random.default_rng(0)
-    low = np.arange(1000) < 300
-    scores = evidence_of(rng, low, 9) + 12
-    found = dau.split(scores[None], np.zeros(1000, int), jnp.ones(1, bool), **SETTINGS)
-    assert not found.attacked.any()
+    features, labels, truth, logits = training_set(rng, [3])
+    light = features.at[:, 15].multiply(4.0)
+    found, poisoned = found_in(light, labels, logits, truth)
+    assert jnp.flatnonzero(found.classes).tolist() == [3]
+    assert poisoned[truth].mean() > 0.97
+    assert truth[poisoned].mean() > 0.97
+
+
+def test_directions_are_those_of_the_generalised_eigenproblem() -> None:
+    import scipy.linalg
+
+    rng = np.random.default_rng(0)
+    features, labels, *_ = training_set(rng, [3])
+    within = dau.within_classes(features, labels, 10)
+    scores = np.asarray(dau.principal_scores(within, labels, 10, KEY))
+    deviations = np.asarray(within.deviations, np.float64)
+    usual = deviations.T @ deviations / 4000
+    usual += np.eye(41) * np.trace(usual) / 41
+    mine = deviations[labels == 3]
+    values, vectors = scipy.linalg.eigh(mine.T @ mine / len(mine), usual)
+    expected = mine @ vectors[:, -1]
+    assert np.mean(scores[labels == 3] ** 2) == pytest.approx(values[-1], rel=1e-3)
+    np.testing.assert_allclose(
+        scores[labels == 3] * np.sign(scores[labels == 3] @ expected), expected, atol=0.02
+    )
+    lower = truth_like = scores > 0
+    fisher = np.asarray(dau.fisher_scores(within, labels, jnp.asarray(lower), 10))[labels == 3]
+    means = [mine[truth_like[labels == 3] == side].mean(0) for side in (False, True)]
+    direction = np.linalg.solve(usual, means[0] - means[1])
+    assert np.corrcoef(fisher, mine @ direction)[0, 1] == pytest.approx(1, abs=1e-5)
+
+
+def test_second_guesses_tell_a_mixture_from_one_class() -> None:
+    rng = np.random.default_rng(0)
+    lower = np.arange(3000) < 1000
+    guess = np.where(lower, rng.integers(1, 10, 3000), 1)
+    logits = 30.0 * jax.nn.one_hot(guess, 10) + 50.0 * jax.nn.one_hot(0, 10)
+    logits = logits.at[:1000, 4].add(100.0)  # as a trigger might, for all images alike
+    upper_told, lower_told = dau.second_guesses(logits, np.zeros(3000, int), jnp.asarray(lower))[:, 0]
+    assert float(upper_told) == pytest.approx(0, abs=1e-3)
+    assert float(lower_told) == pytest.approx(np.log(9), rel=0.02)
+
+
+def test_the_evidence_with_the_clearer_groups_counts() -> None:
+    rng = np.random.default_rng(0)
+    labels, row = np.arange(2000) % 4, np.arange(2000) // 4
+    truth = np.isin(labels, [0, 1]) & (row < 50)
+    noise = rng.laplace(0, 1, (2, 2000)).astype(np.float32)
+    apart = np.where(labels == 0, 1.0, 9.0)  # the first kind tells in class 1, the second in class 0
+    evidence = jnp.asarray(noise - truth * np.stack([apart, 10 - apart]))
+    found = dau.split(evidence, labels, jnp.arange(4) < 2, band=0.0)
+    assert np.asarray(found.parts.poisoned)[truth].mean() > 0.97
+    assert truth[np.asarray(found.parts.poisoned)].mean() > 0.97
+    assert (found.scores[labels >= 2] == 1).all()
+    assert float(found.scores[truth].mean()) == pytest.approx(-1, abs=0.1)
 
 
 def test_suspects_do_not_follow_the_order_of_images_whose_label_is_certain() -> None:

@@ -44,7 +44,17 @@ def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: S
         precision = "none found" if not count else f"precision {100 * hits / count:.1f} %"
         sentence += f" ({precision}, recall {100 * hits / max(1, int(truth.sum())):.1f} %)"
     facts["sentence"] = sentence + "."
-    picture = report.draw_division(np.asarray(state.scores), poisoned, truth)
+    gains, labels = np.asarray(state.gains), inputs.clean.labels
+    attacked = np.isin(np.arange(len(gains)), labels[poisoned])
+    facts["gains"] = [round(float(gain), 1) for gain in gains]
+    shown = attacked[labels]
+    picture = report.draw_division(
+        gains,
+        attacked,
+        np.asarray(state.scores)[shown],
+        poisoned[shown],
+        None if truth is None else truth[shown],
+    )
     return Evidence(facts, {"division.png": picture})
 
 

@@ -41,13 +41,15 @@ from jaxunlearn.dau.splitting import (
     Division,
     Head,
     Parts,
+    attacked_classes,
     count_labels,
     discriminate,
+    fisher_scores,
     isolation_loss,
     label_doubts,
     lowest,
-    odds_of_doubts,
     split,
+    within_classes,
 )
 from jaxunlearn.losses import complementary_cross_entropy, masked_mean
 from jaxunlearn.pixels import augment
@@ -83,8 +85,9 @@ class State(NamedTuple):
       velocity: the momentum of the parameters.
       isolating: the fresh network; None without isolation.
       original: the variables as they came.
-      scores: of every image, how much it looks poisoned, in log-odds, the lower the more; 0 before it is known.
+      scores: of every image: from -1 where it looks poisoned to 1 where it does not; 0 before it is known.
       parts: of the images.
+      gains: of every class, how much better two groups describe it than one, in nats (``Attacked``).
       probabilities: of every image's label, by the network that is being unlearned, in evaluation mode.
       start: accuracy of the model as it came on the clean part.
       stopped: whether unlearning is over, or has nothing to begin with.
@@ -101,6 +104,7 @@ class State(NamedTuple):
     original: Variables
     scores: Float[Array, " n"]
     parts: Parts
+    gains: Float[Array, " classes"]
     probabilities: Float[Array, " n"]
     start: Scalar
     stopped: Bool[Array, ""]
@@ -141,20 +145,6 @@ class View(NamedTuple):
 
     doubt: Float[Array, " n"]
     right: Bool[Array, " n"]
-    features: Float[Array, "n features"]
-
-
-class Mixed(NamedTuple):
-    """What a network makes of every training image with other images laid over it, in the mean over these.
-
-    Attributes:
-      averaged: 1 - p of the label's probability p, of (x + o) / 2.
-      screened: the same of 1 - (1 - x)(1 - o), which keeps what is bright.
-      features: what the last layer reads, of the latter.
-    """
-
-    averaged: Float[Array, " n"]
-    screened: Float[Array, " n"]
     features: Float[Array, "n features"]
 
 
@@ -257,7 +247,8 @@ def init(
             "makes its variables, or another prefilter with isolation_rounds=0."
         )
     variables = jax.tree.map(jnp.asarray, variables)
-    check_classes(data.labels, _head_of(variables, head).kernel.shape[1])
+    classes = _head_of(variables, head).kernel.shape[1]
+    check_classes(data.labels, classes)
     dtype, count = data.images.dtype, len(data.labels)
     zero = jnp.zeros((), dtype)
     isolating = _begun(fresh(jax.random.fold_in(key, _FRESH))) if fresh and config.isolation_rounds else None
@@ -271,6 +262,7 @@ def init(
         variables,
         jnp.zeros(count, dtype),
         Parts(none, none),
+        jnp.zeros(classes, dtype),
         jnp.ones(count, dtype),
         zero,
         jnp.asarray(False),
@@ -362,24 +354,25 @@ def _isolation_round(programs: _Programs, state: State, data: Data) -> State:
 
 def _division_round(programs: _Programs, state: State, data: Data) -> State:
     """Ranks the images, retrains the last layer, and divides them."""
-    own, mixed = _seen(programs, state, data)
+    own = _view(programs, state.original, data)
     if state.isolating is not None:
         doubt = _view(programs, state.isolating.variables, data).doubt
-    elif mixed is not None and state.config.prefilter == "superposed":
-        doubt = jnp.minimum(mixed.averaged, mixed.screened)
+    elif state.config.prefilter == "superposed":
+        doubt = _superposed(programs, state, data)
     else:
         doubt = own.doubt
     classes = _head_of(state.original, programs.head).kernel.shape[1]
     suspects = lowest(doubt, jnp.asarray(data.labels), state.config.isolated_share, classes)
-    key = jax.random.fold_in(state.key, state.round)
-    scores, parts = _divided(programs, state, data, (own, mixed), suspects, key)
+    (scores, parts), gains = _divided(programs, state, data, own, suspects)
     nothing = ~jnp.any(
         parts.poisoned
     )  # to train on all images would strengthen a backdoor that was not found
-    state = state._replace(scores=scores, parts=parts, start=_accuracy(own, parts.clean), stopped=nothing)
+    state = state._replace(
+        scores=scores, parts=parts, gains=gains, start=_accuracy(own, parts.clean), stopped=nothing
+    )
     state = _judged(programs, state, own, data)
     kept = jnp.where(
-        jnp.all(jnp.isfinite(scores)), state.stats.kept, jnp.nan
+        jnp.all(jnp.isfinite(own.features)), state.stats.kept, jnp.nan
     )  # which is reported as a failed round
     return state._replace(stats=state.stats._replace(kept=kept))
 
@@ -387,13 +380,11 @@ def _division_round(programs: _Programs, state: State, data: Data) -> State:
 def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
     config = state.config
     epoch = state.round - config.isolation_rounds - 1
-    again_key, clean_key, poisoned_key, steps_key = jax.random.split(
-        jax.random.fold_in(state.key, state.round), 4
-    )
+    clean_key, poisoned_key, steps_key = jax.random.split(jax.random.fold_in(state.key, state.round), 3)
     if config.resplit_round:
         scores, parts, start = _loop.where(
             epoch == config.resplit_round - 1,
-            lambda: _divided_again(programs, state, data, again_key),
+            lambda: _divided_again(programs, state, data),
             lambda: (state.scores, state.parts, state.start),
         )
         state = state._replace(scores=scores, parts=parts, start=start)
@@ -401,7 +392,7 @@ def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
     epochs = config.rounds - config.isolation_rounds - 1
     clean = _loop.rows_of(state.parts.clean, steps, config.batch_size, clean_key)
     poisoned = _loop.rows_of(state.parts.poisoned, steps, config.poisoned_batch_size, poisoned_key)
-    certainty = -jnp.expm1(jnp.minimum(state.scores, 0)) if config.weigh else 1.0
+    certainty = jnp.clip(-state.scores, 0, 1) if config.weigh else 1.0
     weights = jnp.where(state.parts.poisoned, certainty, 0.0)
     xs = (
         Rows(clean, jnp.ones_like(clean, bool)),
@@ -420,39 +411,25 @@ def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
     return state._replace(stats=stats, stopped=over & (epoch >= config.resplit_round - 1))
 
 
-def _divided_again(
-    programs: _Programs, state: State, data: Data, key: PRNGKey
-) -> tuple[jax.Array, Parts, Scalar]:
-    """Gives images back whose label the unlearned network still holds, and doubts again with the others as suspects.
+def _divided_again(programs: _Programs, state: State, data: Data) -> tuple[jax.Array, Parts, Scalar]:
+    """Gives images back whose label the unlearned network still holds, and divides again with the others as suspects.
 
     Returns the scores, the parts, and the accuracy of the model as it came on the clean part.
     """
     returned = state.parts.poisoned & (state.probabilities > _HELD)
-    seen = _seen(programs, state, data)
-    scores, parts = _divided(programs, state, data, seen, state.parts.poisoned & ~returned, key)
+    own = _view(programs, state.original, data)
+    (scores, parts), _ = _divided(programs, state, data, own, state.parts.poisoned & ~returned)
     parts = Parts(parts.poisoned & ~returned, parts.clean | returned)
-    return scores, parts, _accuracy(seen[0], parts.clean)
+    return scores, parts, _accuracy(own, parts.clean)
 
 
 def _divided(
-    programs: _Programs,
-    state: State,
-    data: Data,
-    seen: tuple[View, Mixed | None],
-    suspects: Bool[Array, " n"],
-    key: PRNGKey,
-) -> tuple[jax.Array, Parts]:
-    """The images' scores and parts, given the first suspects and what the model as it came makes of the images."""
+    programs: _Programs, state: State, data: Data, own: View, suspects: Bool[Array, " n"]
+) -> tuple[Division, Float[Array, " classes"]]:
+    """The division and the classes' gains, given suspects and what the model as it came makes of the images."""
     head = _head_of(state.original, programs.head)
-    own, mixed = seen
-    features = (own.features,) if mixed is None else (own.features, mixed.features)
-    doubts = () if mixed is None else (mixed.averaged, mixed.screened)
-    return programs.divide(state.config, features, doubts, jnp.asarray(data.labels), suspects, head, key)
-
-
-def _seen(programs: _Programs, state: State, data: Data) -> tuple[View, Mixed | None]:
-    """What the model as it came makes of the images, alone and with others laid over them."""
-    return _view(programs, state.original, data), _mixed(programs, state, data)
+    key = jax.random.fold_in(state.key, state.round)
+    return programs.divide(state.config, own.features, jnp.asarray(data.labels), suspects, head, key)
 
 
 def _judged(programs: _Programs, state: State, view: View, data: Data) -> State:
@@ -482,20 +459,21 @@ def _view(programs: _Programs, variables: Variables, data: Data) -> View:
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], seen)
 
 
-def _mixed(programs: _Programs, state: State, data: Data) -> Mixed | None:
-    """The images with others laid over them, the same ones whenever it is asked; None without superpositions.
+def _superposed(programs: _Programs, state: State, data: Data) -> Float[Array, " n"]:
+    """Doubts of the model as it came with others laid over the images, the lesser of two ways.
 
     A trigger outlives that and an object does not. Source: Gao et al., "STRIP", ACSAC 2019, there with entropies.
     """
     count, times = len(data.labels), state.config.superpositions
-    own, total = _loop.batch_rows(count, _LOOKED_AT, None), None
-    for key in jax.random.split(jax.random.fold_in(state.key, _MIXING), times):
-        others = _loop.batch_rows(count, _LOOKED_AT, key)
-        _, seen = programs.mix(state.original, jnp.zeros(()), (own, others), data, programs.execution)
-        total = seen if total is None else jax.tree.map(jnp.add, total, seen)
-    if total is None:
-        return None
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count] / times, total)
+    own = _loop.batch_rows(count, _LOOKED_AT, None)
+
+    def doubts(key: PRNGKey) -> Float[Array, "steps batch 2"]:
+        xs = (own, _loop.batch_rows(count, _LOOKED_AT, key))
+        return programs.mix(state.original, jnp.zeros(()), xs, data, programs.execution)[1]
+
+    first, *rest = jax.random.split(jax.random.fold_in(state.key, _MIXING), times)
+    total = sum(map(doubts, rest), start=doubts(first))
+    return jnp.min(total.reshape(-1, 2)[:count], axis=1) / times
 
 
 def _head_of(variables: Variables, head: str) -> Head:
@@ -507,21 +485,22 @@ def _head_of(variables: Variables, head: str) -> Head:
 
 def _divide(
     config: Config,
-    features: tuple[Float[Array, "n features"], ...],
-    doubts: tuple[Float[Array, " n"], ...],
+    features: Float[Array, "n features"],
     labels: Labels,
     suspects: Bool[Array, " n"],
     head: Head,
     key: PRNGKey,
-) -> tuple[Float[Array, " n"], Parts]:
-    """Scores and parts by the discriminator or the doubts; what is poisoned are the next discriminator's suspects."""
-    kinds = len(features)
-    wide = Head(jnp.concatenate([head.kernel / kinds] * kinds), head.bias)
+) -> tuple[Division, Float[Array, " classes"]]:
+    """Finds the attacked classes and divides them; what is poisoned are the next discriminator's suspects."""
+    classes = head.kernel.shape[1]
+    within = within_classes(features, labels, classes)
+    first_key, *keys = jax.random.split(key, config.refinements + 2)
+    found = attacked_classes(within, head(features), labels, suspects, first_key, gain=config.gain)
     retrained = functools.partial(
         discriminate,
-        jnp.concatenate(features, axis=1),
+        features,
         labels,
-        head=wide,
+        head=head,
         steps=config.discriminator_steps,
         batch_size=config.batch_size,
         suspect_batch_size=config.poisoned_batch_size,
@@ -531,24 +510,20 @@ def _divide(
     )
     weights = jnp.stack([jnp.asarray(config.suspect_weight), jnp.zeros_like(config.suspect_weight)])
 
-    def refine(
-        carry: tuple[jax.Array, jax.Array], key: PRNGKey
-    ) -> tuple[tuple[jax.Array, jax.Array], Division]:
-        suspects, suspected = carry
-        with_suspects, without = jax.lax.map(
-            lambda weight: retrained(suspects=suspects, key=key, suspect_weight=weight), weights
-        )
-        evidence = jnp.stack([with_suspects - without, *(odds_of_doubts(one) for one in doubts)])
-        found = split(evidence, labels, suspected, gap=config.gap, gain=config.gain, band=config.band)
-        any_found = jnp.any(found.parts.poisoned)
-        new = (found.parts.poisoned, found.attacked)
-        return jax.tree.map(lambda new, old: jnp.where(any_found, new, old), new, carry), found
+    def refine(poisoned: jax.Array, key: PRNGKey) -> tuple[jax.Array, Division]:
+        evidence = []
+        if config.evidence != "fisher":
+            with_suspects, without = jax.lax.map(
+                lambda weight: retrained(suspects=poisoned, key=key, suspect_weight=weight), weights
+            )
+            evidence.append(with_suspects - without)
+        if config.evidence != "discriminator":
+            evidence.append(fisher_scores(within, labels, poisoned, classes))
+        division = split(jnp.stack(evidence), labels, found.classes, band=config.band)
+        return division.parts.poisoned, division
 
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(config.refinements + 1))
-    start = (suspects, jnp.ones(head.kernel.shape[1], bool))
-    found = jax.lax.scan(refine, start, keys)[1]
-    scores, parts, _ = jax.tree.map(lambda leaf: leaf[-1], found)
-    return scores, parts
+    divisions = jax.lax.scan(refine, found.poisoned, jnp.stack(keys))[1]
+    return jax.tree.map(lambda leaf: leaf[-1], divisions), found.gains
 
 
 def _look(apply_fn: ApplyFn, variables: Variables, carry: Scalar, batch: Batch) -> tuple[Scalar, View]:
@@ -559,12 +534,14 @@ def _look(apply_fn: ApplyFn, variables: Variables, carry: Scalar, batch: Batch) 
 
 def _mix(
     apply_fn: ApplyFn, variables: Variables, carry: Scalar, x: tuple[Batch, Batch]
-) -> tuple[Scalar, Mixed]:
+) -> tuple[Scalar, Float[Array, "n 2"]]:
+    """Doubts of (x + o) / 2 and of 1 - (1 - x)(1 - o), which keeps what is bright."""
     images, others = (batch.images for batch in x)
-    averaged, _ = apply_fn(variables, (images + others) / 2, train=False)
-    screened, aux = apply_fn(variables, 1 - (1 - images) * (1 - others), train=False)
-    labels = x[0].labels
-    return carry, Mixed(label_doubts(averaged, labels), label_doubts(screened, labels), aux["features"])
+    answers = (
+        apply_fn(variables, mixed, train=False)[0]
+        for mixed in ((images + others) / 2, 1 - (1 - images) * (1 - others))
+    )
+    return carry, jnp.stack([label_doubts(logits, x[0].labels) for logits in answers], axis=1)
 
 
 def _isolate(

@@ -15,7 +15,6 @@ _NUMERIC = (
     "discriminator_rate",
     "discriminator_decay",
     "suspect_weight",
-    "gap",
     "gain",
     "band",
     "learning_rate",
@@ -34,6 +33,7 @@ _STRUCTURAL = (
     "poisoned_batch_size",
     "superpositions",
     "prefilter",
+    "evidence",
     "discriminator_steps",
     "refinements",
     "loss",
@@ -47,6 +47,7 @@ _STRUCTURAL = (
 )
 ISOLATING = ("lga", "flooding", "early")
 PREFILTERS = (*ISOLATING, "superposed", "loss")
+EVIDENCE = ("best", "discriminator", "fisher")
 LOSSES = ("complementary", "ascent", "uniform")
 
 
@@ -64,14 +65,16 @@ class Config:
       prefilter: what the first suspects have most of. The probability of their label by a fresh network that descends
         on ``lga`` sign(l - level) l, ``flooding`` |l - level| + level, or ``early`` l itself, for few epochs; or that
         by the model as it came, after other images were laid over them (``superposed``), or of them alone (``loss``).
-      superpositions: the number of other images that are laid over each, one at a time. The discriminator sees their
-        mean features beside the image's own; 0 leaves those alone.
+      superpositions: the number of other images that are laid over each, one at a time, for ``superposed``.
+      evidence: what divides an attacked class: the last layer retrained as a ``discriminator``, ``fisher``'s linear
+        discriminant, or in each class the ``best`` of both.
       discriminator_steps: of the retrained last layer; few, because a small set has fewer images than features and the
         layer would come to know its suspects by heart.
       refinements: how often the discriminator is trained again, with what it takes for poisoned as suspects.
       loss: of the poisoned part: ``complementary`` cross-entropy -log(1 - p_y), gradient ``ascent`` log p_y, or
         cross-entropy to the ``uniform`` answer among the other classes.
-      weigh: whether an image of the poisoned part counts by 1 - exp(score), which is how sure it is to be poisoned.
+      weigh: whether an image of the poisoned part counts by how far it lies from the threshold, in full from its
+        group's mean on.
       poisoned_mode: of the network on the poisoned part: ``eval``, or ``train`` with its statistics thrown away.
       robust_rounds: first epochs of unlearning in which the clean part's loss is bounded, (1 - p^q) / q.
       resplit_round: the epoch of unlearning, from 1, before which the parts are divided anew, and before which it is
@@ -85,8 +88,8 @@ class Config:
       discriminator_rate: learning rate of the retrained last layer.
       discriminator_decay: its weight decay.
       suspect_weight: mu, of the suspects' loss.
-      gap: how far apart, in log-odds, the means of a class's two groups of images must be for one to be poisoned.
-      gain: how much better two groups must describe the class than one, in nats: the log of a ratio of likelihoods.
+      gain: how much better two groups must describe a class than one for it to be attacked, in nats: the log of a
+        ratio of likelihoods.
       band: images closer to the threshold than this share of its distance from their group's mean are left out; at most
         0.5.
       learning_rate: of unlearning.
@@ -108,8 +111,9 @@ class Config:
     poisoned_batch_size: int = 64
     prefilter: str = "superposed"
     superpositions: int = 4
+    evidence: str = "best"
     discriminator_steps: int = 80
-    refinements: int = 3
+    refinements: int = 0
     loss: str = "complementary"
     weigh: bool = True
     poisoned_mode: str = "eval"
@@ -124,8 +128,7 @@ class Config:
     discriminator_rate: Number = 0.3
     discriminator_decay: Number = 0.0
     suspect_weight: Number = 1.0
-    gap: Number = 2.0
-    gain: Number = 25.0
+    gain: Number = 50.0
     band: Number = 0.1
     learning_rate: Number = 0.01
     momentum: Number = 0.9
@@ -150,9 +153,10 @@ class Config:
         check_positive(learning_rate=self.learning_rate, isolation_rate=self.isolation_rate)
         check_positive(discriminator_rate=self.discriminator_rate, isolation_level=self.isolation_level)
         check_positive(finite=False, clip_norm=self.clip_norm)
-        check_at_least(0, gap=self.gap, gain=self.gain, band=self.band)
+        check_at_least(0, gain=self.gain, band=self.band)
         check_share(isolated_share=self.isolated_share, robustness=self.robustness)
         check_in(PREFILTERS, prefilter=self.prefilter)
+        check_in(EVIDENCE, evidence=self.evidence)
         check_in(LOSSES, loss=self.loss)
         check_in(("train", "eval"), poisoned_mode=self.poisoned_mode)
         check_in(("constant", "cosine"), schedule=self.schedule)

@@ -115,7 +115,6 @@ _DAU_BAD = {
     "batch_size": -1,
     "learning_rate": 0.0,
     "isolated_share": 1.5,
-    "gap": float("nan"),
     "clip_norm": 0.0,
     "prefilter": "magic",
     "loss": "none",
@@ -128,7 +127,6 @@ def _dau(config: Any, **changes: Any) -> Case:
         "suspect_weight": 10.0,
         "discriminator_rate": 0.5,
         "isolated_share": 0.3,
-        "gap": 0.0,
         "gain": 0.0,
     }
     config = dataclasses.replace(config, batch_size=8, discriminator_steps=30, **loose, **changes)
