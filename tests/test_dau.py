@@ -329,9 +329,9 @@ def training_set(
 def found_in(
     features: jax.Array, labels: np.ndarray, logits: jax.Array, suspects: np.ndarray
 ) -> tuple[dau.Attacked, np.ndarray]:
-    within = dau.within_classes(features, labels, 10)
-    attacked = dau.attacked_classes(within, logits, labels, jnp.asarray(suspects), KEY, gain=50.0)
-    scores = dau.fisher_scores(within, labels, attacked.poisoned, 10)
+    withins = [dau.within_classes(features, labels, 10, ridge) for ridge in dau.RIDGES]
+    attacked = dau.attacked_classes(withins, logits, labels, jnp.asarray(suspects), KEY, gain=50.0)
+    scores = dau.fisher_scores(withins[0], labels, attacked.poisoned, 10)
     return attacked, np.asarray(dau.split(scores[None], labels, attacked.classes, band=0.0).parts.poisoned)
 
 

@@ -14,6 +14,7 @@ from jaxunlearn.dau.algorithm import (
 )
 from jaxunlearn.dau.config import PRESETS, Config
 from jaxunlearn.dau.splitting import (
+    RIDGES,
     Attacked,
     Division,
     Groups,
@@ -37,6 +38,7 @@ from jaxunlearn.dau.splitting import (
 
 __all__ = [
     "PRESETS",
+    "RIDGES",
     "Attacked",
     "Batch",
     "Config",

@@ -38,6 +38,7 @@ from jaxunlearn._tree import combine, head_kernel, named_leaves, partition, trai
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Logits, Number, PRNGKey, Scalar, Variables
 from jaxunlearn.dau.config import Config
 from jaxunlearn.dau.splitting import (
+    RIDGES,
     Division,
     Head,
     Parts,
@@ -493,9 +494,9 @@ def _divide(
 ) -> tuple[Division, Float[Array, " classes"]]:
     """Finds the attacked classes and divides them; what is poisoned are the next discriminator's suspects."""
     classes = head.kernel.shape[1]
-    within = within_classes(features, labels, classes)
+    withins = [within_classes(features, labels, classes, ridge) for ridge in RIDGES]
     first_key, *keys = jax.random.split(key, config.refinements + 2)
-    found = attacked_classes(within, head(features), labels, suspects, first_key, gain=config.gain)
+    found = attacked_classes(withins, head(features), labels, suspects, first_key, gain=config.gain)
     retrained = functools.partial(
         discriminate,
         features,
@@ -518,7 +519,7 @@ def _divide(
             )
             evidence.append(with_suspects - without)
         if config.evidence != "discriminator":
-            evidence.append(fisher_scores(within, labels, poisoned, classes))
+            evidence.append(fisher_scores(withins[0], labels, poisoned, classes))
         division = split(jnp.stack(evidence), labels, found.classes, band=config.band)
         return division.parts.poisoned, division
 

@@ -31,6 +31,7 @@ published. Covariances that all classes share are those of Tang et al., "Demon i
 isolation, one way to name P_0, is that of Li et al., "Anti-backdoor learning", NeurIPS 2021.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -44,7 +45,8 @@ from jaxunlearn._typing import Labels, Number, PRNGKey, Scalar
 from jaxunlearn.losses import complementary_cross_entropy, masked_mean
 
 _BINS = 256
-_RIDGE = 1.0  # added to the covariance, in means of its eigenvalues
+RIDGES = (1.0, 0.01)  # added to the covariance, in means of its eigenvalues; the first divides classes
+_CLEAR = (0.0, 0.25)  # least gain per image, with each of them
 _ITERATIONS = 60  # for the direction in which a class varies most
 _LEAST_OF_GAINS = 0.25
 _TELLING = 2 / 3  # of the logarithm of the number of guesses: information that only a mixture of classes has
@@ -225,8 +227,16 @@ class Within(NamedTuple):
         return jnp.sum(self.deviations * directions[labels], axis=1), directions
 
 
-def within_classes(features: Float[Array, "n features"], labels: Labels, classes: int) -> Within:
+def within_classes(
+    features: Float[Array, "n features"], labels: Labels, classes: int, ridge: Number = RIDGES[0]
+) -> Within:
     """What the images of a class differ in, and how much of that is usual.
+
+    Args:
+      features: of the images.
+      labels: of the images.
+      classes: of the labels.
+      ridge: share of the mean eigenvalue of the covariance that is added to each.
 
     Example:
       >>> features = jnp.array([[0.0, 0.0], [2.0, 0.0], [5.0, 1.0], [5.0, 1.0]])
@@ -238,8 +248,8 @@ def within_classes(features: Float[Array, "n features"], labels: Labels, classes
     deviations = features - _means(features, labels, classes)[labels]
     covariance = deviations.T @ deviations / len(features)
     usual = jnp.trace(covariance) / len(covariance)
-    ridge = (_RIDGE * usual + _TINY) * jnp.eye(len(covariance), dtype=covariance.dtype)
-    return Within(deviations, jnp.linalg.cholesky(covariance + ridge))
+    added = (ridge * usual + _TINY) * jnp.eye(len(covariance), dtype=covariance.dtype)
+    return Within(deviations, jnp.linalg.cholesky(covariance + added))
 
 
 def principal_scores(within: Within, labels: Labels, classes: int, key: PRNGKey) -> Float[Array, " n"]:
@@ -343,7 +353,7 @@ class Attacked(NamedTuple):
 
 
 def attacked_classes(
-    within: Within,
+    withins: Sequence[Within],
     logits: Float[Array, "n classes"],
     labels: Labels,
     suspects: Bool[Array, " n"],
@@ -353,8 +363,12 @@ def attacked_classes(
 ) -> Attacked:
     """Which classes fall into two groups that are no usual ones, and which group is poisoned.
 
+    Every class is looked at with each ridge, and the look that gains most counts: much of it keeps chance out of many
+    features, little finds a trigger in few. With little, groups must also be clearly apart, by a quarter of a nat for
+    every image of the class, since in large sets of photographs there are always vague ones.
+
     Args:
-      within: of the images' features.
+      withins: of the images' features, with each of ``RIDGES``.
       logits: of the images, by the network as it came.
       labels: that it was trained with.
       suspects: P_0; images of every class.
@@ -363,13 +377,33 @@ def attacked_classes(
 
     Example:
       >>> features = jax.random.normal(jax.random.key(0), (400, 5)).at[:40, 3].add(9.0)
-      >>> labels, suspects = jnp.arange(400) // 200, jnp.arange(400) % 20 == 0
-      >>> within, key = within_classes(features, labels, 2), jax.random.key(1)
-      >>> found = attacked_classes(within, jnp.zeros((400, 2)), labels, suspects.at[:9].set(True), key, gain=50.0)
+      >>> labels, suspects = jnp.arange(400) // 200, (jnp.arange(400) % 20 == 0).at[:9].set(True)
+      >>> withins, key = [within_classes(features, labels, 2, ridge) for ridge in RIDGES], jax.random.key(1)
+      >>> found = attacked_classes(withins, jnp.zeros((400, 2)), labels, suspects, key, gain=50.0)
       >>> found.classes.tolist(), int(found.poisoned.sum()), int(found.poisoned[:40].sum())
       ([True, False], 40, 40)
     """
-    labels, classes = jnp.asarray(labels), logits.shape[1]
+    labels = jnp.asarray(labels)
+    gains, poisoned = map(
+        jnp.stack, zip(*(_look(within, logits, labels, suspects, key) for within in withins), strict=True)
+    )
+    sizes = count_labels(labels, jnp.ones(len(labels), bool), logits.shape[1])
+    gains = jnp.where(gains >= jnp.array(_CLEAR)[:, None] * sizes, gains, jnp.minimum(gains, 0))
+    looks, best = jnp.argmax(gains, axis=0), jnp.max(gains, axis=0)
+    attacked = (best >= gain) & (best >= _LEAST_OF_GAINS * jnp.max(best))
+    marked = jnp.take_along_axis(poisoned, looks[labels][None], axis=0)[0]
+    return Attacked(attacked, attacked[labels] & marked, best)
+
+
+def _look(
+    within: Within,
+    logits: Float[Array, "n classes"],
+    labels: Int[Array, " n"],
+    suspects: Bool[Array, " n"],
+    key: PRNGKey,
+) -> tuple[Float[Array, " classes"], Bool[Array, " n"]]:
+    """Gains of the classes, and the group of each that looks poisoned."""
+    classes = logits.shape[1]
     scores = principal_scores(within, labels, classes, key)
     groups = groups_by_class(scores, labels, classes)
     lower = scores <= groups.threshold[labels]
@@ -378,8 +412,7 @@ def attacked_classes(
     side_of_suspects = jax.ops.segment_sum(jnp.where(suspects, scores, 0), labels, classes)
     is_upper = jnp.where(decided, told[0] > told[1], side_of_suspects > 0)
     gains = groups.gain * jnp.minimum(1, jnp.where(is_upper, told[0] / told[1], told[1] / told[0]))
-    attacked = (gains >= gain) & (gains >= _LEAST_OF_GAINS * jnp.max(gains))
-    return Attacked(attacked, attacked[labels] & (lower != is_upper[labels]), gains)
+    return gains, lower != is_upper[labels]
 
 
 class Division(NamedTuple):
