@@ -183,8 +183,9 @@ _OF_DAU = (
 CAMPAIGNS = {
     "dau-ablations": Campaign(
         "Each measure of DAU left away or taken in another form, on handwritten digits. Two CPU cores, five minutes. "
-        "Expected: nothing published; with BadNets ASR near 0 but for ascent, ranking by the loss alone (100 each) and "
-        "the poisoned part in training mode (20); with Blended 20 to 26, and 100 for those three.",
+        "Expected: nothing published; with BadNets ASR near 0 but for ascent (100) and the poisoned part in training "
+        "mode (19); with Blended 25, but 0 for the uniform loss, 91 for the retrained layer alone, and 100 for ascent, "
+        "training mode and pre-filters without superpositions.",
         (
             Attacked("digits", "badnets", ("trigger=patch:size=2,offset=0",)),
             Attacked("digits", "blended", ("strength=0.3",)),
