@@ -390,9 +390,9 @@ def test_directions_are_those_of_the_generalised_eigenproblem() -> None:
     np.testing.assert_allclose(
         scores[labels == 3] * np.sign(scores[labels == 3] @ expected), expected, atol=0.02
     )
-    lower = truth_like = scores > 0
+    lower = scores > 0
     fisher = np.asarray(dau.fisher_scores(within, labels, jnp.asarray(lower), 10))[labels == 3]
-    means = [mine[truth_like[labels == 3] == side].mean(0) for side in (False, True)]
+    means = [mine[lower[labels == 3] == side].mean(0) for side in (False, True)]
     direction = np.linalg.solve(usual, means[0] - means[1])
     assert np.corrcoef(fisher, mine @ direction)[0, 1] == pytest.approx(1, abs=1e-5)
 

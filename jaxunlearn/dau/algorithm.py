@@ -365,16 +365,14 @@ def _division_round(programs: _Programs, state: State, data: Data) -> State:
     classes = _head_of(state.original, programs.head).kernel.shape[1]
     suspects = lowest(doubt, jnp.asarray(data.labels), state.config.isolated_share, classes)
     (scores, parts), gains = _divided(programs, state, data, own, suspects)
-    nothing = ~jnp.any(
-        parts.poisoned
-    )  # to train on all images would strengthen a backdoor that was not found
+    # To train on all images would strengthen a backdoor that was not found.
+    nothing = ~jnp.any(parts.poisoned)
     state = state._replace(
         scores=scores, parts=parts, gains=gains, start=_accuracy(own, parts.clean), stopped=nothing
     )
     state = _judged(programs, state, own, data)
-    kept = jnp.where(
-        jnp.all(jnp.isfinite(own.features)), state.stats.kept, jnp.nan
-    )  # which is reported as a failed round
+    # NaN is reported as a failed round.
+    kept = jnp.where(jnp.all(jnp.isfinite(own.features)), state.stats.kept, jnp.nan)
     return state._replace(stats=state.stats._replace(kept=kept))
 
 
