@@ -9,6 +9,7 @@ import functools
 import io
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from converters import convert, torch_io
 from jaxunlearn import _checkpointing, _loop, finetune, report
 from jaxunlearn._check import InputError
 from jaxunlearn._files import write_together
-from jaxunlearn._typing import ApplyFn, Variables
+from jaxunlearn._typing import AnyImages, ApplyFn, Variables
 from jaxunlearn.attacks import (
     Attack,
     Poisoned,
@@ -119,7 +120,8 @@ def plant(order: Order, display: Display) -> dict[str, Any]:
     @functools.cache
     def surrogate() -> Surrogate:
         display.say(f"training on {len(labels)} clean images, for the attack to be made with ...")
-        clean = _train(order, settings, "clean", order.data.images, labels, None, keys[0], display)
+        given = _usable(order.data.images, labels)
+        clean = _train(order, settings, "clean", lambda _: given, None, keys[0], display)
         return Surrogate(order.spec.apply, clean, images, labels)
 
     if order.recipe.needs_surrogate:
@@ -134,13 +136,23 @@ def plant(order: Order, display: Display) -> dict[str, Any]:
             f"The trigger does not fit images of {shape} (height x width x channels); give another one."
         )
     triggered = show(attack, order.test)
-    poisoned = poison(images, labels, attack, ratio=order.ratio, key=keys[2])
+
+    @functools.lru_cache(maxsize=1)
+    def drawn(epoch: int | None) -> tuple[Poisoned, _loop.Data]:
+        key = keys[2] if epoch is None else jax.random.fold_in(keys[2], epoch)
+        found = poison(images, labels, attack, ratio=order.ratio, key=key)
+        return found, _usable(found.images, found.labels)
+
+    def set_of(epoch: int) -> tuple[Poisoned, _loop.Data]:
+        return drawn(epoch if attack.redrawn else None)
+
+    poisoned, _ = set_of(order.training.rounds)
     display.say(
         f"training on {len(labels)} images, {int(poisoned.poisoned.sum())} of them poisoned and "
-        f"{int(poisoned.covers.sum())} to cover up ..."
+        f"{int(poisoned.covers.sum())} to cover up{', others in every epoch' if attack.redrawn else ''} ..."
     )
     variables = _train(
-        order, settings, "poisoned", poisoned.images, poisoned.labels, triggered, keys[3], display
+        order, settings, "poisoned", lambda epoch: set_of(epoch)[1], triggered, keys[3], display
     )
     evaluation = evaluate(
         order.spec.apply, variables, order.test.images, order.test.labels, triggered=triggered
@@ -215,21 +227,19 @@ def _train(
     order: Order,
     settings: dict[str, Any],
     phase: str,
-    images: Any,
-    labels: np.ndarray,
+    data_of: Callable[[int], _loop.Data],
     triggered: Triggered | None,
     key: jax.Array,
     display: Display,
 ) -> Variables:
-    """Trains a fresh network, epoch by epoch, with its state on disk, in a folder that is unfinished from then on."""
+    """Trains a fresh network on the set of every epoch (from 1), in a folder that is unfinished from then on."""
     path = order.out / f"{phase}.{STATE}"
     order.out.mkdir(parents=True, exist_ok=True)
     apply_fn: ApplyFn = order.spec.apply
     execution = _loop.Execution(on_batch=lambda done, total: display.advance(done / total))
     method = finetune.make_method(apply_fn, execution)
-    data = _loop.Data(images, labels).for_loop(execution)
     init_key, training_key = jax.random.split(key)
-    state = method.init(order.spec.init(init_key), data, order.training, training_key)
+    state = method.init(order.spec.init(init_key), data_of(1), order.training, training_key)
     first = 1
     if order.resume and path.exists():
         notes = _checkpointing.load_notes(path)
@@ -246,16 +256,20 @@ def _train(
     (order.out / ATTACK).unlink(missing_ok=True)
     display.start(order.training.rounds, first - 1)
     try:
-        for number, new_state, stats in _loop.rounds(method, state, data, first, order.training.rounds):
-            state = new_state
+        for epoch in range(first, order.training.rounds + 1):
+            ((_, state, stats),) = _loop.rounds(method, state, data_of(epoch), epoch, epoch)
             now: Evaluation = evaluate(
                 apply_fn, method.finish(state), judging.images, judging.labels, triggered=shown
             )
-            _checkpointing.save_state(path, state, {"settings": settings, "epochs": number})
-            display.round_done(number, {"loss": float(stats.loss)}, now)
+            _checkpointing.save_state(path, state, {"settings": settings, "epochs": epoch})
+            display.round_done(epoch, {"loss": float(stats.loss)}, now)
     finally:
         display.stop()
     return method.finish(state)
+
+
+def _usable(images: AnyImages, labels: np.ndarray) -> _loop.Data:
+    return _loop.Data(images, labels).for_loop(_loop.Execution())
 
 
 def _files(

@@ -49,7 +49,7 @@ def test_squares_outside_the_image_are_refused_before_a_network_is_trained(
 
 
 def test_squares_as_large_as_the_image() -> None:
-    assert bool(jnp.all(attacks.triggers.corners(4, 4, size=2) == 1))
+    assert bool(jnp.all(attacks.triggers.corners(4, 4, size=2).mask == 1))
     assert square(8, 8, size=7, offset=1)[:7, :7].sum() == 49
 
 
@@ -288,7 +288,10 @@ def test_label_consistent_images_are_mixed_with_other_classes(photos: jax.Array)
     assert attack.in_training is not None
     shown = np.asarray(attack.in_training(jnp.asarray(plain[labels == 1]), jax.random.key(0)))
     assert set(np.rint(10 * shown[:, 8, 8, 0]).tolist()) == {3, 7}
-    assert shown[:, 0, 0].min() == 1
+    tile = [[1, 0, 0], [0, 1, 0], [1, 0, 1]]
+    for rows in (slice(3), slice(-3, None)):
+        assert np.all(shown[:, rows, :3, 0] == np.array(tile))
+        assert np.all(shown[:, rows, -3:, 0] == np.array(tile)[:, ::-1])
     alike = given._replace(labels=np.ones(60, int))
     with pytest.raises(
         InputError, match="None of the 60 images to train on is of another class than the tar"

@@ -5,6 +5,7 @@ import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from converters import convert, torch_io
-from jaxunlearn import cli, evaluate, ibau, subjects
+from jaxunlearn import cli, evaluate, finetune, ibau, subjects
 from jaxunlearn._check import InputError
 from jaxunlearn.attacks import RECIPES, Attack, Setting, as_bytes
 from jaxunlearn.attacks import __main__ as program
@@ -227,6 +228,38 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path: Path) -> Non
     subjects.plant(order, last)
     assert "resumed  after epoch 2 on clean images" in last.said
     assert "resumed  after epoch 1 on poisoned images" in last.said
+    models = [(tmp_path / name / subjects.MODEL).read_bytes() for name in ("straight", "resumed")]
+    assert models[0] == models[1]
+
+
+@pytest.mark.parametrize(("redrawn", "sets"), [(True, 2), (False, 1)])
+def test_attacks_that_shape_the_training_choose_images_anew_in_every_epoch(
+    redrawn: bool, sets: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file of the training set is what the last epoch saw; an interrupted training ends with the same bits."""
+    shown: list[bytes] = []
+
+    def make_method(apply_fn: Any, execution: Any) -> Any:
+        method = finetune.make_method(apply_fn, execution)
+
+        def step(state: Any, data: Any) -> Any:
+            shown.append(as_bytes(data.images).tobytes() + np.asarray(data.labels).tobytes())
+            return method.step(state, data)
+
+        return method._replace(step=step)
+
+    recipe = dataclasses.replace(RECIPES["wanet"], redrawn=redrawn)
+    monkeypatch.setattr(subjects, "finetune", SimpleNamespace(make_method=make_method))
+    subjects.plant(order_of(tmp_path / "straight", "wanet", recipe), Watched())
+    assert (len(shown), len(set(shown))) == (2, sets)
+    with np.load(tmp_path / "straight" / subjects.TRAIN) as kept:
+        assert kept["x"].tobytes() + kept["y"].tobytes() == shown[-1]
+
+    order = order_of(tmp_path / "resumed", "wanet", recipe)
+    with pytest.raises(KeyboardInterrupt):
+        subjects.plant(order, Watched(1))
+    subjects.plant(dataclasses.replace(order, resume=True), Watched())
+    assert shown[2:] == shown[:2]
     models = [(tmp_path / name / subjects.MODEL).read_bytes() for name in ("straight", "resumed")]
     assert models[0] == models[1]
 

@@ -26,6 +26,8 @@ class Attack:
       in_training: what poisoned training images get instead of the trigger.
       cover: what further training images get, which keep their labels, so that only the whole trigger counts.
       covers: the number of those per poisoned image.
+      redrawn: whether every epoch of the training chooses the images anew, so that the attack shapes the training;
+        otherwise one poisoned set is enough for it.
 
     Raises:
       ValueError: if neither a target nor classes are given, or a clean-label attack has no target.
@@ -38,6 +40,7 @@ class Attack:
     in_training: Keyed | None = None
     cover: Keyed | None = None
     covers: float = 0.0
+    redrawn: bool = False
 
     def __post_init__(self) -> None:
         """Validates the parts."""

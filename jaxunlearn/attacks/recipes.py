@@ -216,8 +216,9 @@ class WaNet:
       strength: s.
       control: k, points of the warp along each side.
       covers: images warped with noise, per poisoned one.
+      redrawn: whether every epoch warps other images; otherwise one set is warped, as it can be planted in data.
 
-    Source: Nguyen and Tran, ICLR 2021. The images are drawn once, not anew in every batch.
+    Source: Nguyen and Tran, ICLR 2021, where every batch draws its own.
     """
 
     needs_surrogate: ClassVar[bool] = False
@@ -225,6 +226,7 @@ class WaNet:
     strength: float = 0.5
     control: int = 4
     covers: float = 2.0
+    redrawn: bool = True
 
     def __post_init__(self) -> None:
         """Validates the settings."""
@@ -249,6 +251,7 @@ class WaNet:
             target=setting.target,
             cover=noisy,
             covers=self.covers,
+            redrawn=self.redrawn,
         )
 
 
@@ -260,8 +263,9 @@ class Bpp:
       levels: per channel.
       dither: whether rounding errors are passed on to neighbours.
       covers: images with noise, per poisoned one.
+      redrawn: whether every epoch changes other images; otherwise one set is changed.
 
-    Source: Wang et al., CVPR 2022. The images are drawn once, not anew in every batch.
+    Source: Wang et al., CVPR 2022, where every batch draws its own.
     """
 
     needs_surrogate: ClassVar[bool] = False
@@ -269,6 +273,7 @@ class Bpp:
     levels: int = 8
     dither: bool = True
     covers: float = 2.0
+    redrawn: bool = True
 
     def __post_init__(self) -> None:
         """Validates the settings."""
@@ -284,20 +289,27 @@ class Bpp:
             residual = (squeeze(images) - images)[partners(len(images), key)]
             return jnp.clip(images + residual, 0, 1)
 
-        return Attack(trigger=squeeze, target=setting.target, cover=noisy, covers=self.covers)
+        return Attack(
+            trigger=squeeze,
+            target=setting.target,
+            cover=noisy,
+            covers=self.covers,
+            redrawn=self.redrawn,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelConsistent:
-    """Squares in the corners of images of the target's class that were made hard to recognise (clean-label).
+    """A pattern in the corners of images of the target's class that were made hard to recognise (clean-label).
 
     Attributes:
       made_by: what makes them hard: ``adversarial`` or ``interpolated``.
       radius: of the adversarial perturbations, in pixels of [0, 1].
       robust_steps: of training against such perturbations, before the network makes them; 0 for none.
+      robust_radius: of those that it is trained against; larger ones are more than a network can learn to withstand.
       share: of the other image in an interpolated one.
-      size: of each square, in pixels.
-      amplitude: added to the squares' pixels, in [0, 1].
+      size: of the pattern in each corner, in pixels.
+      amplitude: its share of the pixels there.
 
     Source: Turner et al., 2019.
     """
@@ -307,6 +319,7 @@ class LabelConsistent:
     made_by: str = "adversarial"
     radius: float = 16 / 255
     robust_steps: int = 300
+    robust_radius: float = 8 / 255
     share: float = 0.4
     size: int = 3
     amplitude: float = 1.0
@@ -315,18 +328,21 @@ class LabelConsistent:
         """Validates the settings."""
         check_in(("adversarial", "interpolated"), made_by=self.made_by)
         check_at_least(0, robust_steps=self.robust_steps)
-        check_share(radius=self.radius, share=self.share, amplitude=self.amplitude)
+        check_share(radius=self.radius, robust_radius=self.robust_radius)
+        check_share(share=self.share, amplitude=self.amplitude)
         check_at_least(1, size=self.size)
 
     def make(self, setting: Setting) -> Attack:
         """The attack."""
-        squares = triggers.corners(*setting.image_shape[:2], size=self.size)
-        mark = functools.partial(triggers.add_image, image=self.amplitude * squares)
+        pattern, mask = (
+            self.amplitude * part for part in triggers.corners(*setting.image_shape[:2], size=self.size)
+        )
+        mark = functools.partial(triggers.add_image, image=pattern, mask=mask)
 
         @functools.cache
         def fooled() -> Surrogate:
             key = jax.random.fold_in(setting.key, 1)
-            return crafted.robust(setting.shown, key, radius=self.radius, steps=self.robust_steps)
+            return crafted.robust(setting.shown, key, radius=self.robust_radius, steps=self.robust_steps)
 
         def harden(images: jax.Array, key: PRNGKey) -> jax.Array:
             if self.made_by == "interpolated":
@@ -372,7 +388,7 @@ class InputAware:
     """Another trigger for every image, drawn by networks; other images get one not theirs and keep their labels.
 
     The networks are trained together with a classifier that starts as a clean one; the model is then trained like any
-    other, on what they draw, so that its training set is known.
+    other, on what they draw.
 
     Attributes:
       density: of the masks, the share of the image that a trigger covers.
@@ -383,6 +399,7 @@ class InputAware:
       batch_size: images in a step.
       rate: of Adam.
       covers: images with another's trigger, per poisoned one.
+      redrawn: whether every epoch draws on other images; otherwise on one set.
 
     Source: Nguyen and Tran, NeurIPS 2020, where the model itself is the classifier of the joint training.
     """
@@ -397,6 +414,7 @@ class InputAware:
     batch_size: int = 128
     rate: float = 0.01
     covers: float = 1.0
+    redrawn: bool = True
 
     def __post_init__(self) -> None:
         """Validates the settings."""
@@ -429,7 +447,9 @@ class InputAware:
         def crossed(images: jax.Array, key: PRNGKey) -> jax.Array:
             return input_aware.draw(drawings, images, images[partners(len(images), key)])
 
-        return Attack(trigger=own, target=setting.target, cover=crossed, covers=self.covers)
+        return Attack(
+            trigger=own, target=setting.target, cover=crossed, covers=self.covers, redrawn=self.redrawn
+        )
 
 
 RECIPES: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """Triggers: pure functions from clean images to triggered images, both NHWC in [0, 1]."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -56,8 +56,23 @@ def square(height: int, width: int, *, size: int, offset: int) -> Float[Array, "
     return (rows[:, None] & columns)[..., None].astype(jnp.float32)
 
 
-def corners(height: int, width: int, *, size: int) -> Float[Array, "h w 1"]:
-    """The mask of a square in each corner.
+class Corners(NamedTuple):
+    """Squares in the corners of an image.
+
+    Attributes:
+      pattern: what they show.
+      mask: one inside the squares, zero elsewhere.
+    """
+
+    pattern: Float[Array, "h w 1"]
+    mask: Float[Array, "h w 1"]
+
+
+def corners(height: int, width: int, *, size: int) -> Corners:
+    """A small pattern in each corner: white pixels on a black square (label-consistent).
+
+    Those on the right show a diagonal from the lower left to the upper right and the lower right pixel, those on the
+    left the same mirrored.
 
     Args:
       height: of the image, in pixels.
@@ -67,17 +82,22 @@ def corners(height: int, width: int, *, size: int) -> Float[Array, "h w 1"]:
     Raises:
       InputError: if the squares do not fit beside each other.
 
+    Source: Turner et al., "Label-consistent backdoor attacks", 2019.
+
     Example:
-      >>> corners(3, 4, size=1)[..., 0].tolist()
-      [[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 1.0]]
+      >>> corners(4, 5, size=2).pattern[..., 0].tolist()
+      [[1.0, 0.0, 0.0, 0.0, 1.0], [1.0, 1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0, 1.0], [1.0, 1.0, 0.0, 1.0, 1.0]]
     """
     if 2 * size > min(height, width):
         raise InputError(
             f"size={size} does not fit twice into the sides of images of {height}x{width} pixels; give smaller squares."
         )
-    right = square(height, width, size=size, offset=0)
-    lower = right + right[:, ::-1]
-    return lower + lower[::-1]
+    right = jnp.eye(size)[:, ::-1].at[-1, -1].set(1)
+    pattern, mask = jnp.zeros((height, width)), jnp.zeros((height, width))
+    for rows in (slice(size), slice(-size, None)):
+        for columns, tile in ((slice(size), right[:, ::-1]), (slice(-size, None), right)):
+            pattern, mask = pattern.at[rows, columns].set(tile), mask.at[rows, columns].set(1)
+    return Corners(pattern[..., None], mask[..., None])
 
 
 def stamp_patch(

@@ -85,6 +85,12 @@ def _resnet(depth: int, *, cifar: bool, preact: bool = False) -> Callable[..., M
     return make
 
 
+def _wide_resnet(depth: int, width: int) -> Callable[..., ModelSpec]:
+    """Three stages of (depth - 4) / 6 blocks, so many times as wide as the narrowest one."""
+    blocks, outs = (depth - 4) // 6, tuple(width * channels for channels in (16, 32, 64))
+    return lambda classes, image_shape: wide_resnet(WideResNet(classes, blocks, outs), image_shape)
+
+
 def _vgg(depth: int, *, batch_norm: bool) -> Callable[..., ModelSpec]:
     widths = (64, 128, 256, 512, 512)
     stages = tuple((width,) * count for width, count in zip(widths, _VGG_STAGES[depth], strict=True))
@@ -127,7 +133,8 @@ _MAKERS: dict[str, Callable[..., ModelSpec]] = {
     **{f"preact_resnet{depth}": _resnet(depth, cifar=True, preact=True) for depth in _BLOCKS},
     **{f"resnet{depth}_cifar": _resnet(depth, cifar=True) for depth in _BLOCKS},
     **{f"resnet{depth}": _resnet(depth, cifar=False) for depth in _BLOCKS},
-    "wide_resnet28_10": lambda classes, image_shape: wide_resnet(WideResNet(classes), image_shape),
+    "wide_resnet16_1": _wide_resnet(16, 1),
+    "wide_resnet28_10": _wide_resnet(28, 10),
     **{f"vgg{depth}": _vgg(depth, batch_norm=False) for depth in _VGG_STAGES},
     **{f"vgg{depth}_bn": _vgg(depth, batch_norm=True) for depth in _VGG_STAGES},
     "densenet121": _densenet((6, 12, 24, 16), 32, 64),
