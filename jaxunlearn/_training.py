@@ -4,6 +4,7 @@ import functools
 import inspect
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from jaxunlearn._tree import combine, partition, trainable_mask
@@ -58,6 +59,48 @@ def forward_of_halves(
     variables = combine(params, rest)
     logits, moved = training_forward(apply_fn, variables, images, key)
     return logits, partition(moved, trainable_mask(variables))[1]
+
+
+def forward_with_statistics(
+    apply_fn: ApplyFn, params: PyTree, rest: PyTree, images: Images, key: PRNGKey
+) -> tuple[jax.Array, PyTree, PyTree]:
+    """``forward_of_halves``, and the rest with the batch's own statistics in the place of the running ones.
+
+    Running statistics r move towards those of the batch, b, by r' = (1 - m) r + m b, so that b = r + (r' - r) / m and
+    1 - m = dr'/dr, whatever the network's momentum is. b depends on the parameters and can be differentiated.
+
+    Example:
+      >>> def apply_fn(variables, x, *, train):
+      ...     mean = 0.9 * variables["batch_stats"]["mean"] + 0.1 * x.mean()
+      ...     return x.mean((1, 2)), {"batch_stats": {"mean": mean}}
+      >>> params, rest = {"params": {}, "batch_stats": {"mean": None}}, {"params": {}, "batch_stats": {"mean": 2.0}}
+      >>> images, key = jax.numpy.ones((1, 2, 2, 3)), jax.random.key(0)
+      >>> _, moved, own = forward_with_statistics(apply_fn, params, rest, images, key)
+      >>> round(float(moved["batch_stats"]["mean"]), 3), round(float(own["batch_stats"]["mean"]), 3)
+      (1.9, 1.0)
+    """
+    if "batch_stats" not in rest:
+        logits, moved = forward_of_halves(apply_fn, params, rest, images, key)
+        return logits, moved, moved
+    running = jax.tree.map(jnp.asarray, rest["batch_stats"])
+    mask = trainable_mask(running)
+    running, others = partition(running, mask)
+
+    def forward(running: PyTree) -> tuple[PyTree, tuple[jax.Array, PyTree]]:
+        given = {**rest, "batch_stats": combine(running, others)}
+        logits, moved = forward_of_halves(apply_fn, params, given, images, key)
+        return partition(moved["batch_stats"], mask)[0], (logits, moved)
+
+    new, slope, (logits, moved) = jax.jvp(
+        forward, (running,), (jax.tree.map(jnp.ones_like, running),), has_aux=True
+    )
+
+    def batch_of(old: jax.Array, new: jax.Array, slope: jax.Array) -> jax.Array:
+        moves = slope < 1
+        return old + jnp.where(moves, (new - old) / jnp.where(moves, 1 - slope, 1), 0)
+
+    own = combine(jax.tree.map(batch_of, running, new, slope), others)
+    return logits, moved, {**rest, "batch_stats": own}
 
 
 def _takes_rngs(apply_fn: ApplyFn) -> bool:

@@ -200,12 +200,12 @@ def trained(images: Any, labels: Any) -> Any:
     return fit(toys.apply_fn, toys.variables(), images, labels, config, KEY)
 
 
-@pytest.mark.parametrize("mode", ["eval", "train"])
-def test_unlearning_forgets_the_poisoned_part_and_keeps_the_rest(mode: str) -> None:
+@pytest.mark.parametrize("statistics", ["clean", "running", "own"])
+def test_unlearning_forgets_the_poisoned_part_and_keeps_the_rest(statistics: str) -> None:
     images, found, (clean, true), attack = victim()
     config = dau.Config(
         rounds=13, batch_size=50, poisoned_batch_size=20, learning_rate=0.1,
-        weight_decay=0.0, poisoned_mode=mode, forgotten=0.0,
+        weight_decay=0.0, poisoned_statistics=statistics, forgotten=0.0,
     )  # fmt: skip
     parts = dau.Parts(jnp.asarray(found.poisoned), jnp.asarray(~found.poisoned))
     method, state = with_parts(images, found.labels, parts, config)

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn._training import training_forward
+from jaxunlearn._training import forward_of_halves, forward_with_statistics, training_forward
+from jaxunlearn._tree import combine, partition, trainable_mask
 from jaxunlearn.models import small_vgg
 
 SPEC = small_vgg(3, (8, 8, 1), (4, 4, 4))
@@ -50,3 +52,77 @@ def test_a_network_without_dropout_and_statistics_is_applied_as_it_is() -> None:
     )
     np.testing.assert_allclose(logits, IMAGES.mean((1, 2)) + 1, rtol=1e-6)
     assert moved is variables
+
+
+class Normalised(nn.Module):
+    """Two layers normalised by Flax's own batch normalisation, whose momentum is the share of the old statistics."""
+
+    momentum: float
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        x = images.reshape(len(images), -1)
+        for width in (5, 3):
+            x = nn.BatchNorm(not train, momentum=self.momentum)(nn.Dense(width)(x))
+            x = nn.elu(x)
+        return x
+
+
+def applied(momentum: float) -> Any:
+    def apply_fn(variables: Any, images: jax.Array, *, train: bool) -> Any:
+        answer, moved = Normalised(momentum).apply(variables, images, train=train, mutable=["batch_stats"])
+        return answer, moved
+
+    return apply_fn
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("momentum", [0.99, 0.5, 0.0])
+def test_a_batchs_own_statistics_are_found_whatever_the_momentum(momentum: float) -> None:
+    """Running statistics that forget at once are those of the batch; so is their gradient."""
+    images = jax.random.uniform(jax.random.key(3), (6, 4, 4, 1), jnp.float64)
+    variables = Normalised(0.0).init(jax.random.key(0), images, train=True)
+    variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64) + 0.3, variables)
+    params, rest = partition(variables, trainable_mask(variables))
+
+    def own(params: Any) -> Any:
+        return forward_with_statistics(applied(momentum), params, rest, images, jax.random.key(1))[2]
+
+    def at_once(params: Any) -> Any:
+        return forward_of_halves(applied(0.0), params, rest, images, jax.random.key(1))[1]
+
+    def answer(statistics: Any) -> Any:
+        return lambda params: jnp.sum(
+            applied(0.0)(combine(params, statistics(params)), 1 - images, train=False)[0] ** 3
+        )
+
+    for found, expected in (
+        (own(params), at_once(params)),
+        (jax.grad(answer(own))(params), jax.grad(answer(at_once))(params)),
+    ):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), found, expected)
+
+
+def test_statistics_that_do_not_move_are_their_own() -> None:
+    def frozen(variables: Any, images: jax.Array, *, train: bool) -> Any:
+        return images.mean((1, 2)) * variables["params"]["w"], {"batch_stats": variables["batch_stats"]}
+
+    variables = {
+        "params": {"w": jnp.ones(1)},
+        "batch_stats": {"mean": jnp.full(2, 0.7), "count": jnp.array(3)},
+    }
+    params, rest = partition(variables, trainable_mask(variables))
+    _, moved, own = forward_with_statistics(frozen, params, rest, IMAGES, jax.random.key(0))
+    for found in (moved, own):
+        assert found["batch_stats"]["mean"].tolist() == variables["batch_stats"]["mean"].tolist()
+        assert int(found["batch_stats"]["count"]) == 3
+
+
+def test_a_network_without_statistics_has_none_of_its_own() -> None:
+    params, rest = {"params": {"w": jnp.ones(1)}}, {"params": {"w": None}}
+    logits, _, own = forward_with_statistics(
+        lambda variables, x, *, train: (x.mean((1, 2)) * variables["params"]["w"], {}),
+        params, rest, IMAGES, jax.random.key(0),
+    )  # fmt: skip
+    np.testing.assert_allclose(logits, IMAGES.mean((1, 2)), rtol=1e-6)
+    assert own == rest

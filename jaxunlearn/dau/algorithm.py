@@ -33,7 +33,7 @@ from jaxunlearn._check import check_classes, check_images_and_labels
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
 from jaxunlearn._optimizers import clipped, learning_rates, momentum_step
 from jaxunlearn._runtime import Compiled
-from jaxunlearn._training import forward_of_halves
+from jaxunlearn._training import forward_of_halves, forward_with_statistics
 from jaxunlearn._tree import combine, head_kernel, named_leaves, partition, trainable_mask
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Logits, Number, PRNGKey, Scalar, Variables
 from jaxunlearn.dau.config import Config
@@ -56,6 +56,7 @@ from jaxunlearn.losses import complementary_cross_entropy, masked_mean
 from jaxunlearn.pixels import augment
 
 _LOOKED_AT = 500  # images at a time, where nothing is learned
+_LEAST_STEPS = 20  # of an epoch of unlearning; a small set is gone through more than once
 # Keys of superpositions and of the fresh network, beyond those of the rounds.
 _MIXING, _FRESH = 2**31 - 1, 2**31 - 2
 _HELD = 0.7  # from this probability on, unlearning has not touched a label
@@ -387,7 +388,7 @@ def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
             lambda: (state.scores, state.parts, state.start),
         )
         state = state._replace(scores=scores, parts=parts, start=start)
-    steps = -(-len(data.labels) // config.batch_size)
+    steps = max(_LEAST_STEPS, -(-len(data.labels) // config.batch_size))
     epochs = config.rounds - config.isolation_rounds - 1
     clean = _loop.rows_of(state.parts.clean, steps, config.batch_size, clean_key)
     poisoned = _loop.rows_of(state.parts.poisoned, steps, config.poisoned_batch_size, poisoned_key)
@@ -571,12 +572,13 @@ def _unlearn(apply_fn: ApplyFn, consts: PyTree, carry: Trained, x: PyTree) -> tu
     )
 
     def loss_fn(params: PyTree) -> tuple[Scalar, PyTree]:
-        logits, moved = forward_of_halves(apply_fn, params, carry.rest, shown, clean_key)
+        logits, moved, own = forward_with_statistics(apply_fn, params, carry.rest, shown, clean_key)
         learning = jnp.mean(clean_losses(logits, clean.labels, bounded, config.robustness))
-        if config.poisoned_mode == "train":
+        if config.poisoned_statistics == "own":
             answers, _ = forward_of_halves(apply_fn, params, carry.rest, triggered, poisoned_key)
         else:
-            answers, _ = apply_fn(combine(params, carry.rest), triggered, train=False)
+            rest = own if config.poisoned_statistics == "clean" else carry.rest
+            answers, _ = apply_fn(combine(params, rest), triggered, train=False)
         forgetting = jnp.mean(weights * poisoned_losses(answers, poisoned.labels, config.loss))
         return learning + config.unlearning_weight * forgetting, moved
 

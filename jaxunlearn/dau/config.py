@@ -38,7 +38,7 @@ _STRUCTURAL = (
     "refinements",
     "loss",
     "weigh",
-    "poisoned_mode",
+    "poisoned_statistics",
     "robust_rounds",
     "resplit_round",
     "schedule",
@@ -48,6 +48,7 @@ _STRUCTURAL = (
 ISOLATING = ("lga", "flooding", "early")
 PREFILTERS = (*ISOLATING, "superposed", "loss")
 EVIDENCE = ("best", "discriminator", "fisher")
+STATISTICS = ("clean", "running", "own")
 LOSSES = ("complementary", "ascent", "uniform")
 
 
@@ -75,7 +76,9 @@ class Config:
         cross-entropy to the ``uniform`` answer among the other classes.
       weigh: whether an image of the poisoned part counts by how far it lies from the threshold, in full from its
         group's mean on.
-      poisoned_mode: of the network on the poisoned part: ``eval``, or ``train`` with its statistics thrown away.
+      poisoned_statistics: what batch normalisation measures images of the poisoned part by: the statistics of the
+        ``clean`` images in the same step, which depend on the parameters; the ``running`` ones, which follow later; or
+        those of its ``own`` images, in training mode and thrown away.
       robust_rounds: first epochs of unlearning in which the clean part's loss is bounded, (1 - p^q) / q.
       resplit_round: the epoch of unlearning, from 1, before which the parts are divided anew, and before which it is
         not over; 0 for never.
@@ -116,7 +119,7 @@ class Config:
     refinements: int = 0
     loss: str = "complementary"
     weigh: bool = True
-    poisoned_mode: str = "eval"
+    poisoned_statistics: str = "clean"
     robust_rounds: int = 0
     resplit_round: int = 0
     schedule: str = "cosine"
@@ -158,7 +161,7 @@ class Config:
         check_in(PREFILTERS, prefilter=self.prefilter)
         check_in(EVIDENCE, evidence=self.evidence)
         check_in(LOSSES, loss=self.loss)
-        check_in(("train", "eval"), poisoned_mode=self.poisoned_mode)
+        check_in(STATISTICS, poisoned_statistics=self.poisoned_statistics)
         check_in(("constant", "cosine"), schedule=self.schedule)
         if (self.prefilter in ISOLATING) != (self.isolation_rounds > 0):
             raise ValueError(

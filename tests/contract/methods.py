@@ -162,7 +162,7 @@ CASES = {
         prefilter="loss",
         resplit_round=1,
         loss="ascent",
-        poisoned_mode="train",
+        poisoned_statistics="own",
     ),
     "finetune": _finetune(crop_padding=1),
     "finetune-sharpness-aware": _finetune(sharpness_aware=True, label_smoothing=0.1),
