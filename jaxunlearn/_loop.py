@@ -256,11 +256,13 @@ class Method(NamedTuple):
       init: ``init(variables, data, config, key)`` gives a state, a pytree of arrays.
       step: ``step(state, data)`` runs one round and gives a state and its statistics.
       finish: ``finish(state)`` gives the variables.
+      over: ``over(state)`` says whether further rounds would change nothing.
     """
 
     init: Callable[..., Any]
     step: Callable[..., Any]
     finish: Callable[..., Any]
+    over: Callable[[Any], bool | Bool[Array, ""]] = lambda _: False
 
 
 class NonFiniteError(ArithmeticError):

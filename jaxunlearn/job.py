@@ -219,9 +219,11 @@ def judge(procedure: Procedure, request: Request, display: Display) -> None:
 
 
 def _unlearn(this: _Run, state: Any, data: Data, last: int) -> tuple[Any, str | None]:
-    """The rounds that are left up to ``last``; returns the state and, if they stopped early, why."""
+    """The rounds that are left up to ``last``, or until it is over; returns the state and, if one failed, why."""
     journal, state_file = this.journal, this.request.out / STATE_FILE
     first = len(journal.rounds) + 1
+    if this.method.over(state):
+        return state, None
     this.display.start(last, first - 1)
     try:
         for number, new_state, stats in _loop.rounds(this.method, state, data, first, last):
@@ -233,6 +235,9 @@ def _unlearn(this: _Run, state: Any, data: Data, last: int) -> tuple[Any, str | 
             this.clock.lap("evaluate")
             journal.save(state_file, state)
             this.display.round_done(number, losses, evaluation)
+            if this.method.over(state):
+                this.display.say(f"over     after round {number}, as its stopping rule says")
+                break
     except NonFiniteError as error:
         if not journal.rounds:
             state_file.unlink(missing_ok=True)

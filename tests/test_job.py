@@ -32,7 +32,7 @@ def failing_in(number: int) -> job.Procedure:
     return changing(lambda leaf, now: leaf * jnp.where(now == number, jnp.nan, 0.99))
 
 
-def changing(change: Any) -> job.Procedure:
+def changing(change: Any, over: Any = lambda _: False) -> job.Procedure:
     """A method that changes every leaf in every round."""
 
     def make_method(apply_fn: Any, execution: Any) -> Method:
@@ -41,7 +41,10 @@ def changing(change: Any) -> job.Procedure:
             return _State(jax.tree.map(lambda leaf: change(leaf, now), state.variables), now), now
 
         return Method(
-            lambda variables, *_: _State(variables, jnp.asarray(0)), step, lambda state: state.variables
+            lambda variables, *_: _State(variables, jnp.asarray(0)),
+            step,
+            lambda state: state.variables,
+            over,
         )
 
     evidence = job.Evidence({"sentence": "nothing was looked for."}, {})
@@ -85,6 +88,17 @@ def test_nan_in_the_first_round_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match="Round 1"):
         job.run(failing_in(1), asked, make_display(quiet=True), time.monotonic())
     assert list(asked.out.iterdir()) == []
+
+
+def test_a_run_that_is_over_ends_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    method = changing(lambda leaf, now: leaf, over=lambda state: state.round >= 2)
+    asked = dataclasses.replace(request(tmp_path), config=ibau.Config(rounds=9))
+    report = job.run(method, asked, make_display(quiet=False), time.monotonic())
+    assert [entry["round"] for entry in report["rounds"]] == [1, 2]
+    assert report["stopped"] is None
+    said = capsys.readouterr().out
+    assert "over     after round 2, as its stopping rule says" in said
+    assert "round 3/9" not in said
 
 
 def saved(path: Path, dtype: torch.dtype, *names: str) -> Path:

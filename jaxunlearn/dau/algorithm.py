@@ -216,7 +216,12 @@ def make_method(apply_fn: ApplyFn, execution: Execution, *, head: str, fresh: Fr
         execution,
         Execution(loop=execution.loop),
     )
-    return Method(functools.partial(init, head, fresh), functools.partial(_round, programs), finish)
+    return Method(
+        functools.partial(init, head, fresh),
+        functools.partial(_round, programs),
+        finish,
+        over=lambda state: state.stopped,
+    )
 
 
 class _Programs(NamedTuple):
