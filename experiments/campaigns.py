@@ -234,6 +234,15 @@ CAMPAIGNS = {
         train_images=20_000,
         training=("rounds=15",),
     ),
+    "dau-cifar10-all": Campaign(
+        f"{_OF_DAU} BadNets with 1 % on CIFAR-10, which a network learns from all images alone. Two CPU cores, an "
+        "hour.",
+        _all("cifar10", 0.01, ("badnets",)),
+        _DAU,
+        arch="small_vgg_half",
+        train_images=49_500,
+        training=("rounds=15",),
+    ),
     "attacks": Campaign(
         f"What attacks reach. One GPU, a minute or two per model with many beside it. {_PUBLISHED_ATTACKS}",
         tuple(one for data in _CLEAN_RATIOS for one in _every_attack(data)),

@@ -16,6 +16,10 @@ of the clean part and b of the poisoned one, the minimum is p_y = a / (a + lambd
 lambda b. Gradient ascent, log p_y in place of CCE, has no minimum where a < lambda b, and does nothing where a > lambda
 b.
 
+Batch normalisation measures the poisoned images by the statistics of the clean images in the same step, as functions
+of the parameters. Running statistics are constants of a step and follow later: a step lowers p_y by what they then make
+up for, and the backdoor comes back as the learning rate falls.
+
 Source: abstract in github.com/MiLab-HITSZ/DAU.
 """
 

@@ -114,6 +114,7 @@ FULL: dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ...]]] = {
         for depth in (11, 13, 16, 19)
         for suffix in ("", "_bn")
     },
+    "wide_resnet16_1": (lambda: WideResNet(2, 1), (32, 64)),
     "wide_resnet28_10": (WideResNet, (32, 64)),
     **{
         name: (getattr(tv, name), (32, 64, 224))
