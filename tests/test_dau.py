@@ -154,6 +154,19 @@ def test_too_few_or_equal_values_are_in_one_group(values: list[float]) -> None:
     assert float(found.gain) == 0
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_of_two_classes_the_suspects_say_which_group_is_poisoned(seed: int) -> None:
+    """There is no second guess; either end of a direction may be the poisoned one."""
+    features = jax.random.normal(KEY, (400, 5)).at[:40, 3].add(9.0)
+    labels, suspects = jnp.arange(400) // 200, (jnp.arange(400) % 20 == 0).at[:9].set(True)
+    withins = [dau.splitting.within_classes(features, labels, 2, ridge) for ridge in dau.splitting.RIDGES]
+    found = dau.splitting.attacked_classes(
+        withins, jnp.zeros((400, 2)), labels, suspects, jax.random.key(seed), gain=50.0
+    )
+    assert found.classes.tolist() == [True, False]
+    assert np.flatnonzero(found.poisoned).tolist() == list(range(40))
+
+
 def victim() -> tuple[Any, Any, Any, Attack]:
     """A toy network with a backdoor, its training set, and the attack: a bright spot that means class 0."""
     images, labels = toys.images_and_labels(600, seed=1)

@@ -217,14 +217,11 @@ class Within(NamedTuple):
     deviations: Float[Array, "n features"]
     factor: Float[Array, "features features"]
 
-    def scores_along(
-        self, slopes: Float[Array, "classes features"], labels: Labels
-    ) -> tuple[Float[Array, " n"], Float[Array, "classes features"]]:
-        """Places of the images along w = S^-1 u, for each class's own u, and w; in units of what is usual there."""
+    def scores_along(self, slopes: Float[Array, "classes features"], labels: Labels) -> Float[Array, " n"]:
+        """Places of the images along w = S^-1 u, for each class's own u, in units of what is usual there."""
         solved = jax.scipy.linalg.cho_solve((self.factor, True), slopes.T).T
         usual = jnp.sqrt(jnp.maximum(jnp.sum(slopes * solved, axis=1, keepdims=True), _TINY))
-        directions = solved / usual
-        return jnp.sum(self.deviations * directions[labels], axis=1), directions
+        return jnp.sum(self.deviations * (solved / usual)[labels], axis=1)
 
 
 def within_classes(
@@ -265,15 +262,13 @@ def principal_scores(within: Within, labels: Labels, classes: int, key: PRNGKey)
       [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
     labels = jnp.asarray(labels)
-    start = jax.random.normal(key, (classes, within.deviations.shape[1]), within.deviations.dtype)
+    start = jax.random.normal(key, labels.shape, within.deviations.dtype)
 
-    def iterate(_: Int[Array, ""] | int, directions: jax.Array) -> jax.Array:
-        scores = jnp.sum(within.deviations * directions[labels], axis=1)
+    def iterate(_: Int[Array, ""] | int, scores: jax.Array) -> jax.Array:
         slopes = jax.ops.segment_sum(within.deviations * scores[:, None], labels, classes)
-        return within.scores_along(slopes, labels)[1]
+        return within.scores_along(slopes, labels)
 
-    directions = jax.lax.fori_loop(0, _ITERATIONS, iterate, start)
-    return jnp.sum(within.deviations * directions[labels], axis=1)
+    return jax.lax.fori_loop(0, _ITERATIONS, iterate, start)
 
 
 def fisher_scores(
@@ -298,7 +293,7 @@ def fisher_scores(
     """
     labels = jnp.asarray(labels)
     means = _means(within.deviations, _group_of(labels, lower, classes), 2 * classes)
-    return within.scores_along(means[:classes] - means[classes:], labels)[0]
+    return within.scores_along(means[:classes] - means[classes:], labels)
 
 
 def second_guesses(
@@ -408,7 +403,8 @@ def _look(
     groups = groups_by_class(scores, labels, classes)
     lower = scores <= groups.threshold[labels]
     told = second_guesses(logits, labels, lower) + _NO_INFORMATION
-    decided = jnp.max(told, axis=0) > _TELLING * jnp.log(max(classes - 1, 1))
+    # Of two classes there is no second guess, which tells nothing then.
+    decided = jnp.max(told, axis=0) > _TELLING * jnp.log(max(classes - 1, 2))
     side_of_suspects = jax.ops.segment_sum(jnp.where(suspects, scores, 0), labels, classes)
     is_upper = jnp.where(decided, told[0] > told[1], side_of_suspects > 0)
     gains = groups.gain * jnp.minimum(1, jnp.where(is_upper, told[0] / told[1], told[1] / told[0]))
