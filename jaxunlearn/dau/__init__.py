@@ -20,7 +20,6 @@ from jaxunlearn.dau.splitting import (
     Groups,
     Head,
     Parts,
-    Within,
     attacked_classes,
     discriminate,
     fisher_scores,
@@ -33,7 +32,7 @@ from jaxunlearn.dau.splitting import (
     principal_scores,
     second_guesses,
     split,
-    within_classes,
+    whiten,
 )
 
 __all__ = [
@@ -53,7 +52,6 @@ __all__ = [
     "Parts",
     "RoundStats",
     "State",
-    "Within",
     "attacked_classes",
     "clean_losses",
     "discriminate",
@@ -72,5 +70,5 @@ __all__ = [
     "second_guesses",
     "split",
     "unlearn",
-    "within_classes",
+    "whiten",
 ]

@@ -54,7 +54,7 @@ from jaxunlearn.dau.splitting import (
     label_doubts,
     lowest,
     split,
-    within_classes,
+    whiten,
 )
 from jaxunlearn.losses import complementary_cross_entropy, masked_mean
 from jaxunlearn.pixels import augment
@@ -502,9 +502,9 @@ def _divide(
 ) -> tuple[Division, Float[Array, " classes"]]:
     """Finds the attacked classes and divides them; what is poisoned are the next discriminator's suspects."""
     classes = head.kernel.shape[1]
-    withins = [within_classes(features, labels, classes, ridge) for ridge in RIDGES]
+    whitened = [whiten(features, labels, classes, ridge) for ridge in RIDGES]
     first_key, *keys = jax.random.split(key, config.refinements + 2)
-    found = attacked_classes(withins, head(features), labels, suspects, first_key, gain=config.gain)
+    found = attacked_classes(whitened, head(features), labels, suspects, first_key, gain=config.gain)
     retrained = functools.partial(
         discriminate,
         features,
@@ -527,7 +527,7 @@ def _divide(
             )
             evidence.append(with_suspects - without)
         if config.evidence != "discriminator":
-            evidence.append(fisher_scores(withins[0], labels, poisoned, classes))
+            evidence.append(fisher_scores(whitened[0], labels, poisoned, classes))
         division = split(jnp.stack(evidence), labels, found.classes, band=config.band)
         return division.parts.poisoned, division
 

@@ -47,7 +47,8 @@ from jaxunlearn.losses import complementary_cross_entropy, masked_mean
 _BINS = 256
 RIDGES = (1.0, 0.01)  # added to the covariance, in means of its eigenvalues; the first divides classes
 _CLEAR = (0.0, 0.25)  # least gain per image, with each of them
-_ITERATIONS = 60  # for the direction in which a class varies most
+_LANCZOS = 60  # vectors, to find the direction in which a class varies most
+_ROUNDING = 1e-5  # share of a vector; what is left of it below that is no direction
 _LEAST_OF_GAINS = 0.25
 _TELLING = 2 / 3  # of the logarithm of the number of guesses: information that only a mixture of classes has
 _NO_INFORMATION = 0.01  # nats, added so that hardly any is no less than none
@@ -206,80 +207,74 @@ def label_log_odds(logits: Float[Array, "n classes"], labels: Labels) -> Float[A
     return complementary_cross_entropy(logits, labels) - cross_entropy
 
 
-class Within(NamedTuple):
-    """How the images of a class differ.
-
-    Attributes:
-      deviations: of every image's features from the mean of its class.
-      factor: the lower Cholesky factor of S.
-    """
-
-    deviations: Float[Array, "n features"]
-    factor: Float[Array, "features features"]
-
-    def scores_along(self, slopes: Float[Array, "classes features"], labels: Labels) -> Float[Array, " n"]:
-        """Places of the images along w = S^-1 u, for each class's own u, in units of what is usual there."""
-        solved = jax.scipy.linalg.cho_solve((self.factor, True), slopes.T).T
-        usual = jnp.sqrt(jnp.maximum(jnp.sum(slopes * solved, axis=1, keepdims=True), _TINY))
-        return jnp.sum(self.deviations * (solved / usual)[labels], axis=1)
-
-
-def within_classes(
+def whiten(
     features: Float[Array, "n features"], labels: Labels, classes: int, ridge: Number = RIDGES[0]
-) -> Within:
-    """What the images of a class differ in, and how much of that is usual.
+) -> Float[Array, "n features"]:
+    """What the images of a class differ in, in units of what is usual: L^-1 (f - mean of the class), for S = L L^T.
 
     Args:
-      features: of the images.
+      features: f, of the images.
       labels: of the images.
       classes: of the labels.
-      ridge: share of the mean eigenvalue of the covariance that is added to each.
+      ridge: share of the mean eigenvalue of the covariance within classes that is added to each to give S.
 
     Example:
       >>> features = jnp.array([[0.0, 0.0], [2.0, 0.0], [5.0, 1.0], [5.0, 1.0]])
-      >>> found = within_classes(features, jnp.array([0, 0, 1, 1]), 2)
-      >>> found.deviations.tolist(), (found.factor @ found.factor.T).round(4).tolist()
-      ([[-1.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0]], [[0.75, 0.0], [0.0, 0.25]])
+      >>> [round(float(one), 3) for one in whiten(features, jnp.array([0, 0, 1, 1]), 2)[:, 0]]
+      [-1.155, 1.155, 0.0, 0.0]
     """
     labels = jnp.asarray(labels)
     deviations = features - _means(features, labels, classes)[labels]
     covariance = deviations.T @ deviations / len(features)
     usual = jnp.trace(covariance) / len(covariance)
     added = (ridge * usual + _TINY) * jnp.eye(len(covariance), dtype=covariance.dtype)
-    return Within(deviations, jnp.linalg.cholesky(covariance + added))
+    factor = jnp.linalg.cholesky(covariance + added)
+    return jax.scipy.linalg.solve_triangular(factor, deviations.T, lower=True).T
 
 
-def principal_scores(within: Within, labels: Labels, classes: int, key: PRNGKey) -> Float[Array, " n"]:
-    """Places of the images along the direction in which their class varies most against what is usual.
+def principal_scores(
+    whitened: Float[Array, "n features"], labels: Labels, classes: int, key: PRNGKey
+) -> Float[Array, " n"]:
+    """Places of the images along the direction in which their class varies most; which end is which is open.
 
-    By power iteration from a random start; which end is which is open.
+    The leading eigenvector of every class by Lanczos' method from a random start, all vectors kept orthogonal: several
+    directions vary nearly as much as the first, and a power iteration would end in a mixture of them.
 
     Example:
       >>> features = jax.random.normal(jax.random.key(0), (200, 5)).at[:10, 3].add(9.0)
       >>> labels = jnp.arange(200) // 100
-      >>> scores = principal_scores(within_classes(features, labels, 2), labels, 2, jax.random.key(1))
+      >>> scores = principal_scores(whiten(features, labels, 2), labels, 2, jax.random.key(1))
       >>> sorted(jnp.argsort(-jnp.abs(scores[:100]))[:10].tolist())
       [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
-    labels = jnp.asarray(labels)
-    start = jax.random.normal(key, labels.shape, within.deviations.dtype)
+    labels, size = jnp.asarray(labels), whitened.shape[1]
+    number = min(_LANCZOS, size)
+    first = jax.random.normal(key, (classes, size), whitened.dtype)
+    basis = jnp.zeros((number, classes, size), whitened.dtype).at[0].set(_unit(first))
 
-    def iterate(_: Int[Array, ""] | int, scores: jax.Array) -> jax.Array:
-        slopes = jax.ops.segment_sum(within.deviations * scores[:, None], labels, classes)
-        return within.scores_along(slopes, labels)
+    def extend(basis: jax.Array, place: Int[Array, ""]) -> tuple[jax.Array, jax.Array]:
+        scores = _along(whitened, basis[place], labels)
+        varied = jax.ops.segment_sum(whitened * scores[:, None], labels, classes)
+        new = varied
+        for _ in range(2):  # what rounding leaves of the others the second time takes away
+            new = new - jnp.einsum("kcf,kc->cf", basis, jnp.einsum("kcf,cf->kc", basis, new))
+        least = _ROUNDING * jnp.linalg.norm(varied, axis=1)
+        return basis.at[place + 1].set(_unit(new, least), mode="drop"), varied
 
-    return jax.lax.fori_loop(0, _ITERATIONS, iterate, start)
+    basis, varied = jax.lax.scan(extend, basis, jnp.arange(number))
+    _, vectors = jnp.linalg.eigh(jnp.einsum("kcf,lcf->ckl", basis, varied))
+    return _along(whitened, jnp.einsum("ck,kcf->cf", vectors[..., -1], basis), labels)
 
 
 def fisher_scores(
-    within: Within, labels: Labels, lower: Bool[Array, " n"], classes: int
+    whitened: Float[Array, "n features"], labels: Labels, lower: Bool[Array, " n"], classes: int
 ) -> Float[Array, " n"]:
     """Places of the images along Fisher's linear discriminant between the two groups of their class.
 
     w = S^-1 (mean of the upper group - mean of the lower group), in units of S.
 
     Args:
-      within: of the images.
+      whitened: features of the images.
       labels: of the images.
       lower: marks one group.
       classes: of the labels.
@@ -287,13 +282,26 @@ def fisher_scores(
     Example:
       >>> features = jnp.array([[0.0, 0.0], [0.0, 9.0], [1.0, 0.0], [1.0, 9.0]])
       >>> labels, lower = jnp.zeros(4, int), jnp.array([True, True, False, False])
-      >>> scores = fisher_scores(within_classes(features, labels, 1), labels, lower, 1)
+      >>> scores = fisher_scores(whiten(features, labels, 1), labels, lower, 1)
       >>> bool(scores[:2].max() < scores[2:].min())
       True
     """
     labels = jnp.asarray(labels)
-    means = _means(within.deviations, _group_of(labels, lower, classes), 2 * classes)
-    return within.scores_along(means[:classes] - means[classes:], labels)
+    means = _means(whitened, _group_of(labels, lower, classes), 2 * classes)
+    return _along(whitened, _unit(means[:classes] - means[classes:]), labels)
+
+
+def _along(
+    whitened: Float[Array, "n features"], directions: Float[Array, "classes features"], labels: Labels
+) -> Float[Array, " n"]:
+    """Places of the images along the direction of their class."""
+    return jnp.sum(whitened * directions[labels], axis=1)
+
+
+def _unit(vectors: Float[Array, "classes features"], least: Number | jax.Array = 0.0) -> jax.Array:
+    """The vectors at length one; zero where they are no longer than ``least``."""
+    lengths = jnp.linalg.norm(vectors, axis=1)
+    return jnp.where(lengths > least, 1 / jnp.where(lengths > least, lengths, 1), 0)[:, None] * vectors
 
 
 def second_guesses(
@@ -348,7 +356,7 @@ class Attacked(NamedTuple):
 
 
 def attacked_classes(
-    withins: Sequence[Within],
+    whitened: Sequence[Float[Array, "n features"]],
     logits: Float[Array, "n classes"],
     labels: Labels,
     suspects: Bool[Array, " n"],
@@ -363,7 +371,7 @@ def attacked_classes(
     every image of the class, since in large sets of photographs there are always vague ones.
 
     Args:
-      withins: of the images' features, with each of ``RIDGES``.
+      whitened: features of the images, with each of ``RIDGES``.
       logits: of the images, by the network as it came.
       labels: that it was trained with.
       suspects: P_0; images of every class.
@@ -373,14 +381,14 @@ def attacked_classes(
     Example:
       >>> features = jax.random.normal(jax.random.key(0), (400, 5)).at[:40, 3].add(9.0)
       >>> labels, suspects = jnp.arange(400) // 200, (jnp.arange(400) % 20 == 0).at[:9].set(True)
-      >>> withins, key = [within_classes(features, labels, 2, ridge) for ridge in RIDGES], jax.random.key(1)
-      >>> found = attacked_classes(withins, jnp.zeros((400, 2)), labels, suspects, key, gain=50.0)
+      >>> whitened, key = [whiten(features, labels, 2, ridge) for ridge in RIDGES], jax.random.key(1)
+      >>> found = attacked_classes(whitened, jnp.zeros((400, 2)), labels, suspects, key, gain=50.0)
       >>> found.classes.tolist(), int(found.poisoned.sum()), int(found.poisoned[:40].sum())
       ([True, False], 40, 40)
     """
     labels = jnp.asarray(labels)
     gains, poisoned = map(
-        jnp.stack, zip(*(_look(within, logits, labels, suspects, key) for within in withins), strict=True)
+        jnp.stack, zip(*(_look(one, logits, labels, suspects, key) for one in whitened), strict=True)
     )
     sizes = count_labels(labels, jnp.ones(len(labels), bool), logits.shape[1])
     gains = jnp.where(gains >= jnp.array(_CLEAR)[:, None] * sizes, gains, jnp.minimum(gains, 0))
@@ -391,7 +399,7 @@ def attacked_classes(
 
 
 def _look(
-    within: Within,
+    whitened: Float[Array, "n features"],
     logits: Float[Array, "n classes"],
     labels: Int[Array, " n"],
     suspects: Bool[Array, " n"],
@@ -399,7 +407,7 @@ def _look(
 ) -> tuple[Float[Array, " classes"], Bool[Array, " n"]]:
     """Gains of the classes, and the group of each that looks poisoned."""
     classes = logits.shape[1]
-    scores = principal_scores(within, labels, classes, key)
+    scores = principal_scores(whitened, labels, classes, key)
     groups = groups_by_class(scores, labels, classes)
     lower = scores <= groups.threshold[labels]
     told = second_guesses(logits, labels, lower) + _NO_INFORMATION
