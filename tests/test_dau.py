@@ -161,7 +161,7 @@ def test_of_two_classes_the_suspects_say_which_group_is_poisoned(seed: int) -> N
     labels, suspects = jnp.arange(400) // 200, (jnp.arange(400) % 20 == 0).at[:9].set(True)
     whitened = [dau.whiten(features, labels, 2, ridge) for ridge in dau.RIDGES]
     found = dau.attacked_classes(
-        whitened, jnp.zeros((400, 2)), labels, suspects, jax.random.key(seed), gain=50.0
+        whitened, jnp.zeros((400, 2)), labels, suspects, jax.random.key(seed), gain=60.0
     )
     assert found.classes.tolist() == [True, False]
     assert np.flatnonzero(found.poisoned).tolist() == list(range(40))
@@ -343,7 +343,7 @@ def found_in(
     features: jax.Array, labels: np.ndarray, logits: jax.Array, suspects: np.ndarray
 ) -> tuple[dau.Attacked, np.ndarray]:
     whitened = [dau.whiten(features, labels, 10, ridge) for ridge in dau.RIDGES]
-    attacked = dau.attacked_classes(whitened, logits, labels, jnp.asarray(suspects), KEY, gain=50.0)
+    attacked = dau.attacked_classes(whitened, logits, labels, jnp.asarray(suspects), KEY, gain=60.0)
     scores = dau.fisher_scores(whitened[0], labels, attacked.poisoned, 10)
     return attacked, np.asarray(dau.split(scores[None], labels, attacked.classes, band=0.0).parts.poisoned)
 

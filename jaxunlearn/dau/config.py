@@ -131,7 +131,7 @@ class Config:
     discriminator_rate: Number = 0.3
     discriminator_decay: Number = 0.0
     suspect_weight: Number = 1.0
-    gain: Number = 50.0
+    gain: Number = 60.0
     band: Number = 0.1
     learning_rate: Number = 0.01
     momentum: Number = 0.9

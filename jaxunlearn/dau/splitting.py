@@ -46,7 +46,7 @@ from jaxunlearn.losses import complementary_cross_entropy, masked_mean
 
 _BINS = 256
 RIDGES = (1.0, 0.01)  # added to the covariance, in means of its eigenvalues; the first divides classes
-_CLEAR = (0.0, 0.25)  # least gain per image, with each of them
+_CLEAR = (0.06, 0.25)  # least gain per image of a class, with each of them
 _LANCZOS = 60  # vectors, to find the direction in which a class varies most
 _ROUNDING = 1e-5  # share of a vector; what is left of it below that is no direction
 _LEAST_OF_GAINS = 0.25
@@ -367,8 +367,8 @@ def attacked_classes(
     """Which classes fall into two groups that are no usual ones, and which group is poisoned.
 
     Every class is looked at with each ridge, and the look that gains most counts: much of it keeps chance out of many
-    features, little finds a trigger in few. With little, groups must also be clearly apart, by a quarter of a nat for
-    every image of the class, since in large sets of photographs there are always vague ones.
+    features, little finds a trigger in few. Groups must also be clearly apart, by 0.06 nats for every image of the class
+    with much ridge and by 0.25 with little, since in large sets of photographs there are always vague ones.
 
     Args:
       whitened: features of the images, with each of ``RIDGES``.
@@ -382,7 +382,7 @@ def attacked_classes(
       >>> features = jax.random.normal(jax.random.key(0), (400, 5)).at[:40, 3].add(9.0)
       >>> labels, suspects = jnp.arange(400) // 200, (jnp.arange(400) % 20 == 0).at[:9].set(True)
       >>> whitened, key = [whiten(features, labels, 2, ridge) for ridge in RIDGES], jax.random.key(1)
-      >>> found = attacked_classes(whitened, jnp.zeros((400, 2)), labels, suspects, key, gain=50.0)
+      >>> found = attacked_classes(whitened, jnp.zeros((400, 2)), labels, suspects, key, gain=60.0)
       >>> found.classes.tolist(), int(found.poisoned.sum()), int(found.poisoned[:40].sum())
       ([True, False], 40, 40)
     """
