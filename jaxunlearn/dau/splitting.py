@@ -367,8 +367,8 @@ def attacked_classes(
     """Which classes fall into two groups that are no usual ones, and which group is poisoned.
 
     Every class is looked at with each ridge, and the look that gains most counts: much of it keeps chance out of many
-    features, little finds a trigger in few. Groups must also be clearly apart, by 0.06 nats for every image of the class
-    with much ridge and by 0.25 with little, since in large sets of photographs there are always vague ones.
+    features, little finds a trigger in few. Groups must also be clearly apart, by 0.06 nats for every image of the
+    class with much ridge and by 0.25 with little, since in large sets of photographs there are always vague ones.
 
     Args:
       whitened: features of the images, with each of ``RIDGES``.
