@@ -235,8 +235,8 @@ CAMPAIGNS = {
         training=("rounds=15",),
     ),
     "dau-cifar10-all": Campaign(
-        f"{_OF_DAU} BadNets with 1 % on CIFAR-10, which a network learns from all images alone. Two CPU cores, an "
-        "hour.",
+        f"{_OF_DAU} BadNets with 1 % on CIFAR-10, with all images, as 20 000 are not enough for it. Two CPU cores, "
+        "perhaps an hour; not run yet.",
         _all("cifar10", 0.01, ("badnets",)),
         _DAU,
         arch="small_vgg_half",
@@ -257,7 +257,7 @@ CAMPAIGNS = {
         **_PREACT,
     ),
     "dau-preact": Campaign(
-        f"{_OF_DAU} All attacks on GTSRB, PreAct-ResNet18. One GPU, a few minutes per model.",
+        f"{_OF_DAU} All attacks on GTSRB, PreAct-ResNet18. For a GPU; not run yet.",
         _every_attack("gtsrb"),
         _DAU,
         **_PREACT,

@@ -269,6 +269,7 @@ def _train(
 
 
 def _usable(images: AnyImages, labels: np.ndarray) -> _loop.Data:
+    """The images where a loop wants them; sent there once."""
     return _loop.Data(images, labels).for_loop(_loop.Execution())
 
 
