@@ -124,11 +124,10 @@ class Campaign:
         )
 
 
-def _methods(clean: int, *, dau: bool = True) -> tuple[Cleaning, ...]:
-    """All methods with so many clean images, and DAU with the training set."""
-    with_clean = tuple(Cleaning(name, clean=clean) for name in ("finetune", "ibau", "sau", "ulrl"))
-    sam = Cleaning("finetune", "ft-sam", ("rounds=20",), clean)
-    return (*with_clean, sam, *((Cleaning("dau"),) if dau else ()))
+def _methods(clean: int, ft_sam: Cleaning) -> tuple[Cleaning, ...]:
+    """All methods that take clean images, with so many of them."""
+    usual = (Cleaning(name, clean=clean) for name in ("finetune", "ibau", "sau", "ulrl"))
+    return (*usual, dataclasses.replace(ft_sam, clean=clean))
 
 
 def _all(data: str, ratio: float, names: tuple[str, ...]) -> tuple[Attacked, ...]:
@@ -174,6 +173,16 @@ _LARGE: Any = {
     "training": ("rounds=20",),
 }
 
+_SMALL: dict[str, Any] = {
+    "cifar10": {"arch": "small_vgg_half", "train_images": 20_000, "training": ("rounds=15",)},
+    "gtsrb": {"arch": "small_vgg_half", "train_images": 10_000, "training": ("rounds=12",)},
+}
+
+_FT_SAM = {
+    "cifar10": Cleaning("finetune", "ft-sam"),
+    "gtsrb": Cleaning("finetune", "ft-sam-gtsrb"),
+}
+
 _PREACT: Any = _LARGE | {"seeds": (0,), "arch": "preact_resnet18"}
 
 _PUBLISHED_ATTACKS = (
@@ -210,7 +219,7 @@ CAMPAIGNS = {
             Attacked("digits", "badnets", ("trigger=patch:size=2,offset=0",)),
             Attacked("digits", "blended", ("strength=0.3",)),
         ),
-        (*_methods(300),),
+        (*_methods(300, Cleaning("finetune", "ft-sam", ("rounds=20",))), Cleaning("dau")),
         train_images=900,
         test_images=497,
         training=("rounds=20", "batch_size=50"),
@@ -224,15 +233,13 @@ CAMPAIGNS = {
         ),
         _DAU,
         seeds=(0, 1, 2),
-        arch="small_vgg_half",
+        **_SMALL["gtsrb"],
     ),
     "dau-cifar10": Campaign(
         f"{_OF_DAU} Two CPU cores, fifteen minutes per model.",
         (*_all("cifar10", 0.1, ("badnets", "blended")), *_all("cifar10", 0.01, ("badnets", "blended"))),
         _DAU,
-        arch="small_vgg_half",
-        train_images=20_000,
-        training=("rounds=15",),
+        **_SMALL["cifar10"],
     ),
     "dau-cifar10-all": Campaign(
         f"{_OF_DAU} BadNets with 1 % on CIFAR-10, with all images, as 20 000 are not enough for it. Two CPU cores, "
@@ -270,23 +277,29 @@ CAMPAIGNS = {
     },
     **{
         f"{data}-{100 * ratio:g}": Campaign(
-            f"All attacks and all methods on {data} with {100 * ratio:g} % poison. Two CPU cores, perhaps five "
-            "minutes per model and an hour for its cleanings, not run yet; with --arch preact_resnet18 on a GPU as "
-            "published. Published for PreAct-ResNet18 with 5 % clean images and 10 % poison, mean ACC and ASR of eight "
-            "attacks, on CIFAR-10: fine-tuning 92.4 and 34.8, I-BAU 88.5 and 17.8 (BackdoorBench leaderboard), FT-SAM "
-            "92.1 and 2.5 (its paper); on GTSRB: fine-tuning 98.5 and 39.3, I-BAU 96.0 and 13.3.",
-            _all(data, ratio, _DIRTY) + (_all(data, ratio, _CLEAN) if ratio < 0.02 else ()),
-            (*_methods(500), *_methods(100, dau=False)),
+            f"All attacks and all methods on {data} with {100 * ratio:g} % poison, with clean images of 5 % and 1 % of "
+            "the training set's number. Two CPU cores, a network of minutes. Published for PreAct-ResNet18 with 5 % "
+            "clean images and 10 % poison, mean ACC and ASR of eight attacks, on CIFAR-10: fine-tuning 92.4 and 34.8, "
+            "I-BAU 88.5 and 17.8 (BackdoorBench leaderboard), FT-SAM 92.1 and 2.5 (its paper); on GTSRB: fine-tuning "
+            "98.5 and 39.3, I-BAU 96.0 and 13.3.",
+            _all(data, ratio, _DIRTY) + (_all(data, ratio, _CLEAN) if ratio <= _CLEAN_RATIOS[data] else ()),
+            (
+                *_methods(small["train_images"] // 20, _FT_SAM[data]),
+                *_methods(small["train_images"] // 100, _FT_SAM[data]),
+                Cleaning("dau"),
+            ),
+            **small,
         )
-        for data in ("cifar10", "gtsrb")
+        for data, small in _SMALL.items()
         for ratio in (0.1, 0.05, 0.01)
     },
     "few-images": Campaign(
         "A hundred clean images in all, CIFAR-10 BadNets and Blended at 10 %. Two CPU cores, perhaps five minutes per "
         "model and cleaning; not run yet. Published: nothing with so few.",
         _all("cifar10", 0.1, ("badnets", "blended")),
-        _methods(100),
+        _methods(100, _FT_SAM["cifar10"]),
         seeds=(0, 1, 2),
+        **_SMALL["cifar10"],
     ),
     "vit": Campaign(
         "ViT-B/16, where I-BAU is published to collapse (CIFAR-10, BadNets at 10 %: ACC 94.8 to 26.4). For a GPU; "

@@ -465,3 +465,19 @@ def test_where_nothing_is_found_nothing_is_changed() -> None:
     )
     assert stats.poisoned.tolist() == [0, 0, 0]
     jax.tree.map(np.testing.assert_array_equal, cleaned, toys.variables())
+
+
+def test_the_division_multiplies_in_full_precision_on_every_device() -> None:
+    images, labels = toys.images_and_labels(60)
+
+    def cleaned(images: jax.Array) -> Any:
+        execution = dau.Execution(loop="scan")
+        given = (toys.apply_fn, toys.variables(), images, labels, dau.Config(rounds=3), KEY)
+        return dau.unlearn(*given, head="head", execution=execution)[0]
+
+    with jax.default_matmul_precision("bfloat16"):
+        lowered = jax.jit(cleaned).lower(images).as_text()
+    covariances = [line for line in lowered.splitlines() if "tensor<4x60xf32>, tensor<60x4xf32>" in line]
+    assert len(covariances) == len(dau.splitting.RIDGES)
+    assert all("[HIGHEST, HIGHEST]" in line for line in covariances)
+    assert "precision DEFAULT" in lowered  # the network's own products are as the user wants them

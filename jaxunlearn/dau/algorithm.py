@@ -438,7 +438,10 @@ def _divided(
     """The division and the classes' gains, given suspects and what the model as it came makes of the images."""
     head = _head_of(state.original, programs.head)
     key = jax.random.fold_in(state.key, state.round)
-    return programs.divide(state.config, own.features, jnp.asarray(data.labels), suspects, head, key)
+    labels = jnp.asarray(data.labels)
+    # Accelerators multiply in less precision unless told, and directions would not stay orthogonal.
+    with jax.default_matmul_precision("highest"):
+        return programs.divide(state.config, own.features, labels, suspects, head, key)
 
 
 def _judged(programs: _Programs, state: State, view: View, data: Data) -> State:

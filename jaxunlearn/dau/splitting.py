@@ -470,7 +470,7 @@ def _group_of(labels: Int[Array, " n"], lower: Bool[Array, " n"], classes: int) 
 
 def _means(values: Float[Array, "n k"], groups: Int[Array, " n"], number: int) -> Float[Array, "number k"]:
     """Of every group; 0 where it is empty."""
-    sizes = jax.ops.segment_sum(jnp.ones(len(values), values.dtype), groups, number)
+    sizes = count_labels(groups, jnp.ones(len(values), bool), number)
     return jax.ops.segment_sum(values, groups, number) / jnp.maximum(sizes, 1)[:, None]
 
 
@@ -481,7 +481,7 @@ def count_labels(labels: Labels, members: Bool[Array, " n"], classes: int) -> Fl
       >>> count_labels(jnp.array([1, 1, 0]), jnp.array([True, False, True]), 3).tolist()
       [1.0, 1.0, 0.0]
     """
-    return jnp.sum(jax.nn.one_hot(labels, classes) * members[:, None], axis=0)
+    return jax.ops.segment_sum(members.astype(float), jnp.asarray(labels), classes)
 
 
 class Groups(NamedTuple):
