@@ -118,7 +118,7 @@ def _cell(runs: Sequence[Mapping[str, Any]]) -> str:
 Line = Mapping[str, Any]
 """What a campaign has measured of one model and one cleaning; see ``experiments.reproduce``."""
 
-_FEW = 6  # cleanings that a legend above the panels has room for
+_FEW = 6  # cleanings that the columns of a table, and a legend above the panels, have room for
 _OF_MODEL = ("target", "arch", "train_images", "test_images", "training")
 _OF_CLEANING = ("method", "preset", "settings", "clean")
 
@@ -126,11 +126,12 @@ _OF_CLEANING = ("method", "preset", "settings", "clean")
 def render_campaign(lines: Sequence[Line]) -> str:
     """The tables of a campaign: what is left of every attack, and how training sets were divided, if any were."""
     cleanings = _grouped(_cleaned(lines), _cleaning, _OF_CLEANING)
-    head = ["attack", "before", *cleanings]
-    table = [head, ["---"] * len(head)]
+    table = [["attack", "before", *cleanings]]
     for attack, of_attack in _grouped(lines, _attack, _OF_MODEL).items():
         cells = [[line for line in cleaned if line in of_attack] for cleaned in cleanings.values()]
         table.append([attack, _rates(of_attack, "before"), *(_rates(cell, "after") for cell in cells)])
+    if len(cleanings) > _FEW:  # too wide for a page
+        table = [list(column) for column in zip(*table, strict=True)]
     return _markdown(table) + _render_divisions([line for line in lines if "precision" in line["evidence"]])
 
 
@@ -219,7 +220,7 @@ def _rates(lines: Sequence[Line], when: str) -> str:
 def _render_divisions(lines: Sequence[Line]) -> str:
     if not lines:
         return ""
-    table = [["attack", "precision", "recall", "poisoned images taken for clean"], ["---"] * 4]
+    table = [["attack", "precision", "recall", "poisoned images taken for clean"]]
     for attack, divided in _grouped(lines, _attack, (*_OF_MODEL, *_OF_CLEANING)).items():
         found = [line["evidence"] for line in divided]
         cells = [
@@ -233,7 +234,8 @@ def _render_divisions(lines: Sequence[Line]) -> str:
 
 
 def _markdown(table: Sequence[Sequence[str]]) -> str:
-    return "".join(f"| {' | '.join(row)} |\n" for row in table)
+    head, *rows = table
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -65,6 +65,20 @@ def test_a_campaign_is_the_means_over_its_seeds() -> None:
     ]
 
 
+def test_many_methods_are_rows() -> None:
+    lines = [
+        line("ibau", 0, 0.1, clean=count, attack=attack)
+        for attack in ("badnets", "sig")
+        for count in range(1, 8)
+    ]
+    assert tables.render_campaign(lines).splitlines()[:4] == [
+        "| attack | digits badnets, 10 % | digits sig, 10 % |",
+        "| --- | --- | --- |",
+        "| before | 90.0 / 100.0 / 0.0 | 90.0 / 100.0 / 0.0 |",
+        "| ibau, 1 | 80.0 / 10.0 / 70.0 | 80.0 / 10.0 / 70.0 |",
+    ]
+
+
 @pytest.mark.parametrize(
     ("changed", "first", "second"),
     [
