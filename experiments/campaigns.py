@@ -302,7 +302,7 @@ CAMPAIGNS = {
         (*_methods(1000, _FT_SAM["gtsrb"]), Cleaning("dau"), Cleaning(RETRAINING)),
         arch="small_vgg_half",
         train_images=20_000,
-        training=("rounds=20", "crop_padding=0"),
+        training=("rounds=30", "crop_padding=0"),
     ),
     "all-to-all": Campaign(
         "BadNets that sends every class to the next one, at 10 % on GTSRB. Two CPU cores.",

@@ -65,15 +65,16 @@ def main(argv: list[str] | None = None) -> int:
         campaign = campaign.of(flags.attacks)
         if not campaign.subjects:
             parser.error(f"{flags.name} holds none of {', '.join(flags.attacks)}")
-    out = flags.out or RESULTS / f"{flags.name}{'-quick' if flags.quick else ''}.jsonl"
-    run(
-        campaign,
-        flags.shared,
-        flags.work / f"{flags.name}{'-quick' if flags.quick else ''}",
-        out,
-        arch=flags.arch or campaign.arch,
-        seeds=flags.seeds or campaign.seeds,
-    )
+    name = f"{flags.name}{'-quick' if flags.quick else ''}"
+    out = flags.out or RESULTS / f"{name}.jsonl"
+    arch, seeds = flags.arch or campaign.arch, flags.seeds or campaign.seeds
+    try:
+        run(campaign, flags.shared, flags.work / name, out, arch=arch, seeds=seeds)
+    except InputError as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: the same command goes on where this one was.\n")
+        return 130
     return 0
 
 

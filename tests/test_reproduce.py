@@ -60,6 +60,25 @@ def test_some_attacks_of_a_campaign_alone(capsys: pytest.CaptureFixture[str]) ->
     assert "dau-gtsrb holds none of wanet" in capsys.readouterr().err
 
 
+def test_what_ends_a_campaign_is_said_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(error: BaseException) -> Any:
+        def run(*_: Any, **__: Any) -> None:
+            raise error
+
+        return run
+
+    monkeypatch.setattr(reproduce, "run", fails(KeyboardInterrupt()))
+    assert reproduce.main(["digits"]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    monkeypatch.setattr(reproduce, "run", fails(InputError("There are no such images.")))
+    with pytest.raises(SystemExit) as stopped:
+        reproduce.main(["digits"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.endswith("error: There are no such images.\n")
+
+
 BADNETS = Attacked("digits", "badnets")
 SMALL = Campaign("", (BADNETS,), (Cleaning("ibau", clean=10),), train_images=100, test_images=50)
 CHANGES = [
