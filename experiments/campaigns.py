@@ -299,7 +299,7 @@ CAMPAIGNS = {
         "Attacks that small networks learn late, at 10 % on GTSRB: more images and epochs, and no random crops, which "
         "would move a warp that is fixed to the frame. Two CPU cores.",
         _all("gtsrb", 0.1, _HARD),
-        (*_methods(1000, _FT_SAM["gtsrb"]), Cleaning("dau"), Cleaning(RETRAINING)),
+        (*_methods(1000, _FT_SAM["gtsrb"]), Cleaning("dau")),
         arch="small_vgg_half",
         train_images=20_000,
         training=("rounds=30", "crop_padding=0"),
