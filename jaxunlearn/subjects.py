@@ -51,6 +51,7 @@ STATE = "training.state.npz"
 
 _JUDGED_BY = 2000  # test images after every epoch; all of them at the end
 _SHOWN = 6
+_FORMED = 0.5  # least attack success of a model that is of use
 _PLANTING = 0x706C616E  # the number of no round, so that no method draws from the same keys
 
 
@@ -171,7 +172,22 @@ def plant(order: Order, display: Display) -> dict[str, Any]:
     for path in order.out.glob(f"*{STATE}"):
         path.unlink()
     display.say(f"planted  {describe(evaluation)}")
+    if evaluation.asr is not None and evaluation.asr.rate < _FORMED:
+        display.say(f"warning  {_advice(order.training)}")
     return content
+
+
+def _advice(training: finetune.Config) -> str:
+    """What to do about a backdoor that did not form."""
+    crops = (
+        " and without random crops, which cut corners off and move what is fixed to the frame (--train crop_padding=0)"
+        if training.crop_padding
+        else ""
+    )
+    return (
+        "the backdoor hardly formed, and a model like this says little about a defence; train on more images, for more "
+        f"epochs (--train rounds={2 * training.rounds}){crops}."
+    )
 
 
 def show(attack: Attack, test: LabelledImages) -> Triggered:

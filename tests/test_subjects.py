@@ -277,6 +277,20 @@ def test_an_interrupted_replacement_leaves_no_finished_folder(tmp_path: Path) ->
     assert subjects.is_begun(tmp_path)
 
 
+def test_a_backdoor_that_hardly_formed_is_said_with_what_helps(
+    planted: tuple[Path, Any], tmp_path: Path
+) -> None:
+    assert "hardly formed" not in planted[1].stdout
+    for padding in (0, 1):
+        training = dataclasses.replace(TRAINING, rounds=2, batch_size=50, crop_padding=padding)
+        watched = Watched()
+        found = subjects.plant(order_of(tmp_path / str(padding), "badnets", training=training), watched)
+        assert found["asr"] < 0.5
+        (warning,) = (text for text in watched.said.splitlines() if text.startswith("warning"))
+        assert "for more epochs (--train rounds=4)" in warning
+        assert ("--train crop_padding=0" in warning) == bool(padding)
+
+
 def test_an_attack_on_all_classes_has_no_target(tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPES["badnets"], mode="all-to-all")
     subjects.plant(order_of(tmp_path, "badnets", recipe), Watched())
