@@ -277,17 +277,19 @@ def test_an_interrupted_replacement_leaves_no_finished_folder(tmp_path: Path) ->
     assert subjects.is_begun(tmp_path)
 
 
+@pytest.mark.parametrize(("hits", "padding"), [(49, 0), (49, 1), (50, 1)])
 def test_a_backdoor_that_hardly_formed_is_said_with_what_helps(
-    planted: tuple[Path, Any], tmp_path: Path
+    hits: int, padding: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "hardly formed" not in planted[1].stdout
-    for padding in (0, 1):
-        training = dataclasses.replace(TRAINING, rounds=2, batch_size=50, crop_padding=padding)
-        watched = Watched()
-        found = subjects.plant(order_of(tmp_path / str(padding), "badnets", training=training), watched)
-        assert found["asr"] < 0.5
-        (warning,) = (text for text in watched.said.splitlines() if text.startswith("warning"))
-        assert "for more epochs (--train rounds=4)" in warning
+    counts = {"acc": (90, 100), "asr": (hits, 100), "ra": (9, 100)}
+    monkeypatch.setattr(subjects, "evaluate", lambda *_, **__: Evaluation.from_counts(counts))
+    training = dataclasses.replace(TRAINING, rounds=1, batch_size=50, crop_padding=padding)
+    watched = Watched()
+    subjects.plant(order_of(tmp_path, "badnets", training=training), watched)
+    warnings = [text for text in watched.said.splitlines() if text.startswith("warning")]
+    assert len(warnings) == (hits < 50)
+    for warning in warnings:
+        assert "for more epochs (--train rounds=2)" in warning
         assert ("--train crop_padding=0" in warning) == bool(padding)
 
 
