@@ -158,7 +158,7 @@ def test_too_few_or_equal_values_are_in_one_group(values: list[float]) -> None:
 def test_of_two_classes_the_suspects_say_which_group_is_poisoned(seed: int) -> None:
     """There is no second guess; either end of a direction may be the poisoned one."""
     features = jax.random.normal(KEY, (400, 5)).at[:40, 3].add(9.0)
-    labels, suspects = jnp.arange(400) // 200, (jnp.arange(400) % 20 == 0).at[:9].set(True)
+    labels, suspects = jnp.arange(400) // 200, (jnp.arange(400) % 20 == 0).at[:12].set(True)
     whitened = [dau.whiten(features, labels, 2, ridge) for ridge in dau.RIDGES]
     found = dau.attacked_classes(
         whitened, jnp.zeros((400, 2)), labels, suspects, jax.random.key(seed), gain=60.0
@@ -179,6 +179,29 @@ def victim() -> tuple[Any, Any, Any, Attack]:
     shown = images.copy()
     shown[found.poisoned] = np.asarray(trigger(jnp.asarray(images[found.poisoned])))
     return shown, found, (images, labels), attack
+
+
+def two_kinds(logits: jax.Array) -> dau.Attacked:
+    """What is found where a tenth of a class of two hundred is of another kind, and suspects are everywhere."""
+    features = jax.random.normal(KEY, (400, 5)).at[:40, 3].add(9.0)
+    labels, suspects = jnp.arange(400) // 200, jnp.arange(400) % 20 == 0
+    whitened = [dau.whiten(features, labels, logits.shape[1], ridge) for ridge in dau.RIDGES]
+    return dau.attacked_classes(whitened, logits, labels, suspects, jax.random.key(0), gain=60.0)
+
+
+def test_two_kinds_of_clean_images_are_no_attack() -> None:
+    """Their second guesses tell alike, and as many of one kind are suspected as of the other."""
+    assert not two_kinds(jnp.zeros((400, 10))).classes.any()
+    guesses = jax.nn.one_hot(2 + jnp.arange(400) % 3, 10)  # three in either kind
+    assert not two_kinds(9 * guesses).classes.any()
+
+
+def test_a_group_whose_guesses_tell_a_third_more_is_poisoned() -> None:
+    """Three guesses are not as many as there are classes, and more than the one of the other group."""
+    guesses = jax.nn.one_hot(jnp.where(jnp.arange(400) < 40, 2 + jnp.arange(400) % 3, 2), 10)
+    found = two_kinds(9 * guesses)
+    assert jnp.flatnonzero(found.classes).tolist() == [0]
+    assert jnp.flatnonzero(found.poisoned).tolist() == list(range(40))
 
 
 def test_unlearning_needs_a_fresh_network_or_none() -> None:

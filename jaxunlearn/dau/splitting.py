@@ -10,9 +10,10 @@ S_c being their covariance in the class and S that within all classes, plus a mu
 the class is attacked its images form two groups along w.
 
 Which of the two is poisoned? Poison that was given its label comes from all classes, and the network's second guesses,
-of the classes but the label, show it: they tell more about a poisoned image than about a clean one. Where they do not
-decide, because the poison was not relabelled or the trigger drowns the rest, it is the group with the suspects P_0 that
-a pre-filter names.
+of the classes but the label, show it: they tell more about a poisoned image than about a clean one. Where they are not
+as many as there are classes, because the poison was not relabelled or the trigger drowns the rest, it is the group with
+the suspects P_0 that a pre-filter names, if five times as large a share of it is suspected; else the group whose second
+guesses tell a third more, and where none of this holds the two groups are kinds of clean images.
 
 Then a discriminator generalises from the group. In one form the network's last layer g is retrained like the
 discriminator of a generative adversarial network, with the label as what is real,
@@ -51,6 +52,8 @@ _LANCZOS = 60  # vectors, to find the direction in which a class varies most
 _ROUNDING = 1e-5  # share of a vector; what is left of it below that is no direction
 _LEAST_OF_GAINS = 0.25
 _TELLING = 2 / 3  # of the logarithm of the number of guesses: information that only a mixture of classes has
+_TELLING_MORE = 4 / 3  # times the other group's information
+_CONCENTRATED = 5  # times the other group's share of suspects
 _NO_INFORMATION = 0.01  # nats, added so that hardly any is no less than none
 _TINY = 1e-30
 
@@ -380,7 +383,7 @@ def attacked_classes(
 
     Example:
       >>> features = jax.random.normal(jax.random.key(0), (400, 5)).at[:40, 3].add(9.0)
-      >>> labels, suspects = jnp.arange(400) // 200, (jnp.arange(400) % 20 == 0).at[:9].set(True)
+      >>> labels, suspects = jnp.arange(400) // 200, (jnp.arange(400) % 20 == 0).at[:12].set(True)
       >>> whitened, key = [whiten(features, labels, 2, ridge) for ridge in RIDGES], jax.random.key(1)
       >>> found = attacked_classes(whitened, jnp.zeros((400, 2)), labels, suspects, key, gain=60.0)
       >>> found.classes.tolist(), int(found.poisoned.sum()), int(found.poisoned[:40].sum())
@@ -411,11 +414,20 @@ def _look(
     groups = groups_by_class(scores, labels, classes)
     lower = scores <= groups.threshold[labels]
     told = second_guesses(logits, labels, lower) + _NO_INFORMATION
+    everyone, group = jnp.ones(len(labels), bool), _group_of(labels, lower, classes)
+    of_all, of_suspects = (
+        count_labels(group, members, 2 * classes).reshape(2, classes) + 0.5
+        for members in (everyone, suspects)
+    )
+    suspected = of_suspects / of_all
     # Of two classes there is no second guess, which tells nothing then.
     decided = jnp.max(told, axis=0) > _TELLING * jnp.log(max(classes - 1, 2))
-    side_of_suspects = jax.ops.segment_sum(jnp.where(suspects, scores, 0), labels, classes)
-    is_upper = jnp.where(decided, told[0] > told[1], side_of_suspects > 0)
+    concentrated = jnp.max(suspected, axis=0) >= _CONCENTRATED * jnp.min(suspected, axis=0)
+    more = jnp.max(told, axis=0) >= _TELLING_MORE * jnp.min(told, axis=0)
+    evidence = jnp.where(~decided & concentrated, suspected, told)
+    is_upper = evidence[0] > evidence[1]
     gains = groups.gain * jnp.minimum(1, jnp.where(is_upper, told[0] / told[1], told[1] / told[0]))
+    gains = jnp.where(decided | concentrated | more, gains, jnp.minimum(gains, 0))
     return gains, lower != is_upper[labels]
 
 
