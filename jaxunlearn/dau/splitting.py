@@ -13,7 +13,7 @@ Which of the two is poisoned? Poison that was given its label comes from all cla
 of the classes but the label, show it: they tell more about a poisoned image than about a clean one. Where they are not
 as many as there are classes, because the poison was not relabelled or the trigger drowns the rest, it is the group with
 the suspects P_0 that a pre-filter names, if five times as large a share of it is suspected; else the group whose second
-guesses tell a third more, and where none of this holds the two groups are kinds of clean images.
+guesses are many and tell a third more, and where none of this holds the two groups are kinds of clean images.
 
 Then a discriminator generalises from the group. In one form the network's last layer g is retrained like the
 discriminator of a generative adversarial network, with the label as what is real,
@@ -51,8 +51,9 @@ _CLEAR = (0.06, 0.25)  # least gain per image of a class, with each of them
 _LANCZOS = 60  # vectors, to find the direction in which a class varies most
 _ROUNDING = 1e-5  # share of a vector; what is left of it below that is no direction
 _LEAST_OF_GAINS = 0.25
-_TELLING = 2 / 3  # of the logarithm of the number of guesses: information that only a mixture of classes has
-_TELLING_MORE = 4 / 3  # times the other group's information
+# Of the logarithm of the number of guesses: information that only a mixture of classes has, and what is a third more
+# than the other group's.
+_TELLING, _TELLING_MORE, _MORE = 2 / 3, 2 / 5, 4 / 3
 _CONCENTRATED = 5  # times the other group's share of suspects
 _NO_INFORMATION = 0.01  # nats, added so that hardly any is no less than none
 _TINY = 1e-30
@@ -421,9 +422,10 @@ def _look(
     )
     suspected = of_suspects / of_all
     # Of two classes there is no second guess, which tells nothing then.
-    decided = jnp.max(told, axis=0) > _TELLING * jnp.log(max(classes - 1, 2))
+    most = jnp.max(told, axis=0) / jnp.log(max(classes - 1, 2))
+    decided = most > _TELLING
     concentrated = jnp.max(suspected, axis=0) >= _CONCENTRATED * jnp.min(suspected, axis=0)
-    more = jnp.max(told, axis=0) >= _TELLING_MORE * jnp.min(told, axis=0)
+    more = (most > _TELLING_MORE) & (jnp.max(told, axis=0) >= _MORE * jnp.min(told, axis=0))
     evidence = jnp.where(~decided & concentrated, suspected, told)
     is_upper = evidence[0] > evidence[1]
     gains = groups.gain * jnp.minimum(1, jnp.where(is_upper, told[0] / told[1], told[1] / told[0]))
