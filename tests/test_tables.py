@@ -21,7 +21,19 @@ def test_the_divisions_of_the_readme_are_rendered_from_the_results() -> None:
     assert divide_checkpoints.render(read_results(divide_checkpoints.RESULTS)) in README.read_text()
 
 
-@pytest.mark.parametrize("name", ["attacks", "attacks-preact", "dau-cifar10", "dau-gtsrb"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "attacks",
+        "attacks-preact",
+        "dau-cifar10",
+        "dau-gtsrb",
+        "dau-uncropped",
+        "gtsrb-1",
+        "gtsrb-10",
+        "gtsrb-hard",
+    ],
+)
 def test_the_tables_of_campaigns_in_the_readme_are_what_was_measured(name: str) -> None:
     lines = tables.read_lines(tables.RESULTS / f"{name}.jsonl")
     assert tables.render_campaign(lines) in README.read_text()
