@@ -244,8 +244,8 @@ CAMPAIGNS = {
     ),
     "dau-uncropped": Campaign(
         f"{_OF_DAU} BadNets with 1 %, without random crops: they cut its square, which is in a corner, off half of the "
-        "poisoned images, and small networks then hardly learn it. Two CPU cores, twenty minutes per model; seeds 1 and "
-        "2 were not run yet.",
+        "poisoned images, and small networks then hardly learn it. Two CPU cores, twenty minutes per model; seeds 1 "
+        "and 2 were not run yet.",
         tuple(Attacked(data, "badnets", ratio=0.01) for data in ("cifar10", "gtsrb")),
         _DAU,
         seeds=(0, 1, 2),
@@ -281,8 +281,8 @@ CAMPAIGNS = {
     **{
         f"{data}-{100 * ratio:g}": Campaign(
             f"All attacks and all methods on {data} with {100 * ratio:g} % poison, with clean images of 5 % and 1 % of "
-            "the training set's number. Two CPU cores, ten minutes per model; run so far: four attacks on GTSRB with 10 % "
-            "and two with 1 %. Published for PreAct-ResNet18 with 5 % "
+            "the training set's number. Two CPU cores, ten minutes per model; run so far: four attacks on GTSRB with "
+            "10 % and two with 1 %. Published for PreAct-ResNet18 with 5 % "
             "clean images and 10 % poison, mean ACC and ASR of eight attacks, on CIFAR-10: fine-tuning 92.4 and 34.8, "
             "I-BAU 88.5 and 17.8 (BackdoorBench leaderboard), FT-SAM 92.1 and 2.5 (its paper); on GTSRB: fine-tuning "
             "98.5 and 39.3, I-BAU 96.0 and 13.3.",
