@@ -282,10 +282,9 @@ CAMPAIGNS = {
         f"{data}-{100 * ratio:g}": Campaign(
             f"All attacks and all methods on {data} with {100 * ratio:g} % poison, with clean images of 5 % and 1 % of "
             "the training set's number. Two CPU cores, ten minutes per model; run so far: four attacks on GTSRB with "
-            "10 % and two with 1 %. Published for PreAct-ResNet18 with 5 % "
-            "clean images and 10 % poison, mean ACC and ASR of eight attacks, on CIFAR-10: fine-tuning 92.4 and 34.8, "
-            "I-BAU 88.5 and 17.8 (BackdoorBench leaderboard), FT-SAM 92.1 and 2.5 (its paper); on GTSRB: fine-tuning "
-            "98.5 and 39.3, I-BAU 96.0 and 13.3.",
+            "10 % and two with 1 %. Published for PreAct-ResNet18 with 5 % clean images and 10 % poison, mean ACC and "
+            "ASR of eight attacks, on CIFAR-10: fine-tuning 92.4 and 34.8, I-BAU 88.5 and 17.8 (BackdoorBench "
+            "leaderboard), FT-SAM 92.1 and 2.5 (its paper); on GTSRB: fine-tuning 98.5 and 39.3, I-BAU 96.0 and 13.3.",
             _all(data, ratio, _DIRTY) + (_all(data, ratio, _CLEAN) if ratio <= _CLEAN_RATIOS[data] else ()),
             (
                 *_methods(small["train_images"] // 20, _FT_SAM[data]),

@@ -415,22 +415,34 @@ def _look(
     groups = groups_by_class(scores, labels, classes)
     lower = scores <= groups.threshold[labels]
     told = second_guesses(logits, labels, lower) + _NO_INFORMATION
-    everyone, group = jnp.ones(len(labels), bool), _group_of(labels, lower, classes)
-    of_all, of_suspects = (
-        count_labels(group, members, 2 * classes).reshape(2, classes) + 0.5
-        for members in (everyone, suspects)
+    group = _group_of(labels, lower, classes)
+    members, suspected = (
+        count_labels(group, some, 2 * classes).reshape(2, classes) + 0.5
+        for some in (jnp.ones(len(labels), bool), suspects)
     )
-    suspected = of_suspects / of_all
-    # Of two classes there is no second guess, which tells nothing then.
-    most = jnp.max(told, axis=0) / jnp.log(max(classes - 1, 2))
-    decided = most > _TELLING
-    concentrated = jnp.max(suspected, axis=0) >= _CONCENTRATED * jnp.min(suspected, axis=0)
-    more = (most > _TELLING_MORE) & (jnp.max(told, axis=0) >= _MORE * jnp.min(told, axis=0))
-    evidence = jnp.where(~decided & concentrated, suspected, told)
-    is_upper = evidence[0] > evidence[1]
+    is_upper, is_known = _poisoned_side(told, suspected / members)
     gains = groups.gain * jnp.minimum(1, jnp.where(is_upper, told[0] / told[1], told[1] / told[0]))
-    gains = jnp.where(decided | concentrated | more, gains, jnp.minimum(gains, 0))
+    gains = jnp.where(is_known, gains, jnp.minimum(gains, 0))
     return gains, lower != is_upper[labels]
+
+
+def _poisoned_side(
+    told: Float[Array, "2 classes"], suspected: Float[Array, "2 classes"]
+) -> tuple[Bool[Array, " classes"], Bool[Array, " classes"]]:
+    """Whether the poisoned group of every class is the upper one, and whether anything says so.
+
+    Args:
+      told: by second guesses, of the upper and the lower group.
+      suspected: shares of the groups.
+    """
+    # Of two classes there is no second guess, which tells nothing then.
+    could_tell = jnp.log(max(told.shape[1] - 1, 2))
+    most, least = jnp.max(told, axis=0), jnp.min(told, axis=0)
+    decided = most > _TELLING * could_tell
+    concentrated = jnp.max(suspected, axis=0) >= _CONCENTRATED * jnp.min(suspected, axis=0)
+    more = (most > _TELLING_MORE * could_tell) & (most >= _MORE * least)
+    evidence = jnp.where(~decided & concentrated, suspected, told)
+    return evidence[0] > evidence[1], decided | concentrated | more
 
 
 class Division(NamedTuple):
