@@ -24,6 +24,7 @@ def test_the_divisions_of_the_readme_are_rendered_from_the_results() -> None:
 @pytest.mark.parametrize(
     "name",
     [
+        "all-to-all",
         "attacks",
         "attacks-preact",
         "dau-cifar10",
