@@ -351,7 +351,8 @@ class Attacked(NamedTuple):
       classes: marks those that hold poisoned images.
       poisoned: marks the images that look poisoned in the direction in which their class varies most.
       gains: of every class, how much better two groups describe it than one, in nats; less, by as much as the second
-        guesses of the group that looks poisoned tell less than those of the other.
+        guesses of the group that looks poisoned tell less than those of the other; at most 0 where nothing says which
+        group is poisoned.
     """
 
     classes: Bool[Array, " classes"]
