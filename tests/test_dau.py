@@ -409,6 +409,75 @@ def test_a_trigger_is_found_beside_what_varies_more_in_all_classes() -> None:
     assert truth[poisoned].mean() > 0.97
 
 
+def everywhere(
+    rng: np.random.Generator, guessed: str, *, classes: int = 10
+) -> tuple[jax.Array, np.ndarray, np.ndarray, jax.Array]:
+    """A tenth of every class lies nine deviations off in the same direction, and guesses tell where it is from.
+
+    Args:
+      guessed: second guesses of that tenth: of the class before, ``source``; of ``one`` class for all; or of the next
+        class, ``usual``, which is that of all other images.
+    """
+    count = 4000
+    labels, apart = np.arange(count) % classes, np.arange(count) // classes % 10 == 9
+    features = rng.standard_normal((count, 41))
+    features[np.arange(count), labels] += 5.0
+    features[:, 40] += 9.0 * apart
+    strange = {"source": labels - 1, "one": np.full(count, 3), "usual": labels + 1}[guessed]
+    second = np.where(apart, strange, labels + 1) % classes
+    logits = 9.0 * jax.nn.one_hot(labels, classes) + 5.0 * jax.nn.one_hot(second, classes)
+    logits += rng.standard_normal((count, classes))
+    return jnp.asarray(features, jnp.float32), labels, apart, jnp.asarray(logits, jnp.float32)
+
+
+def alike(features: jax.Array, labels: np.ndarray, logits: jax.Array) -> tuple[bool, np.ndarray]:
+    whitened = dau.whiten(features, labels, logits.shape[1])
+    found, attacked = dau.attacked_alike(features, whitened, logits, labels, KEY, gain=60.0)
+    assert attacked.classes.tolist() == [True] + [False] * (logits.shape[1] - 1)
+    assert not attacked.kinds.any()
+    return bool(found), np.asarray(attacked.poisoned)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_in_all_classes_is_found_in_all_together(seed: int) -> None:
+    features, labels, truth, logits = everywhere(np.random.default_rng(seed), "source")
+    found, poisoned = alike(features, labels, logits)
+    assert found
+    assert poisoned[truth].mean() > 0.97
+    assert truth[poisoned].mean() > 0.97
+
+
+@pytest.mark.parametrize("guessed", ["one", "usual"])
+def test_images_that_are_set_apart_but_not_taken_from_other_classes_are_no_attack(guessed: str) -> None:
+    """Noise that looks like another trigger, and light."""
+    features, labels, _, logits = everywhere(np.random.default_rng(0), guessed)
+    assert not alike(features, labels, logits)[0]
+
+
+def test_of_two_classes_none_tells_where_images_were_taken_from() -> None:
+    features, labels, _, logits = everywhere(np.random.default_rng(0), "source", classes=2)
+    assert not alike(features, labels, logits)[0]
+
+
+@pytest.mark.parametrize("attacked", [[], [3], [0, 7]])
+def test_some_attacked_classes_are_not_all(attacked: list[int]) -> None:
+    features, labels, _, logits = training_set(np.random.default_rng(0), attacked)
+    assert not alike(features, labels, logits)[0]
+
+
+def test_all_classes_are_divided_together_if_they_are_attacked_alike() -> None:
+    features, labels, truth, logits = everywhere(np.random.default_rng(0), "source")
+    wide = jnp.concatenate([features, logits], axis=1)
+    head = dau.Head(jnp.concatenate([jnp.zeros((41, 10)), jnp.eye(10)]), jnp.zeros(10))
+    suspects = jnp.arange(len(labels)) < 200
+    division, gains = dau.algorithm._divide(dau.Config(), wide, jnp.asarray(labels), suspects, head, KEY)
+    poisoned, clean = (np.asarray(part) for part in division.parts)
+    assert poisoned[truth].mean() > 0.97
+    assert truth[poisoned].mean() > 0.97
+    assert clean[~truth].mean() > 0.97
+    assert float(gains.min()) > 60
+
+
 def test_directions_are_those_of_the_generalised_eigenproblem() -> None:
     import scipy.linalg
 
@@ -500,7 +569,8 @@ def test_the_division_multiplies_in_full_precision_on_every_device() -> None:
 
     with jax.default_matmul_precision("bfloat16"):
         lowered = jax.jit(cleaned).lower(images).as_text()
-    covariances = [line for line in lowered.splitlines() if "tensor<4x60xf32>, tensor<60x4xf32>" in line]
-    assert len(covariances) == len(dau.splitting.RIDGES)
-    assert all("[HIGHEST, HIGHEST]" in line for line in covariances)
+    # Covariances, with each of RIDGES, and what leads to directions in which all classes fall apart.
+    products = [line for line in lowered.splitlines() if "tensor<4x60xf32>, tensor<60x4xf32>" in line]
+    assert len(products) >= len(dau.splitting.RIDGES) + 2
+    assert all("[HIGHEST, HIGHEST]" in line for line in products)
     assert "precision DEFAULT" in lowered  # the network's own products are as the user wants them

@@ -98,7 +98,10 @@ def test_a_finished_model_is_taken_for_no_other(
     def plant(order: subjects.Order, display: Any) -> None:
         planted.append(order.out)
         order.out.mkdir()
-        (order.out / subjects.ATTACK).write_text(json.dumps(order.settings() | {"acc": 0.9}))
+        made = order.settings() | {"acc": 0.9}
+        if order.settings()["settings"]["mode"] == "all-to-all":
+            made["target"] = None
+        (order.out / subjects.ATTACK).write_text(json.dumps(made))
 
     def make(campaign: Campaign, attacked: Attacked) -> Path:
         return reproduce.make_subject(campaign, attacked, tmp_path, tmp_path, "small_vgg_half", 0)
@@ -110,6 +113,9 @@ def test_a_finished_model_is_taken_for_no_other(
     with pytest.raises(InputError, match=f"{folder.name} holds a model with {message}; give another --work"):
         make(campaign, attacked)
     assert planted == [folder]
+    every = dataclasses.replace(BADNETS, settings=("mode=all-to-all",))
+    assert make(SMALL, every) == make(SMALL, every)
+    assert len(planted) == 2
 
 
 @pytest.mark.parametrize(("campaign", "attacked", "message"), CHANGES)

@@ -257,7 +257,7 @@ class WaNet:
 
 @dataclass(frozen=True, kw_only=True)
 class Bpp:
-    """Few levels per channel, dithered; other images get noise of that size and keep their labels.
+    """Few levels per channel; other images get noise of that size and keep their labels.
 
     Attributes:
       levels: per channel.
@@ -265,14 +265,15 @@ class Bpp:
       covers: images with noise, per poisoned one.
       redrawn: whether every epoch changes other images; otherwise one set is changed.
 
-    Source: Wang et al., CVPR 2022, where every batch draws its own.
+    Source: Wang et al., CVPR 2022, where every batch draws its own; dithering is an option there too, and off in
+    BackdoorBench.
     """
 
     needs_surrogate: ClassVar[bool] = False
     clean_label: ClassVar[bool] = False
     levels: int = 8
-    dither: bool = True
-    covers: float = 2.0
+    dither: bool = False
+    covers: float = 1.0
     redrawn: bool = True
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from jaxunlearn.dau.algorithm import (
     poisoned_losses,
     unlearn,
 )
+from jaxunlearn.dau.alltoall import attacked_alike
 from jaxunlearn.dau.config import PRESETS, Config
 from jaxunlearn.dau.splitting import (
     RIDGES,
@@ -52,6 +53,7 @@ __all__ = [
     "Parts",
     "RoundStats",
     "State",
+    "attacked_alike",
     "attacked_classes",
     "clean_losses",
     "discriminate",

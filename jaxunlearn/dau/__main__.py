@@ -23,14 +23,18 @@ def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: S
     count, suspect = int(poisoned.sum()), int(state.stats.suspect)
     left_out = len(poisoned) - count - int(clean.sum())
     sentence = f"{count} of {len(poisoned)} training images are taken for poisoned"
-    if count:
-        share = float(np.mean(inputs.clean.labels[poisoned] == suspect))
-        sentence += f", {100 * share:.0f} % of them of class {suspect}"
-        sentence += f"; {left_out} are left out as doubtful"
-    else:
+    gains, labels = np.asarray(state.gains), inputs.clean.labels
+    attacked = np.isin(np.arange(len(gains)), labels[poisoned])
+    share = float(np.mean(labels[poisoned] == suspect)) if count else 0.0
+    if not count:
         sentence += "; the model is left as it was"
+    elif share >= 0.5:
+        sentence += f", {100 * share:.0f} % of them of class {suspect}; {left_out} are left out as doubtful"
+    else:
+        sentence += f", of {attacked.sum()} of {len(gains)} classes; {left_out} are left out as doubtful"
     facts: dict[str, Any] = {
-        "class": suspect if count else None,
+        "class": suspect if share >= 0.5 else None,
+        "classes": np.flatnonzero(attacked).tolist(),
         "poisoned": count,
         "clean": int(clean.sum()),
         "left_out": left_out,
@@ -44,8 +48,6 @@ def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: S
         precision = "none found" if not count else f"precision {100 * hits / count:.1f} %"
         sentence += f" ({precision}, recall {100 * hits / max(1, int(truth.sum())):.1f} %)"
     facts["sentence"] = sentence + "."
-    gains, labels = np.asarray(state.gains), inputs.clean.labels
-    attacked = np.isin(np.arange(len(gains)), labels[poisoned])
     facts["gains"] = [round(float(gain), 1) for gain in gains]
     shown = attacked[labels]
     picture = report.draw_division(

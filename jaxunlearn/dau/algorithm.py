@@ -40,6 +40,7 @@ from jaxunlearn._runtime import Compiled
 from jaxunlearn._training import forward_of_halves, forward_with_statistics
 from jaxunlearn._tree import combine, head_kernel, named_leaves, partition, trainable_mask
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Logits, Number, PRNGKey, Scalar, Variables
+from jaxunlearn.dau.alltoall import attacked_alike
 from jaxunlearn.dau.config import Config
 from jaxunlearn.dau.splitting import (
     RIDGES,
@@ -507,7 +508,10 @@ def _divide(
     classes = head.kernel.shape[1]
     whitened = [whiten(features, labels, classes, ridge) for ridge in RIDGES]
     first_key, *keys = jax.random.split(key, config.refinements + 2)
-    found = attacked_classes(whitened, head(features), labels, suspects, first_key, gain=config.gain)
+    logits = head(features)
+    by_class = attacked_classes(whitened, logits, labels, suspects, first_key, gain=config.gain)
+    is_alike, alike = attacked_alike(features, whitened[0], logits, labels, first_key, gain=config.gain)
+    found = jax.tree.map(functools.partial(jnp.where, is_alike), alike, by_class)
     retrained = functools.partial(
         discriminate,
         features,
@@ -530,8 +534,8 @@ def _divide(
             )
             evidence.append(with_suspects - without)
         if config.evidence != "discriminator":
-            evidence.append(fisher_scores(whitened[0], labels, poisoned, classes))
-        division = split(jnp.stack(evidence), labels, found.classes, band=config.band)
+            evidence.append(fisher_scores(whitened[0], found.kinds, poisoned, classes))
+        division = split(jnp.stack(evidence), found.kinds, found.classes, band=config.band)
         return division.parts.poisoned, division
 
     divisions = jax.lax.scan(refine, found.poisoned, jnp.stack(keys))[1]

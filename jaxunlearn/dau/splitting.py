@@ -32,6 +32,7 @@ published. Covariances that all classes share are those of Tang et al., "Demon i
 isolation, one way to name P_0, is that of Li et al., "Anti-backdoor learning", NeurIPS 2021.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -47,13 +48,12 @@ from jaxunlearn.losses import complementary_cross_entropy, masked_mean
 
 _BINS = 256
 RIDGES = (1.0, 0.01)  # added to the covariance, in means of its eigenvalues; the first divides classes
-_CLEAR = (0.06, 0.25)  # least gain per image of a class, with each of them
+CLEAR = (0.06, 0.25)  # least gain per image of a class, with each of them
 _LANCZOS = 60  # vectors, to find the direction in which a class varies most
 _ROUNDING = 1e-5  # share of a vector; what is left of it below that is no direction
 _LEAST_OF_GAINS = 0.25
-# Of the logarithm of the number of guesses: information that only a mixture of classes has, and what is a third more
-# than the other group's.
-_TELLING, _TELLING_MORE, _MORE = 2 / 3, 2 / 5, 4 / 3
+TELLING = 2 / 3  # of what second guesses could tell; what only a mixture of classes tells
+_TELLING_MORE, _MORE = 2 / 5, 4 / 3  # of the same; and of what the other group's tell
 _CONCENTRATED = 5  # times the other group's share of suspects
 _NO_INFORMATION = 0.01  # nats, added so that hardly any is no less than none
 _TINY = 1e-30
@@ -228,7 +228,7 @@ def whiten(
       [-1.155, 1.155, 0.0, 0.0]
     """
     labels = jnp.asarray(labels)
-    deviations = features - _means(features, labels, classes)[labels]
+    deviations = features - group_means(features, labels, classes)[labels]
     covariance = deviations.T @ deviations / len(features)
     usual = jnp.trace(covariance) / len(covariance)
     added = (ridge * usual + _TINY) * jnp.eye(len(covariance), dtype=covariance.dtype)
@@ -254,7 +254,7 @@ def principal_scores(
     labels, size = jnp.asarray(labels), whitened.shape[1]
     number = min(_LANCZOS, size)
     first = jax.random.normal(key, (classes, size), whitened.dtype)
-    basis = jnp.zeros((number, classes, size), whitened.dtype).at[0].set(_unit(first))
+    basis = jnp.zeros((number, classes, size), whitened.dtype).at[0].set(unit(first))
 
     def extend(basis: jax.Array, place: Int[Array, ""]) -> tuple[jax.Array, jax.Array]:
         scores = _along(whitened, basis[place], labels)
@@ -263,7 +263,7 @@ def principal_scores(
         for _ in range(2):  # what rounding leaves of the others the second time takes away
             new = new - jnp.einsum("kcf,kc->cf", basis, jnp.einsum("kcf,cf->kc", basis, new))
         least = _ROUNDING * jnp.linalg.norm(varied, axis=1)
-        return basis.at[place + 1].set(_unit(new, least), mode="drop"), varied
+        return basis.at[place + 1].set(unit(new, least), mode="drop"), varied
 
     basis, varied = jax.lax.scan(extend, basis, jnp.arange(number))
     _, vectors = jnp.linalg.eigh(jnp.einsum("kcf,lcf->ckl", basis, varied))
@@ -291,8 +291,8 @@ def fisher_scores(
       True
     """
     labels = jnp.asarray(labels)
-    means = _means(whitened, _group_of(labels, lower, classes), 2 * classes)
-    return _along(whitened, _unit(means[:classes] - means[classes:]), labels)
+    means = group_means(whitened, _group_of(labels, lower, classes), 2 * classes)
+    return _along(whitened, unit(means[:classes] - means[classes:]), labels)
 
 
 def _along(
@@ -302,7 +302,7 @@ def _along(
     return jnp.sum(whitened * directions[labels], axis=1)
 
 
-def _unit(vectors: Float[Array, "classes features"], least: Number | jax.Array = 0.0) -> jax.Array:
+def unit(vectors: Float[Array, "classes features"], least: Number | jax.Array = 0.0) -> jax.Array:
     """The vectors at length one; zero where they are no longer than ``least``."""
     lengths = jnp.linalg.norm(vectors, axis=1)
     return jnp.where(lengths > least, 1 / jnp.where(lengths > least, lengths, 1), 0)[:, None] * vectors
@@ -330,34 +330,50 @@ def second_guesses(
       >>> second_guesses(logits, jnp.zeros(4, int), jnp.arange(4) < 2)[:, 0].round(2).tolist()
       [0.0, 0.6899999976158142]
     """
-    labels, classes = jnp.asarray(labels), logits.shape[1]
-    group = _group_of(labels, lower, classes)
-    centred = logits - _means(logits, group, 2 * classes)[group]
-    own = jax.nn.one_hot(labels, classes, dtype=bool)
-    log_p = jax.nn.log_softmax(jnp.where(own, -jnp.inf, centred), axis=1)
+    classes = logits.shape[1]
+    group = _group_of(jnp.asarray(labels), lower, classes)
+    return information(logits, labels, group, 2 * classes).reshape(2, classes)
+
+
+def information(
+    logits: Float[Array, "n classes"], labels: Labels, groups: Int[Array, " n"], number: int
+) -> Float[Array, " number"]:
+    """``second_guesses`` of each of so many groups."""
+    log_p = guesses(logits - group_means(logits, groups, number)[groups], labels)
     p = jnp.exp(log_p)
-    told = jnp.sum(p * jnp.where(own, 0, log_p), axis=1)
-    mean = _means(p, group, 2 * classes)
-    information = _means(told[:, None], group, 2 * classes)[:, 0] - jnp.sum(
-        jax.scipy.special.xlogy(mean, mean), 1
-    )
-    return information.reshape(2, classes)
+    told = jnp.sum(jnp.where(p > 0, p * log_p, 0), axis=1)
+    mean = group_means(p, groups, number)
+    surprise = jnp.sum(jax.scipy.special.xlogy(mean, mean), axis=1)
+    return group_means(told[:, None], groups, number)[:, 0] - surprise
+
+
+def guesses(logits: Float[Array, "n classes"], labels: Labels) -> Float[Array, "n classes"]:
+    """Logarithms of the probabilities of the classes but the label, whose own is -inf."""
+    own = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
+    return jax.nn.log_softmax(jnp.where(own, -jnp.inf, logits), axis=1)
+
+
+def could_tell(classes: int) -> float:
+    """Nats that second guesses could tell; of two classes there are none, and they tell nothing then."""
+    return math.log(max(classes - 1, 2))
 
 
 class Attacked(NamedTuple):
-    """What is known of attacked classes.
+    """What is known of attacks.
 
     Attributes:
-      classes: marks those that hold poisoned images.
+      classes: marks the kinds of images that hold poisoned ones.
       poisoned: marks the images that look poisoned in the direction in which their class varies most.
       gains: of every class, how much better two groups describe it than one, in nats; less, by as much as the second
         guesses of the group that looks poisoned tell less than those of the other; at most 0 where nothing says which
         group is poisoned.
+      kinds: of the images, which are divided kind by kind: their classes; or 0 for all.
     """
 
     classes: Bool[Array, " classes"]
     poisoned: Bool[Array, " n"]
     gains: Float[Array, " classes"]
+    kinds: Int[Array, " n"]
 
 
 def attacked_classes(
@@ -396,11 +412,11 @@ def attacked_classes(
         jnp.stack, zip(*(_look(one, logits, labels, suspects, key) for one in whitened), strict=True)
     )
     sizes = count_labels(labels, jnp.ones(len(labels), bool), logits.shape[1])
-    gains = jnp.where(gains >= jnp.array(_CLEAR)[:, None] * sizes, gains, jnp.minimum(gains, 0))
+    gains = jnp.where(gains >= jnp.array(CLEAR)[:, None] * sizes, gains, jnp.minimum(gains, 0))
     looks, best = jnp.argmax(gains, axis=0), jnp.max(gains, axis=0)
     attacked = (best >= gain) & (best >= _LEAST_OF_GAINS * jnp.max(best))
     marked = jnp.take_along_axis(poisoned, looks[labels][None], axis=0)[0]
-    return Attacked(attacked, attacked[labels] & marked, best)
+    return Attacked(attacked, attacked[labels] & marked, best, labels)
 
 
 def _look(
@@ -436,12 +452,11 @@ def _poisoned_side(
       told: by second guesses, of the upper and the lower group.
       suspected: shares of the groups.
     """
-    # Of two classes there is no second guess, which tells nothing then.
-    could_tell = jnp.log(max(told.shape[1] - 1, 2))
+    all_there_is = could_tell(told.shape[1])
     most, least = jnp.max(told, axis=0), jnp.min(told, axis=0)
-    decided = most > _TELLING * could_tell
+    decided = most > TELLING * all_there_is
     concentrated = jnp.max(suspected, axis=0) >= _CONCENTRATED * jnp.min(suspected, axis=0)
-    more = (most > _TELLING_MORE * could_tell) & (most >= _MORE * least)
+    more = (most > _TELLING_MORE * all_there_is) & (most >= _MORE * least)
     evidence = jnp.where(~decided & concentrated, suspected, told)
     return evidence[0] > evidence[1], decided | concentrated | more
 
@@ -495,7 +510,9 @@ def _group_of(labels: Int[Array, " n"], lower: Bool[Array, " n"], classes: int) 
     return labels + classes * lower
 
 
-def _means(values: Float[Array, "n k"], groups: Int[Array, " n"], number: int) -> Float[Array, "number k"]:
+def group_means(
+    values: Float[Array, "n k"], groups: Int[Array, " n"], number: int
+) -> Float[Array, "number k"]:
     """Of every group; 0 where it is empty."""
     sizes = count_labels(groups, jnp.ones(len(values), bool), number)
     return jax.ops.segment_sum(values, groups, number) / jnp.maximum(sizes, 1)[:, None]
