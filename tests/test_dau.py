@@ -459,6 +459,15 @@ def test_of_two_classes_none_tells_where_images_were_taken_from() -> None:
     assert not alike(features, labels, logits)[0]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_direction_must_divide_images_that_it_was_not_found_with(seed: int) -> None:
+    """Of three hundred images and twice as many features, guesses and all, anything can be found."""
+    rng = np.random.default_rng(seed)
+    labels, features = np.arange(300) % 10, rng.standard_normal((300, 600))
+    logits = 9.0 * jax.nn.one_hot(labels, 10) + 5.0 * jax.nn.one_hot(rng.integers(0, 10, 300), 10)
+    assert not alike(jnp.asarray(features, jnp.float32), labels, logits)[0]
+
+
 @pytest.mark.parametrize("attacked", [[], [3], [0, 7]])
 def test_some_attacked_classes_are_not_all(attacked: list[int]) -> None:
     features, labels, _, logits = training_set(np.random.default_rng(0), attacked)

@@ -2,18 +2,23 @@
 
 Then the trigger is among what all classes vary in, and a class by itself is hardly unusual. But all of them fall into
 the same two groups: there is one direction w along which the images of every class, measured from its mean, lie in the
-same two places. It is looked for from each of the directions in which images of one class vary most: two groups along a
-direction give Fisher's linear discriminant between them, w = S^-1 (mean of the upper group - mean of the lower group),
-which gives two groups, and so on.
+same two places. It is looked for from both ends of the directions in which images of one class vary most. Images at one
+end, a twentieth of every class, and the others give Fisher's linear discriminant between them,
+
+    w = S^-1 (mean of the images at that end - mean of the others),
+
+which has other images at its end, and so on; the last turns take the two groups along w in place of its ends, so that
+classes may have shares of their own. Of few images and many features some direction always divides those that it was
+found with. So half of the images have no say in w, and these must fall into two groups along it.
 
 Other things set images of all classes apart: light, the camera, noise that the attack adds to images that keep their
-labels. So the smaller group must be
+labels. So the smaller group of that half must be
 
-* everywhere: its share of a class is at least a quarter of its share of all images, in classes that hold half of these;
-* of all classes: the network's second guesses, of the classes but the label, tell as much about an image as only a
-  mixture of classes does. Where noise looks like a trigger they all name the attack's class;
-* strange: in the mean over its images, second guesses overlap by less than a half with those of the other images that
-  have the same label. They name the class that an image was taken from.
+* everywhere: its share of a class is at least a quarter of its share of all, in classes that hold half of the images;
+* strange: the network's second guesses, of the classes but the label, overlap in the mean over its images by less than
+  six tenths with those of the other images that have the same label. They name the class that an image was taken from;
+* from many classes: no class is the first of the second guesses, in the mean over a label's images in the group, for
+  labels that have half of it. Where noise looks like a trigger they all name the attack's class.
 
 Source: ours; the direction is that of Fisher, "The use of multiple measurements in taxonomic problems", 1936.
 """
@@ -26,38 +31,38 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxunlearn._typing import Labels, Number, PRNGKey
 from jaxunlearn.dau.splitting import (
-    CLEAR,
-    TELLING,
     Attacked,
-    could_tell,
     count_labels,
     group_means,
     groups_by_class,
     guesses,
-    information,
+    lowest,
     minimum_error_groups,
     unit,
 )
 
 _STARTS = 16  # directions to begin with
 _POWERS = 30  # steps of subspace iteration towards them
-_TURNS = 8  # from groups to a direction and back
+_END = 0.05  # share of every class at the end of a direction
+_TURNS = 5  # from ends to a direction and back, and then from groups
+_CLEAR = 0.1  # least gain per image, in nats
 _EVERYWHERE, _THERE = 1 / 2, 1 / 4
-_OVERLAP = 1 / 2
+_OVERLAP = 0.6
+_FROM_ONE = 1 / 2
 
 
 class Look(NamedTuple):
-    """What one direction shows.
+    """What directions show.
 
     Attributes:
-      scores: places of the images along it.
-      gain: how much better two groups describe these than one, in nats.
-      smaller: marks the smaller group.
+      scores: places of the images along each.
+      upper: marks the upper group of all images.
+      gain: how much better two groups describe an image that had no say in the direction than one, in nats.
     """
 
     scores: Float[Array, "*looks n"]
+    upper: Bool[Array, "*looks n"]
     gain: Float[Array, "*looks"]
-    smaller: Bool[Array, "*looks n"]
 
 
 def attacked_alike(
@@ -77,7 +82,8 @@ def attacked_alike(
       logits: of the images, by the network as it came.
       labels: that it was trained with.
       key: of a start for directions.
-      gain: least gain of all images together, in nats; and 0.06 for each image.
+      gain: least gain, in nats: that of an image which had no say in the direction, times their number; and a tenth for
+        each image.
 
     Returns:
       Whether it is so, and what is known then: all images are one kind and divided together.
@@ -94,13 +100,19 @@ def attacked_alike(
       (True, True)
     """
     labels, classes = jnp.asarray(labels), logits.shape[1]
-    looks = _look(whitened, _principal_scores(features, labels, classes, key))
-    found = jax.lax.map(lambda smaller: _is_of_other_classes(smaller, logits, labels), looks.smaller)
-    found = found & (looks.gain >= jnp.maximum(gain, CLEAR[0] * len(labels)))
-    best = jax.tree.map(lambda leaf: leaf[jnp.argmax(jnp.where(found, looks.gain, -jnp.inf))], looks)
-    gains = groups_by_class(best.scores, labels, classes).gain
-    one_kind = jnp.zeros_like(labels)
-    return jnp.any(found), Attacked(jnp.arange(classes) == 0, best.smaller, gains, one_kind)
+    first_key, half_key = jax.random.split(key)
+    starts = _principal_scores(features, labels, classes, first_key)
+    half = jax.random.permutation(half_key, len(labels)) % 2 == 0
+    looks = _look(whitened, jnp.concatenate([starts, -starts]), labels, classes, half)
+    others = _smaller(looks.upper, ~half)
+    found = jax.lax.map(lambda group: _is_of_other_classes(group, ~half, logits, labels), others)
+    found = found & (looks.gain * len(labels) >= gain) & (looks.gain >= _CLEAR)
+    best = jnp.argmax(jnp.where(found, looks.gain, -jnp.inf))
+    everything = jnp.ones_like(half)
+    last = _by_groups(whitened, looks.upper[best][None], everything)
+    gains = groups_by_class(last.scores[0], labels, classes).gain
+    poisoned = _smaller(last.upper, everything)[0]
+    return jnp.any(found), Attacked(jnp.arange(classes) == 0, poisoned, gains, jnp.zeros_like(labels))
 
 
 def _principal_scores(
@@ -122,41 +134,78 @@ def _principal_scores(
     return (places @ turns).T
 
 
-def _look(whitened: Float[Array, "n features"], scores: Float[Array, "starts n"]) -> Look:
-    """What Fisher's discriminants show that the groups along the starts lead to."""
-    everything = jnp.ones(len(whitened), bool)
-
-    def upper(scores: Float[Array, "starts n"]) -> tuple[Bool[Array, "starts n"], Float[Array, " starts"]]:
-        groups = jax.lax.map(lambda one: minimum_error_groups(one, everything), scores)
-        return scores > groups.threshold[:, None], groups.gain
+def _look(
+    whitened: Float[Array, "n features"],
+    scores: Float[Array, "starts n"],
+    labels: Int[Array, " n"],
+    classes: int,
+    half: Bool[Array, " n"],
+) -> Look:
+    """What the discriminants show that the starts lead to; a half of the images has no say in them."""
 
     def turn(scores: jax.Array, _: None) -> tuple[jax.Array, None]:
-        above = upper(scores)[0]
-        means = [
-            side @ whitened / jnp.maximum(jnp.sum(side, axis=1, keepdims=True), 1)
-            for side in (above.astype(scores.dtype), (~above).astype(scores.dtype))
-        ]
-        return unit(means[0] - means[1]) @ whitened.T, None
+        ends = jax.lax.map(lambda one: lowest(-one, labels, _END, classes), scores)
+        return _between(whitened, ends, half), None
 
     scores, _ = jax.lax.scan(turn, scores, None, length=_TURNS)
-    above, gain = upper(scores)
-    return Look(scores, gain, above == (jnp.mean(above, axis=1, keepdims=True) <= 0.5))
+    look = _by_groups(whitened, _groups(scores, half).upper, half)
+    return look._replace(gain=_groups(look.scores, ~half).gain)
+
+
+def _by_groups(
+    whitened: Float[Array, "n features"], upper: Bool[Array, "starts n"], said: Bool[Array, " n"]
+) -> Look:
+    """What the discriminants show that groups lead to; ``said`` marks images that have a say."""
+
+    def turn(upper: jax.Array, _: None) -> tuple[jax.Array, None]:
+        return _groups(_between(whitened, upper, said), said).upper, None
+
+    upper, _ = jax.lax.scan(turn, upper, None, length=_TURNS)
+    return _groups(_between(whitened, upper, said), said)
+
+
+def _between(
+    whitened: Float[Array, "n features"], upper: Bool[Array, "starts n"], said: Bool[Array, " n"]
+) -> Float[Array, "starts n"]:
+    """Places of the images along Fisher's linear discriminants between the upper and the lower ones."""
+    means = [
+        side @ whitened / jnp.maximum(jnp.sum(side, axis=1, keepdims=True), 1)
+        for side in ((upper & said).astype(whitened.dtype), (~upper & said).astype(whitened.dtype))
+    ]
+    return unit(means[0] - means[1]) @ whitened.T
+
+
+def _groups(scores: Float[Array, "starts n"], said: Bool[Array, " n"]) -> Look:
+    """The groups of the images that have a say, to which the others go as well."""
+    found = jax.lax.map(lambda one: minimum_error_groups(one, said), scores)
+    return Look(scores, scores > found.threshold[:, None], found.gain / jnp.maximum(jnp.sum(said), 1))
+
+
+def _smaller(upper: Bool[Array, "looks n"], among: Bool[Array, " n"]) -> Bool[Array, "looks n"]:
+    """Marks the smaller group of some images."""
+    share = jnp.sum(upper & among, axis=1, keepdims=True) / jnp.maximum(jnp.sum(among), 1)
+    return (upper == (share <= 0.5)) & among
 
 
 def _is_of_other_classes(
-    group: Bool[Array, " n"], logits: Float[Array, "n classes"], labels: Int[Array, " n"]
+    group: Bool[Array, " n"],
+    among: Bool[Array, " n"],
+    logits: Float[Array, "n classes"],
+    labels: Int[Array, " n"],
 ) -> Bool[Array, ""]:
-    """Whether the group is everywhere, of all classes, and strange."""
+    """Whether the group, among some images, is everywhere, strange, and from many classes."""
     classes = logits.shape[1]
-    sizes, members = (count_labels(labels, some, classes) for some in (jnp.ones(len(labels), bool), group))
-    there = members / jnp.maximum(sizes, 1) >= _THERE * jnp.mean(group)
-    told = information(logits, labels, group.astype(int), 2)[1]
-    means = group_means(jnp.exp(guesses(logits, labels)), labels + classes * group, 2 * classes)
+    sizes, members = (count_labels(labels, some, classes) for some in (among, group))
+    number = jnp.maximum(jnp.sum(members), 1)
+    share = number / jnp.maximum(jnp.sum(sizes), 1)
+    there = members >= _THERE * share * sizes
+    sides = jnp.where(among, labels + classes * group, 2 * classes)
+    means = group_means(jnp.exp(guesses(logits, labels)), sides, 2 * classes + 1)[:-1]
     others, own = means.reshape(2, classes, classes)
     overlap = jnp.sum(jnp.minimum(others, own), axis=1)
-    number = jnp.maximum(jnp.sum(members), 1)
+    sources = jax.ops.segment_sum(members, jnp.argmax(own, axis=1), classes)
     return (
-        (jnp.sum(jnp.where(there, sizes, 0)) >= _EVERYWHERE * len(labels))
-        & (told > TELLING * could_tell(classes))
+        (jnp.sum(jnp.where(there, sizes, 0)) >= _EVERYWHERE * jnp.sum(sizes))
         & (jnp.sum(members * overlap) < _OVERLAP * number)
+        & (jnp.max(sources) < _FROM_ONE * number)
     )

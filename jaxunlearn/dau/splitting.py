@@ -48,11 +48,11 @@ from jaxunlearn.losses import complementary_cross_entropy, masked_mean
 
 _BINS = 256
 RIDGES = (1.0, 0.01)  # added to the covariance, in means of its eigenvalues; the first divides classes
-CLEAR = (0.06, 0.25)  # least gain per image of a class, with each of them
+_CLEAR = (0.06, 0.25)  # least gain per image of a class, with each of them
 _LANCZOS = 60  # vectors, to find the direction in which a class varies most
 _ROUNDING = 1e-5  # share of a vector; what is left of it below that is no direction
 _LEAST_OF_GAINS = 0.25
-TELLING = 2 / 3  # of what second guesses could tell; what only a mixture of classes tells
+_TELLING = 2 / 3  # of what second guesses could tell; what only a mixture of classes tells
 _TELLING_MORE, _MORE = 2 / 5, 4 / 3  # of the same; and of what the other group's tell
 _CONCENTRATED = 5  # times the other group's share of suspects
 _NO_INFORMATION = 0.01  # nats, added so that hardly any is no less than none
@@ -332,30 +332,18 @@ def second_guesses(
     """
     classes = logits.shape[1]
     group = _group_of(jnp.asarray(labels), lower, classes)
-    return information(logits, labels, group, 2 * classes).reshape(2, classes)
-
-
-def information(
-    logits: Float[Array, "n classes"], labels: Labels, groups: Int[Array, " n"], number: int
-) -> Float[Array, " number"]:
-    """``second_guesses`` of each of so many groups."""
-    log_p = guesses(logits - group_means(logits, groups, number)[groups], labels)
+    log_p = guesses(logits - group_means(logits, group, 2 * classes)[group], labels)
     p = jnp.exp(log_p)
     told = jnp.sum(jnp.where(p > 0, p * log_p, 0), axis=1)
-    mean = group_means(p, groups, number)
+    mean = group_means(p, group, 2 * classes)
     surprise = jnp.sum(jax.scipy.special.xlogy(mean, mean), axis=1)
-    return group_means(told[:, None], groups, number)[:, 0] - surprise
+    return (group_means(told[:, None], group, 2 * classes)[:, 0] - surprise).reshape(2, classes)
 
 
 def guesses(logits: Float[Array, "n classes"], labels: Labels) -> Float[Array, "n classes"]:
     """Logarithms of the probabilities of the classes but the label, whose own is -inf."""
     own = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
     return jax.nn.log_softmax(jnp.where(own, -jnp.inf, logits), axis=1)
-
-
-def could_tell(classes: int) -> float:
-    """Nats that second guesses could tell; of two classes there are none, and they tell nothing then."""
-    return math.log(max(classes - 1, 2))
 
 
 class Attacked(NamedTuple):
@@ -412,7 +400,7 @@ def attacked_classes(
         jnp.stack, zip(*(_look(one, logits, labels, suspects, key) for one in whitened), strict=True)
     )
     sizes = count_labels(labels, jnp.ones(len(labels), bool), logits.shape[1])
-    gains = jnp.where(gains >= jnp.array(CLEAR)[:, None] * sizes, gains, jnp.minimum(gains, 0))
+    gains = jnp.where(gains >= jnp.array(_CLEAR)[:, None] * sizes, gains, jnp.minimum(gains, 0))
     looks, best = jnp.argmax(gains, axis=0), jnp.max(gains, axis=0)
     attacked = (best >= gain) & (best >= _LEAST_OF_GAINS * jnp.max(best))
     marked = jnp.take_along_axis(poisoned, looks[labels][None], axis=0)[0]
@@ -452,11 +440,12 @@ def _poisoned_side(
       told: by second guesses, of the upper and the lower group.
       suspected: shares of the groups.
     """
-    all_there_is = could_tell(told.shape[1])
+    # Of two classes there is no second guess, which tells nothing then.
+    could_tell = math.log(max(told.shape[1] - 1, 2))
     most, least = jnp.max(told, axis=0), jnp.min(told, axis=0)
-    decided = most > TELLING * all_there_is
+    decided = most > _TELLING * could_tell
     concentrated = jnp.max(suspected, axis=0) >= _CONCENTRATED * jnp.min(suspected, axis=0)
-    more = (most > _TELLING_MORE * all_there_is) & (most >= _MORE * least)
+    more = (most > _TELLING_MORE * could_tell) & (most >= _MORE * least)
     evidence = jnp.where(~decided & concentrated, suspected, told)
     return evidence[0] > evidence[1], decided | concentrated | more
 
