@@ -108,6 +108,26 @@ def test_dau_takes_the_folder_in_steps(planted: tuple[Path, Any], tmp_path: Path
     assert f"ACC {100 * reports[0]['after']['acc']:6.2f} %" in tested.stdout
 
 
+@pytest.mark.slow
+def test_dau_removes_an_attack_of_all_classes(tmp_path: Path) -> None:
+    settings = ("--set", "trigger=patch:size=2,offset=0", "--set", "mode=all-to-all")
+    training = ("--arch", "small_vgg", "--train", "rounds=20", "--train", "batch_size=50")
+    made = run(tmp_path, "badnets", *TRAIN, *settings, *training, "--out", "dir", method="attacks")
+    assert made.returncode == 0, made.stderr
+    done = run(tmp_path, "--attack", "dir", "--rounds", 4, "--out", "done", method="dau")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "done" / "report.json").read_text())
+    evidence = report["evidence"]
+    assert evidence["class"] is None
+    assert len(evidence["classes"]) >= 8
+    assert f"of {len(evidence['classes'])} of 10 classes" in evidence["sentence"]
+    assert evidence["precision"] > 0.9
+    assert evidence["recall"] > 0.7
+    assert report["before"]["asr"] > 0.8
+    assert report["after"]["asr"] < 0.1
+    assert report["after"]["ra"] > 0.7
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -94,7 +94,8 @@ class State(NamedTuple):
       original: the variables as they came.
       scores: of every image: from -1 where it looks poisoned to 1 where it does not; 0 before it is known.
       parts: of the images.
-      gains: of every class, how much better two groups describe it than one, in nats (``Attacked``).
+      gains: of every class, how much better two groups describe it than one, in nats (``Attacked``): along a direction
+        of its own, or along the common one if all classes are attacked alike.
       probabilities: of every image's label, by the network that is being unlearned, in evaluation mode.
       start: accuracy of the model as it came on the clean part.
       stopped: whether unlearning is over, or has nothing to begin with.
@@ -528,13 +529,15 @@ def _divide(
 
     def refine(poisoned: jax.Array, key: PRNGKey) -> tuple[jax.Array, Division]:
         evidence = []
+        along = fisher_scores(whitened[0], found.kinds, poisoned, classes)
         if config.evidence != "fisher":
             with_suspects, without = jax.lax.map(
                 lambda weight: retrained(suspects=poisoned, key=key, suspect_weight=weight), weights
             )
-            evidence.append(with_suspects - without)
+            # Log-odds of different labels do not compare.
+            evidence.append(jnp.where(is_alike, along, with_suspects - without))
         if config.evidence != "discriminator":
-            evidence.append(fisher_scores(whitened[0], found.kinds, poisoned, classes))
+            evidence.append(along)
         division = split(jnp.stack(evidence), found.kinds, found.classes, band=config.band)
         return division.parts.poisoned, division
 

@@ -68,7 +68,7 @@ class Config:
         by the model as it came, after other images were laid over them (``superposed``), or of them alone (``loss``).
       superpositions: the number of other images that are laid over each, one at a time, for ``superposed``.
       evidence: what divides an attacked class: the last layer retrained as a ``discriminator``, ``fisher``'s linear
-        discriminant, or in each class the ``best`` of both.
+        discriminant, or in each class the ``best`` of both. All classes together are divided by Fisher's alone.
       discriminator_steps: of the retrained last layer; few, because a small set has fewer images than features and the
         layer would come to know its suspects by heart.
       refinements: how often the discriminator is trained again, with what it takes for poisoned as suspects.
@@ -91,8 +91,8 @@ class Config:
       discriminator_rate: learning rate of the retrained last layer.
       discriminator_decay: its weight decay.
       suspect_weight: mu, of the suspects' loss.
-      gain: how much better two groups must describe a class than one for it to be attacked, in nats: the log of a
-        ratio of likelihoods.
+      gain: how much better two groups must describe a class than one for it to be attacked, or all classes together, in
+        nats: the log of a ratio of likelihoods.
       band: images closer to the threshold than this share of its distance from their group's mean are left out; at most
         0.5.
       learning_rate: of unlearning.

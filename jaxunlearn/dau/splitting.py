@@ -7,7 +7,8 @@ its features vary most, measured by what is usual,
     max_w  w^T S_c w / w^T S w,
 
 S_c being their covariance in the class and S that within all classes, plus a multiple of the identity (``RIDGES``). If
-the class is attacked its images form two groups along w.
+the class is attacked its images form two groups along w. If all are attacked alike that is no help
+(``jaxunlearn.dau.alltoall``).
 
 Which of the two is poisoned? Poison that was given its label comes from all classes, and the network's second guesses,
 of the classes but the label, show it: they tell more about a poisoned image than about a clean one. Where they are not
