@@ -27,6 +27,7 @@ def test_the_divisions_of_the_readme_are_rendered_from_the_results() -> None:
         "all-to-all",
         "attacks",
         "attacks-preact",
+        "cifar10-10",
         "dau-cifar10",
         "dau-gtsrb",
         "dau-uncropped",
