@@ -399,6 +399,19 @@ def test_of_images_that_keep_their_labels_the_suspects_tell_which_are_poisoned(r
     assert poisoned[~truth & (labels == 3)].mean() == pytest.approx(float(not rightly), abs=0.03)
 
 
+@pytest.mark.parametrize("relabelled", [True, False])
+def test_two_kinds_of_which_one_is_suspected_are_an_attack_only_where_none_is_relabelled(
+    relabelled: bool,
+) -> None:
+    attacked = [3] if relabelled else []
+    features, labels, poisoned, logits = training_set(np.random.default_rng(0), attacked)
+    kind = (labels == 7) & (np.arange(len(labels)) // 10 < 160) & ~poisoned
+    features = features.at[:, 20].add(9.0 * kind)
+    found, _ = found_in(features, labels, logits, kind)
+    assert jnp.flatnonzero(found.classes).tolist() == (attacked or [7])
+    assert float(found.gains[7]) > 60
+
+
 def test_a_trigger_is_found_beside_what_varies_more_in_all_classes() -> None:
     rng = np.random.default_rng(0)
     features, labels, truth, logits = training_set(rng, [3])

@@ -14,7 +14,8 @@ Which of the two is poisoned? Poison that was given its label comes from all cla
 of the classes but the label, show it: they tell more about a poisoned image than about a clean one. Where they are not
 as many as there are classes, because the poison was not relabelled or the trigger drowns the rest, it is the group with
 the suspects P_0 that a pre-filter names, if five times as large a share of it is suspected; else the group whose second
-guesses are many and tell a third more, and where none of this holds the two groups are kinds of clean images.
+guesses are many and tell a third more, and where none of this holds the two groups are kinds of clean images. Poison is
+relabelled or it is not: where second guesses tell of one class, suspects alone make no other one an attacked class.
 
 Then a discriminator generalises from the group. In one form the network's last layer g is retrained like the
 discriminator of a generative adversarial network, with the label as what is real,
@@ -397,13 +398,15 @@ def attacked_classes(
       ([True, False], 40, 40)
     """
     labels = jnp.asarray(labels)
-    gains, poisoned = map(
+    gains, poisoned, relabelled = map(
         jnp.stack, zip(*(_look(one, logits, labels, suspects, key) for one in whitened), strict=True)
     )
     sizes = count_labels(labels, jnp.ones(len(labels), bool), logits.shape[1])
     gains = jnp.where(gains >= jnp.array(_CLEAR)[:, None] * sizes, gains, jnp.minimum(gains, 0))
     looks, best = jnp.argmax(gains, axis=0), jnp.max(gains, axis=0)
     attacked = (best >= gain) & (best >= _LEAST_OF_GAINS * jnp.max(best))
+    from_others = attacked & jnp.take_along_axis(relabelled, looks[None], axis=0)[0]
+    attacked = jnp.where(jnp.any(from_others), from_others, attacked)
     marked = jnp.take_along_axis(poisoned, looks[labels][None], axis=0)[0]
     return Attacked(attacked, attacked[labels] & marked, best, labels)
 
@@ -414,8 +417,8 @@ def _look(
     labels: Int[Array, " n"],
     suspects: Bool[Array, " n"],
     key: PRNGKey,
-) -> tuple[Float[Array, " classes"], Bool[Array, " n"]]:
-    """Gains of the classes, and the group of each that looks poisoned."""
+) -> tuple[Float[Array, " classes"], Bool[Array, " n"], Bool[Array, " classes"]]:
+    """Gains of the classes, the group of each that looks poisoned, and whether second guesses say which that is."""
     classes = logits.shape[1]
     scores = principal_scores(whitened, labels, classes, key)
     groups = groups_by_class(scores, labels, classes)
@@ -426,16 +429,16 @@ def _look(
         count_labels(group, some, 2 * classes).reshape(2, classes) + 0.5
         for some in (jnp.ones(len(labels), bool), suspects)
     )
-    is_upper, is_known = _poisoned_side(told, suspected / members)
+    is_upper, is_known, is_relabelled = _poisoned_side(told, suspected / members)
     gains = groups.gain * jnp.minimum(1, jnp.where(is_upper, told[0] / told[1], told[1] / told[0]))
     gains = jnp.where(is_known, gains, jnp.minimum(gains, 0))
-    return gains, lower != is_upper[labels]
+    return gains, lower != is_upper[labels], is_relabelled
 
 
 def _poisoned_side(
     told: Float[Array, "2 classes"], suspected: Float[Array, "2 classes"]
-) -> tuple[Bool[Array, " classes"], Bool[Array, " classes"]]:
-    """Whether the poisoned group of every class is the upper one, and whether anything says so.
+) -> tuple[Bool[Array, " classes"], Bool[Array, " classes"], Bool[Array, " classes"]]:
+    """Whether the poisoned group of every class is the upper one, whether anything says so, and whether guesses do.
 
     Args:
       told: by second guesses, of the upper and the lower group.
@@ -448,7 +451,7 @@ def _poisoned_side(
     concentrated = jnp.max(suspected, axis=0) >= _CONCENTRATED * jnp.min(suspected, axis=0)
     more = (most > _TELLING_MORE * could_tell) & (most >= _MORE * least)
     evidence = jnp.where(~decided & concentrated, suspected, told)
-    return evidence[0] > evidence[1], decided | concentrated | more
+    return evidence[0] > evidence[1], decided | concentrated | more, decided | (more & ~concentrated)
 
 
 class Division(NamedTuple):
