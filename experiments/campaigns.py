@@ -326,8 +326,8 @@ CAMPAIGNS = {
     ),
     "dau-presets": Campaign(
         "DAU's presets on photographs: a pre-filter that isolates what a fresh network learns first, and the measures "
-        "against mixed parts. Two CPU cores, a quarter of an hour per model. Expected: the same from all three; nothing "
-        "is published.",
+        "against mixed parts. Two CPU cores, a quarter of an hour per model. Expected: the same from all three; "
+        "nothing is published.",
         _all("gtsrb", 0.1, ("badnets", "blended")),
         (Cleaning("dau"), Cleaning("dau", "isolating"), Cleaning("dau", "robust")),
         **_SMALL["gtsrb"],
