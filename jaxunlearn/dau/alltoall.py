@@ -57,7 +57,7 @@ class Look(NamedTuple):
     Attributes:
       scores: places of the images along each.
       upper: marks the upper group of all images.
-      gain: how much better two groups describe an image that had no say in the direction than one, in nats.
+      gain: how much better two groups describe an image than one, in nats; of ``_look`` one that had no say in them.
     """
 
     scores: Float[Array, "*looks n"]
