@@ -124,12 +124,12 @@ def _principal_scores(
         places = features @ directions
         return places - group_means(places, labels, classes)[labels]
 
-    def power(_: Int[Array, ""], directions: jax.Array) -> jax.Array:
-        return jnp.linalg.qr(features.T @ along(directions))[0]
+    def power(directions: jax.Array, _: None) -> tuple[jax.Array, None]:
+        return jnp.linalg.qr(features.T @ along(directions))[0], None
 
     size = features.shape[1]
     start = jax.random.normal(key, (size, min(_STARTS, size)), features.dtype)
-    places = along(jax.lax.fori_loop(0, _POWERS, power, start))
+    places = along(jax.lax.scan(power, start, None, length=_POWERS)[0])
     _, turns = jnp.linalg.eigh(places.T @ places)
     return (places @ turns).T
 
