@@ -1,15 +1,17 @@
-"""Renders results as tables in Markdown: of the reproductions for the README, and of campaigns, these with a picture.
+"""Renders results as tables in Markdown: of the published checkpoints, and of campaigns, these with a picture.
 
-Command   python -m experiments.tables
+Command   python -m experiments.tables, to bring the README and docs/measured.md up to date
           python -m experiments.tables NAME, for experiments/results/NAME.jsonl; also writes NAME.png beside it
 Time      a second
 
 Every number is read from experiments/results/; means over the seeds that stand there, in percent. Runs that
-``stopped`` early, at NaN or infinite values, stand there with their last good round.
+``stopped`` early, at NaN or infinite values, stand there with their last good round. A page holds a table between
+``<!-- table NAME -->`` and ``<!-- end -->``, and nothing else does; ``checkpoints`` is the one of the published ones.
 """
 
 import argparse
 import json
+import re
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +23,8 @@ from jaxunlearn import report
 from jaxunlearn._files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
+PAGES = tuple(Path(__file__).parents[1] / name for name in ("README.md", "docs/measured.md"))
+TABLE = re.compile(r"(?<=<!-- table )([\w-]+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 NAMES = {
     "badnets_8_02_ckpt.pth": "CIFAR-10 BadNets",
     "trojan_sq_2_02_ckpt.pth": "CIFAR-10 Trojan, square",
@@ -76,6 +80,26 @@ def render(rows: Sequence[Row] = ROWS) -> str:
         images = f"{row.images:,}".replace(",", " ")
         lines.append(f"| {row.method} | {images} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def filled(page: str) -> str:
+    """A page whose tables are those of the results.
+
+    Raises:
+      FileNotFoundError: if a table is asked for of which there are no results.
+    """
+    return TABLE.sub(lambda found: found[1] + found[2] + _table(found[1]), page)
+
+
+def _table(name: str) -> str:
+    if name == "checkpoints":
+        return render()
+    lines = read_lines(RESULTS / f"{name}.jsonl")
+    if not lines:
+        raise FileNotFoundError(
+            f"{RESULTS / name}.jsonl holds no results; run python -m experiments.reproduce {name}"
+        )
+    return render_campaign(lines)
 
 
 def _runs(row: Row) -> dict[str, list[dict[str, Any]]]:
@@ -239,22 +263,20 @@ def _markdown(table: Sequence[Sequence[str]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the README's table, or those of campaigns."""
+    """Brings the pages up to date, or prints the tables of campaigns."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="of campaigns")
     flags = parser.parse_args(argv)
-    if not flags.names:
-        sys.stdout.write(render())
-    for name in flags.names:
-        lines = read_lines(RESULTS / f"{name}.jsonl")
-        if not lines:
-            parser.error(
-                f"{RESULTS / name}.jsonl holds no results; run python -m experiments.reproduce {name}"
-            )
-        sys.stdout.write(render_campaign(lines))
-        write_whole(RESULTS / f"{name}.png", draw_campaign(lines))
+    try:
+        for name in flags.names:
+            sys.stdout.write(_table(name))
+            write_whole(RESULTS / f"{name}.png", draw_campaign(read_lines(RESULTS / f"{name}.jsonl")))
+        for page in () if flags.names else PAGES:
+            write_whole(page, filled(page.read_text()).encode())
+    except FileNotFoundError as error:
+        parser.error(str(error))
     return 0
 
 

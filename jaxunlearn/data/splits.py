@@ -32,10 +32,10 @@ def hold_out(
 
 
 def keep_apart(clean: LabelledImages, test: LabelledImages, *, leave_out: bool) -> LabelledImages:
-    """Makes sure that no image to clean with is among the images to judge by.
+    """Makes sure that no image to clean with, or to train on, is among the images to judge by.
 
     Args:
-      clean: the images to clean with.
+      clean: the images to clean with, or to train on.
       test: the images to judge by.
       leave_out: whether to leave shared images out of ``clean``; some published collections share a few between
         their own parts.
@@ -49,14 +49,14 @@ def keep_apart(clean: LabelledImages, test: LabelledImages, *, leave_out: bool) 
         return clean
     row = int(np.argmax(shared))
     found = (
-        f"{int(shared.sum())} of the {len(clean.labels)} images of {clean.origin} to clean with are also among those "
-        f"of {test.origin} to judge by ({clean.name_of(row)} is {test.name_of(judging[clean.fingerprints[row]])})"
+        f"{int(shared.sum())} of the {len(clean.labels)} images of {clean.origin} are also among those of "
+        f"{test.origin} to judge by ({clean.name_of(row)} is {test.name_of(judging[clean.fingerprints[row]])})"
     )
     if not leave_out:
         raise InputError(
-            f"{found}; give others, such as the slices [:1000] and [1000:] of one source, leave --test away, or clean "
-            "without them with --leave-out-shared."
+            f"{found}; give others, such as the slices [:1000] and [1000:] of one source, leave --test away, or have "
+            "the shared ones left out with --leave-out-shared."
         )
     return dataclasses.replace(
-        clean.take(~shared), notices=(*clean.notices, f"{found}; they are not cleaned with.")
+        clean.take(~shared), notices=(*clean.notices, f"{found}; they are left out.")
     )
