@@ -144,12 +144,11 @@ Line = Mapping[str, Any]
 
 _FEW = 6  # cleanings that the columns of a table, and a legend above the panels, have room for
 _OF_MODEL = ("target", "arch", "train_images", "test_images", "training")
-_OF_CLEANING = ("method", "preset", "settings", "clean")
 
 
 def render_campaign(lines: Sequence[Line]) -> str:
     """The tables of a campaign: what is left of every attack, and how training sets were divided, if any were."""
-    cleanings = _grouped(_cleaned(lines), _cleaning, _OF_CLEANING)
+    cleanings = _grouped(_cleaned(lines), _cleaning)
     table = [["attack", "before", *cleanings]]
     for attack, of_attack in _grouped(lines, _attack, _OF_MODEL).items():
         cells = [[line for line in cleaned if line in of_attack] for cleaned in cleanings.values()]
@@ -162,7 +161,7 @@ def render_campaign(lines: Sequence[Line]) -> str:
 def draw_campaign(lines: Sequence[Line]) -> bytes:
     """A PNG of ASR and ACC, in the mean over the seeds, of every attack before and after every cleaning."""
     attacks = _grouped(lines, _attack, _OF_MODEL)
-    cleanings = _grouped(_cleaned(lines), _cleaning, _OF_CLEANING)
+    cleanings = _grouped(_cleaned(lines), _cleaning)
     figure, panels = report.new_figure(
         14 if len(cleanings) > _FEW else 10, 1.6 + max(0.55, 0.15 * len(cleanings)) * len(attacks), columns=2
     )
@@ -202,11 +201,12 @@ def _attack(line: Line) -> str:
 
 def _cleaning(line: Line) -> str:
     preset = "" if line["preset"] == "default" else f" {line['preset']}"
-    return f"{line['method']}{preset}, {line['clean'] or 'training set'}"
+    settings = f" ({', '.join(line['settings'])})" if line["settings"] else ""
+    return f"{line['method']}{preset}{settings}, {line['clean'] or 'training set'}"
 
 
 def _grouped(
-    lines: Sequence[Line], name: Callable[[Line], str], details: Sequence[str]
+    lines: Sequence[Line], name: Callable[[Line], str], details: Sequence[str] = ()
 ) -> dict[str, list[Line]]:
     """The lines by name; details in which lines of one name differ are said behind it."""
     alike: dict[str, list[Line]] = {}
@@ -245,7 +245,12 @@ def _render_divisions(lines: Sequence[Line]) -> str:
     if not lines:
         return ""
     table = [["attack", "precision", "recall", "poisoned images taken for clean"]]
-    for attack, divided in _grouped(lines, _attack, (*_OF_MODEL, *_OF_CLEANING)).items():
+    several = len({_cleaning(line) for line in lines}) > 1
+
+    def name(line: Line) -> str:
+        return f"{_attack(line)}: {_cleaning(line).rpartition(', ')[0]}" if several else _attack(line)
+
+    for attack, divided in _grouped(lines, name, _OF_MODEL).items():
         found = [line["evidence"] for line in divided]
         cells = [
             [one[name] for one in found if one[name] is not None]

@@ -1,4 +1,4 @@
-"""The README's table is what the committed results give."""
+"""The tables of the pages are what the committed results give."""
 
 import io
 from pathlib import Path
@@ -10,37 +10,32 @@ from PIL import Image
 from experiments import divide_checkpoints, tables
 from experiments.reproduction import read_results
 
-README = Path(__file__).parents[1] / "README.md"
+
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
+def test_the_tables_of_the_pages_are_rendered_from_the_results(page: Path) -> None:
+    text = page.read_text()
+    assert tables.filled(text) == text
 
 
-def test_the_table_of_the_readme_is_rendered_from_the_results() -> None:
-    assert tables.render() in README.read_text()
+def test_every_campaign_that_was_run_has_a_table_on_a_page() -> None:
+    shown = [found[0] for page in tables.PAGES for found in tables.TABLE.findall(page.read_text())]
+    assert sorted(shown) == sorted(["checkpoints", *(path.stem for path in tables.RESULTS.glob("*.jsonl"))])
 
 
-def test_the_divisions_of_the_readme_are_rendered_from_the_results() -> None:
-    assert divide_checkpoints.render(read_results(divide_checkpoints.RESULTS)) in README.read_text()
+def test_a_table_without_results_is_refused() -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.jsonl holds no results"):
+        tables.filled("<!-- table none -->\n<!-- end -->\n")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "all-to-all",
-        "attacks",
-        "attacks-preact",
-        "cifar10-10",
-        "dau-cifar10",
-        "dau-gtsrb",
-        "dau-presets",
-        "dau-uncropped",
-        "dau-uncropped-all",
-        "gtsrb-1",
-        "gtsrb-10",
-        "gtsrb-hard",
-    ],
-)
-def test_the_tables_of_campaigns_in_the_readme_are_what_was_measured(name: str) -> None:
-    lines = tables.read_lines(tables.RESULTS / f"{name}.jsonl")
-    assert tables.render_campaign(lines) in README.read_text()
+def test_what_stands_between_the_marks_is_replaced() -> None:
+    page = "before\n<!-- table checkpoints -->\nold\n<!-- end -->\nafter\n"
+    expected = f"before\n<!-- table checkpoints -->\n{tables.render()}<!-- end -->\nafter\n"
+    assert tables.filled(page) == tables.filled(expected) == expected
+
+
+def test_the_divisions_of_the_page_are_rendered_from_the_results() -> None:
+    found = divide_checkpoints.render(read_results(divide_checkpoints.RESULTS))
+    assert any(found in page.read_text() for page in tables.PAGES)
 
 
 def test_what_was_not_run_is_empty() -> None:
@@ -118,7 +113,7 @@ def test_models_that_differ_have_rows_of_their_own(changed: dict[str, Any], firs
 def test_settings_that_differ_have_columns_of_their_own() -> None:
     lines = [line("ibau", 0, 0.1), line("ibau", 0, 0.3, settings=["rounds=6"]), line("sau", 0, 0.5)]
     head, _, row = tables.render_campaign(lines).splitlines()
-    assert head == "| attack | before | ibau, 300, settings none | ibau, 300, settings rounds=6 | sau, 300 |"
+    assert head == "| attack | before | ibau, 300 | ibau (rounds=6), 300 | sau, 300 |"
     assert row.endswith("| 80.0 / 10.0 / 70.0 | 80.0 / 30.0 / 70.0 | 80.0 / 50.0 / 70.0 |")
 
 
@@ -145,8 +140,8 @@ def test_divisions_have_a_table_of_their_own() -> None:
     assert tables.render_campaign(lines).splitlines()[-1] == "| digits badnets, 10 % | none found | 0.0 | 9 |"
     lines.append(line("dau", 0, 0.0, clean=0, preset="robust", evidence=evidence))
     assert [row.split(" | ")[:2] for row in tables.render_campaign(lines).splitlines()[-2:]] == [
-        ["| digits badnets, 10 %, preset default", "none found"],
-        ["| digits badnets, 10 %, preset robust", "50.0"],
+        ["| digits badnets, 10 %: dau", "none found"],
+        ["| digits badnets, 10 %: dau robust", "50.0"],
     ]
     with Image.open(io.BytesIO(tables.draw_campaign(lines))) as picture:
         assert picture.width > 500
