@@ -1,4 +1,4 @@
-"""What DAU's unlearning makes of parts that hold each other's images: complementary loss against gradient ascent.
+"""What DAU makes of parts that hold each other's images: complementary loss against gradient ascent, and measures.
 
 Command   python -m experiments.mixing
 Data      scikit-learn's digits; a hundred of a thousand carry a white square and the label 0
@@ -8,7 +8,8 @@ Expected  the numbers and the picture in experiments/results/mixing.*; nothing i
 The parts are the true ones, but for a share of the poisoned images that lies in the clean part, and a share of the
 clean ones that lies in the poisoned part. Ten epochs of unlearning by the default settings, without stopping early;
 but each loss has the weight lambda of ``WEIGHTS`` at which ACC - ASR is highest with the true parts. Weights are
-chosen on ``demo.CLEAN``, and everything else is measured on ``demo.TEST``; neither is learned.
+chosen on ``demo.CLEAN``, and everything else is measured on ``demo.TEST``; neither is learned. With the largest share
+of both in the wrong part, the complementary loss is also measured with each of ``MEASURES``.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import itertools
 import json
 import statistics
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.reproduction import rates, read_results
+from experiments.tables import METRICS
 from jaxunlearn import dau, demo, evaluate, report
 from jaxunlearn._files import write_whole
 from jaxunlearn._runtime import keep_compilations
@@ -35,6 +38,11 @@ RESULTS = Path(__file__).parent / "results" / "mixing.json"
 SHARES = (0.0, 0.01, 0.05, 0.1)
 LOSSES = {"complementary": "complementary cross-entropy", "ascent": "gradient ascent"}
 WEIGHTS = (1.0, 0.3, 0.1, 0.03, 0.01)
+MEASURES: dict[str, dict[str, int]] = {
+    "the clean part's loss bounded for three epochs": {"robust_rounds": 3},
+    "divided again before the fourth epoch": {"resplit_round": 4},
+    "both (`robust`)": {"robust_rounds": 3, "resplit_round": 4},
+}
 _CERTAIN = -9.0  # a score that gives an image of the poisoned part its whole weight
 
 
@@ -43,22 +51,18 @@ def key_of(loss: str, leaked: float, doubted: float) -> str:
     return f"{loss} {leaked:g} {doubted:g}"
 
 
-def weights_key_of(loss: str) -> str:
-    """The name, in the file of results, of what the weights of a loss were chosen by."""
-    return f"{loss} by weight"
+def measure_key_of(name: str) -> str:
+    """The name, in the file of results, of a measure's cell."""
+    return f"{key_of('complementary', SHARES[-1], SHARES[-1])} {name}"
 
 
-def read_measured() -> dict[str, Any]:
-    """The results by seed, without those that were measured before each loss had a weight of its own."""
-    return {
-        seed: cells
-        for seed, cells in read_results(RESULTS).items()
-        if all(weights_key_of(loss) in cells for loss in LOSSES)
-    }
+def run(seed: int, known: Mapping[str, Any]) -> dict[str, Any]:
+    """ACC, ASR and RA of every cell, by loss, leaked share and share of clean images taken for poisoned.
 
-
-def run(seed: int) -> dict[str, Any]:
-    """ACC and ASR of every cell, by loss, leaked share and share of clean images taken for poisoned."""
+    Args:
+      seed: of the network, its poison and the unlearning.
+      known: cells that were measured before, which are not measured again.
+    """
     *keys, unlearning_key = jax.random.split(jax.random.key(seed), 4)
     spec, variables, made = demo.learn_backdoor(keys)
     data, held_out, test = dau.Data(made.images, made.labels), load(demo.CLEAN), load(demo.TEST)
@@ -72,13 +76,18 @@ def run(seed: int) -> dict[str, Any]:
             evaluate(spec.apply, variables, by.images, by.labels, trigger=trigger, target=demo.TARGET)
         )
 
-    def unlearned(loss: str, weight: float, leaked: float, doubted: float) -> Any:
+    def unlearned(loss: str, weight: float, leaked: float, doubted: float, **settings: int) -> Any:
         swapped = np.zeros(len(made.labels), bool)
         for group, share in ((True, leaked), (False, doubted)):
             swapped[ranks[group][: round(share * len(ranks[group]))]] = True
         poisoned = jnp.asarray(made.poisoned ^ swapped)
         config = dataclasses.replace(
-            dau.PRESETS["default"], batch_size=50, loss=loss, unlearning_weight=weight, forgotten=0.0
+            dau.PRESETS["default"],
+            batch_size=50,
+            loss=loss,
+            unlearning_weight=weight,
+            forgotten=0.0,
+            **settings,
         )
         state = method.init(variables, data, config, unlearning_key)
         state = state._replace(
@@ -90,15 +99,43 @@ def run(seed: int) -> dict[str, Any]:
             state, _ = method.step(state, data)
         return method.finish(state)
 
-    cells: dict[str, Any] = {"before": judged(variables, test)}
+    cells = dict(known) or {"before": judged(variables, test)}
+
+    def measure(name: str, *cell: Any, **settings: int) -> None:
+        if name not in cells:
+            cells[name] = judged(unlearned(*cell, **settings), test)
+            print(seed, name, cells[name], flush=True)
+
+    best = {}
     for loss in LOSSES:
-        apart = {weight: judged(unlearned(loss, weight, 0, 0), held_out) for weight in WEIGHTS}
-        best = max(WEIGHTS, key=lambda weight: apart[weight]["acc"] - apart[weight]["asr"])
-        cells[weights_key_of(loss)] = apart
-        for leaked, doubted in itertools.product(SHARES, SHARES):
-            cells[key_of(loss, leaked, doubted)] = judged(unlearned(loss, best, leaked, doubted), test)
-            print(seed, loss, best, leaked, doubted, cells[key_of(loss, leaked, doubted)], flush=True)
+        by_weight = f"{loss} by weight"
+        if by_weight not in cells:
+            cells[by_weight] = {
+                str(weight): judged(unlearned(loss, weight, 0, 0), held_out) for weight in WEIGHTS
+            }
+        apart = cells[by_weight]
+        best[loss] = max(WEIGHTS, key=lambda weight: apart[str(weight)]["acc"] - apart[str(weight)]["asr"])
+    for loss, leaked, doubted in itertools.product(LOSSES, SHARES, SHARES):
+        measure(key_of(loss, leaked, doubted), loss, best[loss], leaked, doubted)
+    most = ("complementary", best["complementary"], SHARES[-1], SHARES[-1])
+    for name, settings in MEASURES.items():
+        measure(measure_key_of(name), *most, **settings)
     return cells
+
+
+def render(results: Mapping[str, Any]) -> str:
+    """What the measures are worth, in the mean over the seeds in percent, as Markdown."""
+    rows = {
+        "true parts": key_of("complementary", 0, 0),
+        "mixed parts": key_of("complementary", SHARES[-1], SHARES[-1]),
+        **{f"mixed parts, {name}": measure_key_of(name) for name in MEASURES},
+    }
+    lines = ["| parts | ACC | ASR | RA |", "| --- | --- | --- | --- |"]
+    for name, key in rows.items():
+        measured = [cells[key] for cells in results.values() if key in cells]
+        means = (100 * statistics.mean(cell[rate] for cell in measured) for rate in METRICS)
+        lines.append(f"| {name} | {' | '.join(f'{mean:.1f}' for mean in means)} |")
+    return "\n".join(lines) + "\n"
 
 
 def draw(results: dict[str, Any]) -> bytes:
@@ -138,11 +175,11 @@ def main() -> int:
     flags = parser.parse_args()
     keep_compilations()
     for seed in flags.seeds:
-        results = read_measured()
-        if str(seed) not in results:
-            results[str(seed)] = run(seed)
-            write_whole(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
-    write_whole(RESULTS.with_suffix(".png"), draw(read_measured()))
+        results = read_results(RESULTS)
+        results[str(seed)] = run(seed, results.get(str(seed), {}))
+        write_whole(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
+    write_whole(RESULTS.with_suffix(".png"), draw(read_results(RESULTS)))
+    print(render(read_results(RESULTS)))
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from experiments import divide_checkpoints, tables
+from experiments import divide_checkpoints, mixing, tables
 from experiments.reproduction import read_results
 
 
@@ -33,8 +33,9 @@ def test_what_stands_between_the_marks_is_replaced() -> None:
     assert tables.filled(page) == tables.filled(expected) == expected
 
 
-def test_the_divisions_of_the_page_are_rendered_from_the_results() -> None:
-    found = divide_checkpoints.render(read_results(divide_checkpoints.RESULTS))
+@pytest.mark.parametrize("study", [divide_checkpoints, mixing], ids=lambda study: study.__name__)
+def test_other_tables_of_the_page_are_rendered_from_the_results(study: Any) -> None:
+    found = study.render(read_results(study.RESULTS))
     assert any(found in page.read_text() for page in tables.PAGES)
 
 
