@@ -82,7 +82,10 @@ def to_torch(spec: ModelSpec, variables: Variables, like: StateDict | None = Non
         rule.torch: rule.to_torch(np.asarray(flat[rule.flax])) for rule in rules if rule.flax is not None
     }
     if like is None:
-        return {rule.torch: arrays.get(rule.torch, np.zeros((), np.int64)) for rule in rules}
+        return {
+            architecture.spelled(spec, rule.torch): arrays.get(rule.torch, np.zeros((), np.int64))
+            for rule in rules
+        }
     names = {key: architecture.canonical(key) for key in like}
     return {
         key: _narrowed(arrays[names[key]], original) if names[key] in arrays else original

@@ -265,6 +265,9 @@ class Method(NamedTuple):
     over: Callable[[Any], bool | Bool[Array, ""]] = lambda _: False
 
 
+_NAMED = 4  # quantities that a sentence has room for
+
+
 class NonFiniteError(ArithmeticError):
     """A round gave NaN or infinite values.
 
@@ -276,8 +279,11 @@ class NonFiniteError(ArithmeticError):
 
     def __init__(self, number: int, quantities: list[str], last_good: Any) -> None:
         """Describes the failed round."""
+        shown = quantities[:_NAMED]
+        others = f" and {len(quantities) - len(shown)} others" if len(quantities) > len(shown) else ""
         super().__init__(
-            f"Round {number} gave NaN or infinite values in {', '.join(quantities)}; a smaller learning rate may help."
+            f"Round {number} gave NaN or infinite values in {', '.join(shown)}{others}; a smaller learning rate may "
+            "help."
         )
         self.round = number
         self.quantities = quantities

@@ -205,8 +205,8 @@ def read(request: Request) -> Inputs:
     model = convert.from_torch(checkpoint.arrays)
     takes = _takes(request, model.spec)
     clean = load(request.clean, takes)
-    if takes.any_size:
-        takes = takes._replace(shape=(*clean.images.shape[1:3], takes.shape[2]), any_size=False)
+    if takes.keeps(*clean.images.shape[1:3]):
+        takes = Takes((*clean.images.shape[1:3], takes.shape[2]), takes.classes)
     model = model._replace(spec=dataclasses.replace(model.spec, image_shape=takes.shape))
     _check_images(clean, model.spec)
     if request.test is None:
@@ -324,14 +324,13 @@ def _fitted(path: Path, spec: ModelSpec) -> np.ndarray:
 def _takes(request: Request, spec: ModelSpec) -> Takes:
     """What images must fit: the model, and the size that the user asked for."""
     if request.size is None:
-        return Takes(spec.image_shape, spec.any_size, spec.classes)
-    shape = (request.size, request.size, spec.image_shape[2])
-    if not spec.any_size and shape != spec.image_shape:
+        return Takes(spec.image_shape, spec.classes, keeps=spec.fits)
+    if not spec.fits(request.size, request.size):
         height, width, _ = spec.image_shape
         raise InputError(
             f"The model takes images of {height}x{width} only; leave --size {request.size} away."
         )
-    return Takes(shape, any_size=False, classes=spec.classes)
+    return Takes((request.size, request.size, spec.image_shape[2]), spec.classes)
 
 
 def _described_as_held_back(test: LabelledImages) -> LabelledImages:

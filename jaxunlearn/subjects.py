@@ -368,7 +368,9 @@ def network(architecture: str, data: LabelledImages, test: LabelledImages) -> Mo
     if min(data.labels.min(), test.labels.min()) < 0:
         raise InputError(f"The labels of {data.origin} and {test.origin} must not be negative.")
     classes = int(max(data.labels.max(), test.labels.max())) + 1
-    return named(architecture, classes, tuple(data.images.shape[1:]))
+    spec = named(architecture, classes, tuple(data.images.shape[1:]))
+    spec.shapes()  # refuses images that are too small
+    return spec
 
 
 def _check_folder(order: Order) -> None:

@@ -15,7 +15,8 @@ from PIL import Image
 from converters import convert, torch_io
 from experiments.torch_ibau import SmallVGG
 from jaxunlearn.data import load
-from jaxunlearn.models import small_vgg
+from jaxunlearn.models import DenseNet, small_vgg
+from jaxunlearn.models.densenet import densenet
 
 WIDTHS = (16, 32, 64)
 
@@ -75,6 +76,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "shapes.pth").write_bytes(torch_io.new_state_dict_bytes(wrong))
     holed = {**arrays, "features.8.bias": np.full(32, np.nan, np.float32)}
     (folder / "nan.pth").write_bytes(torch_io.new_state_dict_bytes(holed))
+
+    strided = densenet(DenseNet(10, (1, 1, 1, 1), 8, 4, 16, (6, 5, 4)), (32, 32, 1))
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), strided.shapes())
+    (folder / "strided.pth").write_bytes(torch_io.new_state_dict_bytes(convert.to_torch(strided, zeros)))
 
     write_digits(folder / "large.npz", np.zeros((60, 32, 32, 1), np.uint8))
     write_digits(folder / "colour.npz", np.zeros((60, 8, 8, 3), np.uint8))

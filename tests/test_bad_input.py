@@ -87,11 +87,15 @@ BAD_INPUTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "cleaned and judged with the same": (
         (*GOOD, "--test", "npz:digits.npz[40:]"),
         (
-            "20 of the 60 images of npz:digits.npz to",
+            "20 of the 60 images of npz:digits.npz are also among",
             "digits.npz row 40",
             "leave --test away",
             "--leave-out-shared",
         ),
+    ),
+    "images that nothing is left of": (
+        ("--ckpt", "strided.pth", "--clean", "digits[:100]"),
+        ("too small for this network", "--size N"),
     ),
     "another size than the model's": (
         (*GOOD, "--size", "16"),

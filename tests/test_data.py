@@ -272,7 +272,7 @@ def classes_by_name(spec: str, takes: Takes | None = None) -> dict[int, int]:
 def test_a_file_tells_the_classes_of_a_folder(tmp_path: Path, content: str) -> None:
     folder = coloured_folder(tmp_path / "tree", ("cat", "dog", "ship"))
     (tmp_path / "classes").write_text(content)
-    spec, takes = f"folder:{folder},classes={tmp_path}/classes", Takes((8, 8, 3), False, 10)
+    spec, takes = f"folder:{folder},classes={tmp_path}/classes", Takes((8, 8, 3), 10)
     assert classes_by_name(spec, takes) == {0: 1, 1: 3, 2: 0}
     assert load(spec + "[:2]", takes).notices == (f"{folder} holds 3 of the model's 10 classes.",)
 
@@ -299,14 +299,14 @@ def test_files_that_tell_no_classes(tmp_path: Path, content: str | None, message
 
 def test_names_count_only_if_there_is_one_for_every_class(tmp_path: Path) -> None:
     folder = coloured_folder(tmp_path, ("ant", "bee", "cow"))
-    assert classes_by_name(f"folder:{folder}", Takes((8, 8, 3), False, 3)) == {0: 0, 1: 1, 2: 2}
+    assert classes_by_name(f"folder:{folder}", Takes((8, 8, 3), 3)) == {0: 0, 1: 1, 2: 2}
     with pytest.raises(InputError, match=r"3 sub-folders and the model has 4 classes.*,classes=FILE"):
-        load(f"folder:{folder}", Takes((8, 8, 3), False, 4))
+        load(f"folder:{folder}", Takes((8, 8, 3), 4))
 
 
 def test_numbers_are_class_numbers(tmp_path: Path) -> None:
     folder = coloured_folder(tmp_path, ("00000", "00012", "3"))
-    takes = Takes((8, 8, 3), False, 43)
+    takes = Takes((8, 8, 3), 43)
     assert classes_by_name(f"folder:{folder}", takes) == {0: 0, 1: 12, 2: 3}
     assert "3 of the model's 43 classes" in load(f"folder:{folder}", takes).notices[0]
     (tmp_path / "03").mkdir()
@@ -347,7 +347,7 @@ def test_pictures_are_resized_to_cover_and_cut_to_their_middle(tmp_path: Path, s
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
     (tmp_path / "0" / "a.png").write_bytes(encoded(pixels))
     (tmp_path / "1" / "b.png").write_bytes(encoded(pixels[:16, :16]))
-    data = load(f"folder:{tmp_path}", Takes((16, 16, 3), False, 2))
+    data = load(f"folder:{tmp_path}", Takes((16, 16, 3), 2))
     height, width = (16 * side // min(size) for side in size)
     whole = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
     top, left = (round((side - 16) / 2) for side in (height, width))
@@ -359,7 +359,7 @@ def test_pictures_are_resized_to_cover_and_cut_to_their_middle(tmp_path: Path, s
 
 def test_pictures_keep_a_size_that_they_agree_in_where_the_model_takes_any(tmp_path: Path) -> None:
     folder = coloured_folder(tmp_path / "same", ("0", "1"), (12, 10))
-    takes = Takes((16, 16, 3), True, 2)
+    takes = Takes((16, 16, 3), 2, keeps=lambda *_: True)
     assert (load(f"folder:{folder}", takes).images.shape, load(f"folder:{folder}", takes).notices) == (
         (2, 10, 12, 3),
         (),
@@ -373,14 +373,14 @@ def test_grey_pictures_become_colour_for_a_model_of_colours(tmp_path: Path) -> N
         (tmp_path / name).mkdir()
         Image.new(mode, (8, 8), white).save(tmp_path / name / "a.png")
     assert load(f"folder:{tmp_path}").images.shape == (3, 8, 8, 1)
-    colour = load(f"folder:{tmp_path}", Takes((8, 8, 3), False, 3))
+    colour = load(f"folder:{tmp_path}", Takes((8, 8, 3), 3))
     np.testing.assert_array_equal(colour.images, np.ones((3, 8, 8, 3)))
 
 
 def test_pictures_too_narrow_to_resize_are_refused(tmp_path: Path) -> None:
     folder = coloured_folder(tmp_path, ("0", "1"), (60_000, 1))
     with pytest.raises(InputError, match="is too narrow to be resized"):
-        load(f"folder:{folder}", Takes((64, 64, 3), False, 2))
+        load(f"folder:{folder}", Takes((64, 64, 3), 2))
 
 
 def write_shard(path: Path, pictures: Any, rows: slice, image: str = "image", **labels: Any) -> None:

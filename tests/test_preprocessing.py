@@ -152,6 +152,21 @@ def test_pictures_come_to_the_size_that_is_asked_for(
     assert any("other sizes than 8x8 (height x width, 16x16)" in notice for notice in inputs.notices)
 
 
+@pytest.mark.parametrize(("side", "size"), [(28, None), (31, None), (28, 28)])
+def test_a_small_vgg_takes_all_sizes_that_its_poolings_bring_to_one(
+    side: int, size: int | None, tmp_path: Path
+) -> None:
+    spec = small_vgg(10, (side, side, 1), (2, 2, 2))
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), spec.shapes())
+    (tmp_path / "model.pth").write_bytes(torch_io.new_state_dict_bytes(convert.to_torch(spec, zeros)))
+    arrays = np.arange(60 * side * side).reshape(60, side, side, 1).astype(np.uint8)
+    np.savez(tmp_path / "own.npz", x=arrays, y=np.arange(60) % 10)
+    inputs = read(request(tmp_path / "model.pth", clean=f"npz:{tmp_path}/own.npz", test=None, size=size))
+    assert inputs.clean.images.shape[1:] == inputs.model.spec.image_shape == (side, side, 1)
+    with pytest.raises(InputError, match="takes images of 24x24 only"):
+        read(request(tmp_path / "model.pth", clean=f"npz:{tmp_path}/own.npz", test=None, size=32))
+
+
 def test_a_wrong_normalisation_is_a_warning(normalised: Path) -> None:
     (warning,) = read(request(normalised, normalize="40/0.5")).warnings
     assert "--normalize" in warning

@@ -145,6 +145,8 @@ def test_dau_removes_an_attack_of_all_classes(tmp_path: Path) -> None:
             ("label-consistent", "--set", "size=5"),
             "size=5 does not fit twice into the sides of images of 8x8",
         ),
+        (("badnets", "--arch", "vgg11"), "too small for this network"),
+        (("badnets", "--size", 7), "--size 7 brings pictures to that size"),
         (("badnets", "--resume"), "no interrupted training to resume"),
         (("badnets", "--out", "taken"), "taken is a file"),
     ],

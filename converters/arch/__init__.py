@@ -21,6 +21,7 @@ class Architecture(NamedTuple):
       canonical: gives the name that the twin has for a key, for files that name the same tensors otherwise.
       rules: makes the table from the network's leaves by path.
       example: name of a typical member, for telling what an unknown checkpoint is nearest to.
+      spelled: gives the key that a new file has for a name of the twin, for builds that only keys can show.
     """
 
     family: str
@@ -28,6 +29,7 @@ class Architecture(NamedTuple):
     canonical: Callable[[str], str] = str
     rules: Callable[[Mapping[str, Any]], tuple[Rule, ...]] = named_alike
     example: str | None = None
+    spelled: Callable[[ModelSpec, str], str] = lambda _, name: name
 
 
 _ARCHITECTURES = {
@@ -42,7 +44,7 @@ _ARCHITECTURES = {
         Architecture("mobilenet_v3", mobile.read_mobilenet_v3, example="mobilenet_v3_large"),
         Architecture("efficientnet", mobile.read_efficientnet, example="efficientnet_b0"),
         Architecture("convnext", convnext.read, example="convnext_tiny"),
-        Architecture("vit", vit.read, vit.canonical, example="vit_b_16"),
+        Architecture("vit", vit.read, vit.canonical, example="vit_b_16", spelled=vit.spelled),
     )
 }
 

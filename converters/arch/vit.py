@@ -41,6 +41,11 @@ def canonical(key: str) -> str:
     return key
 
 
+def spelled(spec: ModelSpec, name: str) -> str:
+    """BackdoorBench's name where images are resized, torchvision's otherwise."""
+    return f"{_RESIZING}{name}" if spec.module.resizes else name
+
+
 def read(shapes: Shapes) -> ModelSpec | str | None:
     """Reads patches, width, depth and image size off the shapes."""
     resizes = all(key.startswith(_RESIZING) for key in shapes)

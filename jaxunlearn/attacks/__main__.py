@@ -73,8 +73,14 @@ def _plant(flags: argparse.Namespace, out: Path) -> int:
 
     keep_compilations()
     recipe: Any = cli.configured(RECIPES[flags.name], flags.set)
-    takes = None if flags.size is None else Takes((flags.size, flags.size, 3), any_size=False, classes=None)
+    takes = None if flags.size is None else Takes((flags.size, flags.size, 3), classes=None)
     data, test = load(flags.data, takes), load(flags.test, takes)
+    if takes is not None and data.images.shape[1:3] != takes.shape[:2]:
+        height, width = data.images.shape[1:3]
+        raise InputError(
+            f"--size {flags.size} brings pictures to that size, and {data.origin} holds arrays of {height}x{width}; "
+            "leave --size away."
+        )
     spec = subjects.network(flags.arch, data, test)
     data = keep_apart(data, test, leave_out=flags.leave_out_shared)
     if not 0 <= flags.target < spec.classes:

@@ -31,13 +31,13 @@ class Takes(NamedTuple):
 
     Attributes:
       shape: (height, width, channels).
-      any_size: whether pictures that agree in another size keep theirs.
       classes: how many there are; None where that is not known.
+      keeps: whether pictures that agree in a height and a width keep them; none do unless told.
     """
 
     shape: tuple[int, int, int]
-    any_size: bool
     classes: int | None
+    keeps: Callable[[int, int], bool] = lambda *_: False
 
 
 def load(spec: str, takes: Takes | None = None) -> LabelledImages:
@@ -126,9 +126,8 @@ def _fit(pictures: Pictures, rows: np.ndarray, spec: str, takes: Takes | None) -
             f"The pictures differ in size: {pictures.name(first)} has {_size(one)} pixels and "
             f"{pictures.name(second)} has {_size(other)}; bring them to the size that the model was trained on."
         )
-    if takes is None or (takes.any_size and len(sizes) == 1):
-        height, width = next(iter(sizes))
-    else:
+    height, width = next(iter(sizes))
+    if takes is not None and (len(sizes) > 1 or not takes.keeps(height, width)):
         height, width, _ = takes.shape
     shape = (height, width, channels if takes is None else max(channels, takes.shape[2]))
     stored = StoredImages(functools.partial(pictures.decode, shape), rows, shape)

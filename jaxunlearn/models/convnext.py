@@ -7,7 +7,7 @@ import flax.linen as nn
 
 from jaxunlearn._typing import Images
 from jaxunlearn.models.convolution import Activations
-from jaxunlearn.models.layers import Answer, Conv, StochasticDepth, gelu, layer_norm
+from jaxunlearn.models.layers import Answer, Conv, StochasticDepth, gelu, global_avg_pool, layer_norm
 from jaxunlearn.models.spec import ImageShape, ModelSpec
 
 
@@ -60,7 +60,7 @@ class ConvNeXt(nn.Module):
                 name = f"features.{2 * stage + 1}.{block}"
                 x = ConvNeXtBlock(self.drop * done / last, name=name)(x, train=train)
                 done += 1
-        features = layer_norm("classifier.0")(x.mean((1, 2)))
+        features = layer_norm("classifier.0")(global_avg_pool(x))
         return nn.Dense(self.classes, name="classifier.2")(features), features
 
 

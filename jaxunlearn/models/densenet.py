@@ -8,7 +8,15 @@ import jax.numpy as jnp
 
 from jaxunlearn._typing import Images
 from jaxunlearn.models.convolution import Activations
-from jaxunlearn.models.layers import Answer, BatchNorm, Conv, avg_pool_2x2, conv_norm, max_pool
+from jaxunlearn.models.layers import (
+    Answer,
+    BatchNorm,
+    Conv,
+    avg_pool_2x2,
+    conv_norm,
+    global_avg_pool,
+    max_pool,
+)
 from jaxunlearn.models.spec import ImageShape, ModelSpec
 
 
@@ -72,7 +80,7 @@ class DenseNet(nn.Module):
                 # PyTorch pools after the convolution; the two commute, and this way costs a quarter.
                 x = Conv(self.transitions[block - 1], 1, name=f"{name}.conv")(avg_pool_2x2(x))
         x = nn.relu(BatchNorm(x.shape[-1], name="features.norm5")(x, train=train))
-        features = x.mean((1, 2))
+        features = global_avg_pool(x)
         return nn.Dense(self.classes, name="classifier")(features), features
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxunlearn._check import InputError
 from jaxunlearn._typing import Images
 from jaxunlearn.models.convolution import Activations, convolve
 
@@ -172,11 +173,33 @@ def avg_pool_2x2(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
     return x.reshape(x.shape[0], height // 2, 2, width // 2, 2, x.shape[3]).mean((2, 4))
 
 
+def global_avg_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
+    """The mean over the picture.
+
+    Raises:
+      InputError: if the layers before have left nothing of it.
+    """
+    _check_left(x)
+    return x.mean((1, 2))
+
+
+def _check_left(x: Float[Array, "n h w c"]) -> None:
+    if 0 in x.shape[1:3]:
+        raise InputError(
+            "The images are too small for this network, whose windows and strides leave nothing of them; bring them to "
+            "a larger size with --size N, such as 32, or take another network."
+        )
+
+
 def adaptive_avg_pool(x: Float[Array, "n h w c"], side: int) -> Float[Array, "n {side} {side} c"]:
     """Means over side x side windows that cover the input evenly (``torch.nn.AdaptiveAvgPool2d``).
 
     Window i of m over n elements reaches from floor(i n / m) to ceil((i + 1) n / m); a small input is enlarged.
+
+    Raises:
+      InputError: if the layers before have left nothing of the picture.
     """
+    _check_left(x)
     if x.shape[1:3] == (side, side):
         return x
     if side == 1:

@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from jaxunlearn._typing import Images
 from jaxunlearn.models.convolution import Activations
-from jaxunlearn.models.layers import Answer, BatchNorm, Conv, StochasticDepth, conv_norm
+from jaxunlearn.models.layers import Answer, BatchNorm, Conv, StochasticDepth, conv_norm, global_avg_pool
 from jaxunlearn.models.spec import ImageShape, ModelSpec
 
 Activation = Callable[[Array], Array]
@@ -55,7 +55,7 @@ class SqueezeExcite(nn.Module):
     @nn.compact
     def __call__(self, x: Activations) -> Activations:
         """x times the weights."""
-        means = x.mean((1, 2), keepdims=True)
+        means = global_avg_pool(x)[:, None, None]
         hidden = self.activation(Conv(self.squeezed, 1, use_bias=True, name="fc1")(means))
         return x * self.gate(Conv(x.shape[-1], 1, use_bias=True, name="fc2")(hidden))
 
@@ -143,7 +143,7 @@ class MobileNetV3(nn.Module):
         name = f"features.{len(self.shapes) + 1}"
         norm = BatchNorm(self.last, momentum, eps, name=f"{name}.1")
         x = nn.hard_swish(conv_norm(Conv(self.last, 1, name=f"{name}.0"), norm, x, train=train))
-        y = nn.hard_swish(nn.Dense(self.hidden, name="classifier.0")(x.mean((1, 2))))
+        y = nn.hard_swish(nn.Dense(self.hidden, name="classifier.0")(global_avg_pool(x)))
         y = nn.Dropout(self.dropout, deterministic=not train)(y)
         return nn.Dense(self.classes, name="classifier.3")(y), y
 
@@ -187,7 +187,7 @@ class EfficientNet(nn.Module):
         name = f"features.{self.stages + 1}"
         norm = BatchNorm(self.last, self.momentum, self.eps, name=f"{name}.1")
         x = nn.silu(conv_norm(Conv(self.last, 1, name=f"{name}.0"), norm, x, train=train))
-        features = x.mean((1, 2))
+        features = global_avg_pool(x)
         kept = nn.Dropout(self.dropout, deterministic=not train)(features)
         return nn.Dense(self.classes, name="classifier.1")(kept), kept
 

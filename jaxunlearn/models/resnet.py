@@ -8,7 +8,7 @@ import flax.linen as nn
 
 from jaxunlearn._typing import Images
 from jaxunlearn.models.convolution import Activations
-from jaxunlearn.models.layers import Answer, BatchNorm, Conv, conv_norm, max_pool
+from jaxunlearn.models.layers import Answer, BatchNorm, Conv, conv_norm, global_avg_pool, max_pool
 from jaxunlearn.models.spec import ImageShape, ModelSpec
 
 
@@ -98,7 +98,7 @@ class ResNet(nn.Module):
                 x = Block(width, out, stride, self.bottleneck, self.groups, shortcut, name=name)(
                     x, train=train
                 )
-        features = x.mean((1, 2))
+        features = global_avg_pool(x)
         return nn.Dense(self.classes, name=self.head)(features), features
 
 
@@ -157,7 +157,7 @@ class PreActResNet(nn.Module):
                 stride = 2 if stage and not block else 1
                 name = f"layer{stage + 1}.{block}"
                 x = PreActBlock(width, out, stride, self.bottleneck, name=name)(x, train=train)
-        features = x.mean((1, 2))
+        features = global_avg_pool(x)
         return nn.Dense(self.classes, name="linear")(features), features
 
 
@@ -215,7 +215,7 @@ class WideResNet(nn.Module):
                 name = f"block{stage + 1}.layer.{block}"
                 x = WideBlock(out, stride, self.dropout, name=name)(x, train=train)
         x = nn.relu(BatchNorm(self.outs[-1], name="bn1")(x, train=train))
-        features = x.mean((1, 2))
+        features = global_avg_pool(x)
         return nn.Dense(self.classes, name="fc")(features), features
 
 

@@ -7,12 +7,15 @@ batch normalisation and ELU, each stage closed by 2x2 max-pooling and dropout, t
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxunlearn._check import InputError
 from jaxunlearn._typing import Images
 from jaxunlearn.models.layers import Answer, BatchNorm, Conv, conv_norm, flatten_chw, max_pool
 from jaxunlearn.models.spec import ModelSpec
 
 # Each stage is conv, norm, ELU, conv, norm, ELU, pool, dropout; a convolution's norm follows it directly.
 CONVOLUTIONS = (0, 3, 8, 11, 16, 19)
+
+_SHRINKING = 8  # three poolings, each of which drops an odd last row and column
 
 HALF = (16, 32, 64)
 """Half the usual channels: a third of the time."""
@@ -53,10 +56,21 @@ def small_vgg(
 ) -> ModelSpec:
     """The spec of a small VGG; ``small_vgg_half`` is its name with ``HALF`` as widths.
 
+    Raises:
+      InputError: if a file could not show the size of the images, which then are not square, or are too small.
+
     Example:
       >>> small_vgg(10).image_shape
       (32, 32, 3)
     """
+    height, width, _ = image_shape
+    left = height // _SHRINKING
+    if left == 0 or left != width // _SHRINKING:
+        raise InputError(
+            f"A small VGG takes square images of at least {_SHRINKING}x{_SHRINKING}, and these are {height}x{width}; "
+            "bring them to another size with --size N, such as 32, or take another network."
+        )
+    least = _SHRINKING * left
     return ModelSpec(
         "small_vgg_half" if widths == HALF else "small_vgg",
         "small_vgg",
@@ -64,5 +78,6 @@ def small_vgg(
         image_shape,
         classes,
         head="classifier",
-        assumed=("activation ELU", "square images"),
+        step=_SHRINKING,
+        assumed=("activation ELU", f"square images of {least} to {least + _SHRINKING - 1} pixels a side"),
     )

@@ -22,10 +22,11 @@ class ModelSpec:
       name: of the network, as shown to users (``resnet50``).
       family: of networks that the converters read by one rule (``resnet``).
       module: the Flax Linen module; called with pixels and ``train``, it returns logits and features.
-      image_shape: (height, width, channels) of its inputs; where ``any_size``, the usual ones.
+      image_shape: (height, width, channels) of its inputs; where others fit as well, the usual ones.
       classes: the number of logits.
       head: path of the last linear layer inside ``variables["params"]``, joined by slashes.
-      any_size: whether images of another size fit as well.
+      any_size: whether images of every other size fit as well.
+      step: sides that are alike when divided by it, rounded down, fit alike.
       assumed: what a state dict cannot show and was taken as usual for the family.
     """
 
@@ -36,7 +37,13 @@ class ModelSpec:
     classes: int
     head: str
     any_size: bool = False
+    step: int = 1
     assumed: tuple[str, ...] = ()
+
+    def fits(self, height: int, width: int) -> bool:
+        """Whether images of this size fit."""
+        sides = zip((height, width), self.image_shape[:2], strict=True)
+        return self.any_size or all(side // self.step == own // self.step for side, own in sides)
 
     def apply(
         self,

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from converters import convert, torch_io
 from experiments.torch_ibau import SmallVGG
 from jaxunlearn._tree import named_leaves
+from jaxunlearn.models import NAMES, named
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 CONTAINERS = (None, "net", "state_dict", "model_state_dict", "model", "weights", "params")
@@ -117,3 +119,12 @@ def test_every_tensor_has_its_own_place(
     assert len(different) == 1
     found = named_leaves(convert.from_torch(changed).variables)[name]
     np.testing.assert_array_equal(found, leaves[names.index(name)].astype(changed[different[0]].dtype))
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (60, 60, 1)], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_new_file_says_what_network_it_is_of(name: str, shape: tuple[int, int, int]) -> None:
+    spec = named(name, 10, shape)
+    zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), spec.shapes())
+    found = convert.from_torch(convert.to_torch(spec, zeros)).spec
+    assert (found.module, found.name, found.any_size) == (spec.module, spec.name, spec.any_size)
