@@ -110,7 +110,7 @@ class VisionTransformer(nn.Module):
         return nn.Dense(self.classes, name="heads.head")(features), features
 
 
-_SIZES = {(128, 4): "mini", (192, 12): "ti", (384, 12): "s", (768, 12): "b", (1024, 24): "l", (1280, 32): "h"}
+_SIZES = {(192, 12): "ti", (384, 12): "s", (768, 12): "b", (1024, 24): "l", (1280, 32): "h"}
 
 
 def vit(module: VisionTransformer, image_shape: ImageShape) -> ModelSpec:

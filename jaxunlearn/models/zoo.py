@@ -127,18 +127,6 @@ def _efficientnet(width: float, depth: float, dropout: float) -> Callable[..., M
     return lambda classes, image_shape: efficientnet(EfficientNet(classes, *build), image_shape)
 
 
-def _vit(side: int, patch: int, width: int, layers: int, heads: int, hidden: int) -> Callable[..., ModelSpec]:
-    """For images of this side; others are resized to it."""
-
-    def make(classes: int, image_shape: tuple[int, int, int]) -> ModelSpec:
-        resizes = image_shape[:2] != (side, side)
-        return vit(
-            VisionTransformer(classes, side, patch, width, layers, heads, hidden, resizes), image_shape
-        )
-
-    return make
-
-
 _MAKERS: dict[str, Callable[..., ModelSpec]] = {
     "small_vgg": small_vgg,
     "small_vgg_half": functools.partial(small_vgg, widths=HALF),
@@ -155,7 +143,8 @@ _MAKERS: dict[str, Callable[..., ModelSpec]] = {
     "efficientnet_b0": _efficientnet(1.0, 1.0, 0.2),
     "efficientnet_b3": _efficientnet(1.2, 1.4, 0.3),
     "convnext_tiny": lambda classes, image_shape: convnext(ConvNeXt(classes), image_shape),
-    "vit_b_16": _vit(224, 16, 768, 12, 12, 3072),
-    "vit_mini_4": _vit(32, 4, 128, 4, 2, 256),
+    "vit_b_16": lambda classes, image_shape: vit(
+        VisionTransformer(classes, resizes=image_shape[:2] != (224, 224)), image_shape
+    ),
 }
 NAMES = tuple(_MAKERS)
