@@ -411,7 +411,7 @@ class InputAware:
     share: float = 0.1
     diversity: float = 1.0
     mask_steps: int = 200
-    steps: int = 400
+    steps: int = 1600
     batch_size: int = 128
     rate: float = 0.01
     covers: float = 1.0
