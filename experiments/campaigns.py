@@ -271,7 +271,11 @@ CAMPAIGNS = {
     "attacks-preact": Campaign(
         "What attacks reach on PreAct-ResNet18, on GTSRB. One GPU, a minute or two per model with others beside it. "
         f"{_PUBLISHED_ATTACKS}",
-        (*_every_attack("gtsrb"), Attacked("gtsrb", "bpp", ("covers=2", "dither=true"))),
+        (
+            *_every_attack("gtsrb"),
+            Attacked("gtsrb", "bpp", ("covers=2", "dither=true")),
+            Attacked("gtsrb", "input-aware", ("steps=400",)),
+        ),
         (Cleaning(NOTHING),),
         **_PREACT,
     ),
