@@ -27,6 +27,9 @@ class Display(Protocol):
     def stop(self) -> None:
         """No more rounds."""
 
+    def work(self, what: str, share: float) -> None:
+        """This share is done of something beside the rounds."""
+
 
 def describe(evaluation: Evaluation) -> str:
     """ACC, ASR and RA in percent.
@@ -69,9 +72,14 @@ class _Silent:
     def stop(self) -> None:
         pass
 
+    def work(self, what: str, share: float) -> None:
+        pass
+
 
 class _Plain(_Silent):
-    """One line per round."""
+    """One line per round, and per quarter of other work."""
+
+    _quarter = 0
 
     def say(self, text: str) -> None:
         sys.stdout.write(text + "\n")
@@ -88,6 +96,12 @@ class _Plain(_Silent):
             f"round {number}/{self._rounds}  {named}  {describe(evaluation)}  {elapsed:4.0f} s, {left:.0f} s left"
         )
 
+    def work(self, what: str, share: float) -> None:
+        quarter = int(4 * share)
+        if quarter > self._quarter:
+            self.say(f"{what}  {25 * quarter} %")
+        self._quarter = quarter % 4
+
 
 class _Live(_Plain):
     """The same lines, and a bar below them."""
@@ -102,9 +116,13 @@ class _Live(_Plain):
         self._bar: Any = None
 
     def start(self, rounds: int, done: int) -> None:
+        super().start(rounds, done)
+        self._number = done
+        self._show(f"round {done + 1}/{rounds}", rounds, done)
+
+    def _show(self, description: str, total: float, done: float) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        super().start(rounds, done)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -114,8 +132,7 @@ class _Live(_Plain):
             TimeRemainingColumn(),
             transient=True,
         )
-        self._task = self._bar.add_task(f"round {done + 1}/{rounds}", total=rounds, completed=done)
-        self._number = done
+        self._task = self._bar.add_task(description, total=total, completed=done)
         self._bar.start()
 
     def advance(self, share: float) -> None:
@@ -131,3 +148,10 @@ class _Live(_Plain):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def work(self, what: str, share: float) -> None:
+        if self._bar is None:
+            self._show(what, 1, share)
+        self._bar.update(self._task, completed=share)
+        if share >= 1:
+            self.stop()

@@ -110,6 +110,13 @@ def plant(order: Order, display: Display) -> dict[str, Any]:
       NonFiniteError: if training gives NaN or infinite values.
       KeyboardInterrupt: if interrupted; ``resume`` goes on after the last finished epoch.
     """
+    try:
+        return _made(order, display)
+    finally:
+        display.stop()
+
+
+def _made(order: Order, display: Display) -> dict[str, Any]:
     started = time.monotonic()
     _check_folder(order)
     settings = json.loads(json.dumps(order.settings()))
@@ -129,7 +136,14 @@ def plant(order: Order, display: Display) -> dict[str, Any]:
         planned = Attack(trigger=lambda x: x, target=order.target, clean_label=order.recipe.clean_label)
         check_ratio(planned, labels, order.ratio)
     attack = order.recipe.make(
-        Setting(order.spec.image_shape, order.spec.classes, order.target, keys[1], surrogate)
+        Setting(
+            order.spec.image_shape,
+            order.spec.classes,
+            order.target,
+            keys[1],
+            surrogate,
+            functools.partial(display.work, "making the trigger"),
+        )
     )
     if not fits(attack.trigger, order.spec.image_shape):
         shape = "x".join(map(str, order.spec.image_shape))

@@ -72,6 +72,13 @@ def request(folder: Path) -> Request:
     )
 
 
+def test_other_work_is_told_by_quarters(capsys: pytest.CaptureFixture[str]) -> None:
+    display = make_display(quiet=False)
+    for share in (0.1, 0.3, 0.4, 0.9, 1.0, 0.2, 0.6):
+        display.work("painting", share)
+    assert capsys.readouterr().out.splitlines() == [f"painting  {percent} %" for percent in (25, 75, 100, 50)]
+
+
 def test_nan_in_a_later_round_keeps_the_last_good_one(tmp_path: Path) -> None:
     asked = request(tmp_path)
     report = job.run(failing_in(3), asked, make_display(quiet=True), time.monotonic())

@@ -216,6 +216,9 @@ class Watched:
 
     def stop(self) -> None: ...
 
+    def work(self, what: str, share: float) -> None:
+        self.said += f"{what} {share:g}\n"
+
 
 def order_of(out: Path, name: str, recipe: Any = None, **changes: Any) -> subjects.Order:
     """Two epochs on a few digits."""
@@ -252,6 +255,24 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path: Path) -> Non
     assert "resumed  after epoch 1 on poisoned images" in last.said
     models = [(tmp_path / name / subjects.MODEL).read_bytes() for name in ("straight", "resumed")]
     assert models[0] == models[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "steps"),
+    [
+        ("input-aware", {"mask_steps": 2, "steps": 2, "batch_size": 20}, 4),
+        ("label-consistent", {"robust_steps": 2}, 2),
+    ],
+)
+def test_the_making_of_a_trigger_is_told(
+    name: str, settings: dict[str, int], steps: int, tmp_path: Path
+) -> None:
+    watched = Watched()
+    training = dataclasses.replace(TRAINING, rounds=1, batch_size=50)
+    recipe = dataclasses.replace(RECIPES[name], **settings)
+    subjects.plant(order_of(tmp_path / name, name, recipe, training=training), watched)
+    told = [line for line in watched.said.splitlines() if line.startswith("making the trigger")]
+    assert told == [f"making the trigger {(number + 1) / steps:g}" for number in range(steps)]
 
 
 @pytest.mark.parametrize(("redrawn", "sets"), [(True, 2), (False, 1)])

@@ -1,6 +1,7 @@
 """Triggers and perturbations that are made with a network that somebody trained on clean images."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -19,6 +20,15 @@ from jaxunlearn.losses import mean_cross_entropy
 
 _COMPARED = 500  # images of the target's class, and of all, whose features are looked at
 _EXCITED = 100
+
+
+Progress = Callable[[float], None]
+"""Told the share of a training that is done."""
+
+
+def unseen(share: float) -> None:
+    """Nobody is told."""
+    del share
 
 
 class Surrogate(NamedTuple):
@@ -62,6 +72,7 @@ def robust(
     batch_size: int = 128,
     rate: float = 0.01,
     momentum: float = 0.9,
+    progress: Progress = unseen,
 ) -> Surrogate:
     """The network, trained on against perturbations of its images, so that what fools it is no mere noise.
 
@@ -77,6 +88,7 @@ def robust(
       batch_size: images in a step.
       rate: learning rate.
       momentum: share of the velocity that stays.
+      progress: told the share of the steps that is done.
 
     Source: Turner et al., 2019, perturb by networks that were so trained; the training is that of Wong et al., "Fast is
     better than free", ICLR 2020.
@@ -84,12 +96,13 @@ def robust(
     variables, count = surrogate.variables, len(surrogate.labels)
     params, rest = partition(jax.tree.map(jnp.asarray, variables), trainable_mask(variables))
     velocity, step = optax.tree.zeros_like(params), _robust_step(surrogate.apply_fn)
-    for one in jax.random.split(key, steps):
+    for number, one in enumerate(jax.random.split(key, steps), 1):
         rows_key, start_key, dropout_key = jax.random.split(one, 3)
         rows = np.asarray(jax.random.choice(rows_key, count, (min(batch_size, count),), replace=False))
         images, labels = jnp.asarray(surrogate.images[rows]), jnp.asarray(surrogate.labels[rows])
         keys = (start_key, dropout_key)
         params, rest, velocity = step((params, rest, velocity), images, labels, keys, radius, rate, momentum)
+        progress(number / steps)
     return surrogate._replace(variables=combine(params, rest))
 
 

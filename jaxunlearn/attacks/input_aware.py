@@ -15,7 +15,7 @@ from jaxunlearn._runtime import Compiled
 from jaxunlearn._training import forward_of_halves
 from jaxunlearn._tree import partition, trainable_mask
 from jaxunlearn._typing import ApplyFn, Images, Labels, PRNGKey, Scalar
-from jaxunlearn.attacks.crafted import Surrogate
+from jaxunlearn.attacks.crafted import Progress, Surrogate, unseen
 from jaxunlearn.losses import mean_cross_entropy
 from jaxunlearn.models.drawing import Drawing
 
@@ -118,6 +118,7 @@ def train_drawings(
     steps: int,
     batch_size: int,
     rate: float,
+    progress: Progress = unseen,
 ) -> Drawings:
     """Trains masks by themselves, and patterns together with a classifier that starts as the clean one.
 
@@ -137,6 +138,7 @@ def train_drawings(
       steps: of the patterns'.
       batch_size: images in a step.
       rate: of Adam, for both.
+      progress: told the share of all steps that is done.
 
     Raises:
       InputError: if a loss becomes NaN or infinite.
@@ -156,9 +158,10 @@ def train_drawings(
             yield [jax.random.choice(one, len(labels), (size,), replace=False) for one in keys]
 
     state, loss, step = optimizer.init(drawings.mask), jnp.zeros(()), _mask_step(rate, density)
-    for rows, others in batches(mask_steps, masks_key):
+    for number, (rows, others) in enumerate(batches(mask_steps, masks_key), 1):
         mask, state, loss = step(drawings.mask, state, images[rows], images[others])
         drawings = drawings._replace(mask=mask)
+        progress(number / (mask_steps + steps))
     _check_finite(loss, "mask")
 
     params, rest = partition(surrogate.variables, trainable_mask(surrogate.variables))
@@ -170,6 +173,7 @@ def train_drawings(
     for number, (rows, others) in enumerate(batches(steps, patterns_key)):
         dropped = jax.random.fold_in(dropout_key, number)
         joint, loss = joint_step(joint, drawings.mask, images[rows], labels[rows], images[others], dropped)
+        progress((mask_steps + number + 1) / (mask_steps + steps))
     _check_finite(loss, "pattern")
     return drawings._replace(pattern=joint.pattern)
 

@@ -26,6 +26,7 @@ class Setting(NamedTuple):
       target: the class that is forced.
       key: of everything random in the trigger.
       surrogate: gives a clean network, for recipes that need one; the same one each time.
+      progress: told the share of the trigger's making that is done, where it takes long.
     """
 
     image_shape: tuple[int, int, int]
@@ -33,6 +34,7 @@ class Setting(NamedTuple):
     target: int
     key: PRNGKey
     surrogate: Callable[[], Surrogate] | None = None
+    progress: crafted.Progress = crafted.unseen
 
     @property
     def shown(self) -> Surrogate:
@@ -343,7 +345,13 @@ class LabelConsistent:
         @functools.cache
         def fooled() -> Surrogate:
             key = jax.random.fold_in(setting.key, 1)
-            return crafted.robust(setting.shown, key, radius=self.robust_radius, steps=self.robust_steps)
+            return crafted.robust(
+                setting.shown,
+                key,
+                radius=self.robust_radius,
+                steps=self.robust_steps,
+                progress=setting.progress,
+            )
 
         def harden(images: jax.Array, key: PRNGKey) -> jax.Array:
             if self.made_by == "interpolated":
@@ -440,6 +448,7 @@ class InputAware:
             steps=self.steps,
             batch_size=self.batch_size,
             rate=self.rate,
+            progress=setting.progress,
         )
 
         def own(images: jax.Array) -> jax.Array:
