@@ -294,11 +294,10 @@ CAMPAIGNS = {
     **{
         f"{data}-{100 * ratio:g}": Campaign(
             f"All attacks and all methods on {data} with {100 * ratio:g} % poison, with clean images of 5 % and 1 % of "
-            "the training set's number. Two CPU cores, ten minutes per model; run so far: four attacks on GTSRB with "
-            "10 % and two with 1 %, two on CIFAR-10 with 10 %. Published for PreAct-ResNet18 with 5 % clean images and "
-            "10 % poison, mean ACC and ASR of eight attacks, on CIFAR-10: fine-tuning 92.4 and 34.8, I-BAU 88.5 and "
-            "17.8 (BackdoorBench leaderboard), FT-SAM 92.1 and 2.5 (its paper); on GTSRB: fine-tuning 98.5 and 39.3, "
-            "I-BAU 96.0 and 13.3.",
+            "the training set's number. Two CPU cores, ten minutes per model on GTSRB and half an hour on CIFAR-10. "
+            "Published for PreAct-ResNet18 with 5 % clean images and 10 % poison, mean ACC and ASR of eight attacks, "
+            "on CIFAR-10: fine-tuning 92.4 and 34.8, I-BAU 88.5 and 17.8 (BackdoorBench leaderboard), FT-SAM 92.1 and "
+            "2.5 (its paper); on GTSRB: fine-tuning 98.5 and 39.3, I-BAU 96.0 and 13.3.",
             _all(data, ratio, _DIRTY) + (_all(data, ratio, _CLEAN) if ratio <= _CLEAN_RATIOS[data] else ()),
             (
                 *_methods(small["train_images"] // 20, _FT_SAM[data]),
@@ -337,8 +336,8 @@ CAMPAIGNS = {
         **_SMALL["gtsrb"],
     ),
     "few-images": Campaign(
-        "A hundred clean images in all, CIFAR-10 BadNets and Blended at 10 %. Two CPU cores, perhaps five minutes per "
-        "model and cleaning; not run yet. Published: nothing with so few.",
+        "A hundred clean images in all, CIFAR-10 BadNets and Blended at 10 %. Two CPU cores, a quarter of an "
+        "hour per model; seeds 1 and 2 were not run yet. Published: nothing with so few.",
         _all("cifar10", 0.1, ("badnets", "blended")),
         _methods(100, _FT_SAM["cifar10"]),
         seeds=(0, 1, 2),

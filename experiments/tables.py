@@ -6,7 +6,8 @@ Time      a second
 
 Every number is read from experiments/results/; means over the seeds that stand there, in percent. Runs that
 ``stopped`` early, at NaN or infinite values, stand there with their last good round. A page holds a table between
-``<!-- table NAME -->`` and ``<!-- end -->``, and nothing else does; ``checkpoints`` is the one of the published ones.
+``<!-- table NAME -->`` and ``<!-- end -->``, where the NAME ``checkpoints`` is that of the published ones, and shows
+pictures of campaigns as ``results/NAME.png``.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from jaxunlearn._files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 PAGES = tuple(Path(__file__).parents[1] / name for name in ("README.md", "docs/measured.md"))
+PICTURE = re.compile(r"results/([\w-]+)\.png")
 TABLE = re.compile(r"(?<=<!-- table )([\w-]+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 NAMES = {
     "badnets_8_02_ckpt.pth": "CIFAR-10 BadNets",
@@ -279,7 +281,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.write(_table(name))
             write_whole(RESULTS / f"{name}.png", draw_campaign(read_lines(RESULTS / f"{name}.jsonl")))
         for page in () if flags.names else PAGES:
-            write_whole(page, filled(page.read_text()).encode())
+            text = filled(page.read_text())
+            write_whole(page, text.encode())
+            for name in PICTURE.findall(text):
+                if lines := read_lines(RESULTS / f"{name}.jsonl"):
+                    write_whole(RESULTS / f"{name}.png", draw_campaign(lines))
     except FileNotFoundError as error:
         parser.error(str(error))
     return 0
