@@ -157,7 +157,8 @@ def draw(results: dict[str, Any]) -> bytes:
             )
             axes.imshow(values, cmap="RdYlGn" if rate == "acc" else "RdYlGn_r", vmin=0, vmax=100)
             for (line, column), value in np.ndenumerate(values):
-                axes.text(column, line, f"{value:.1f}", ha="center", va="center")
+                shade = "white" if not 12 < value < 88 else "black"  # both ends of the map are dark
+                axes.text(column, line, f"{value:.1f}", ha="center", va="center", color=shade)
             axes.set_xticks(range(len(labels)), labels)
             axes.set_yticks(range(len(labels)), labels)
             axes.set_xlabel("clean images in the poisoned part")
