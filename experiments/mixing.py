@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.reproduction import rates, read_results
-from experiments.tables import METRICS
+from experiments.tables import METRICS, draw_map
 from jaxunlearn import dau, demo, evaluate, report
 from jaxunlearn._files import write_whole
 from jaxunlearn._runtime import keep_compilations
@@ -155,12 +155,7 @@ def draw(results: dict[str, Any]) -> bytes:
                     for leaked in SHARES
                 ]
             )
-            axes.imshow(values, cmap="RdYlGn" if rate == "acc" else "RdYlGn_r", vmin=0, vmax=100)
-            for (line, column), value in np.ndenumerate(values):
-                shade = "white" if not 12 < value < 88 else "black"  # both ends of the map are dark
-                axes.text(column, line, f"{value:.1f}", ha="center", va="center", color=shade)
-            axes.set_xticks(range(len(labels)), labels)
-            axes.set_yticks(range(len(labels)), labels)
+            draw_map(axes, values, labels, labels, good=rate == "acc")
             axes.set_xlabel("clean images in the poisoned part")
             axes.set_ylabel("poisoned images in the clean part")
             axes.set_title(f"{name}: {title}, percent", fontsize=10)

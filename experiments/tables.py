@@ -15,9 +15,12 @@ import json
 import re
 import statistics
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from experiments.campaigns import NOTHING
 from jaxunlearn import report
@@ -35,6 +38,7 @@ NAMES = {
     "gtsrbtrojan_wm_2_02_ckpt.pth": "GTSRB Trojan, watermark",
 }
 METRICS = ("acc", "asr", "ra")
+_WRAPPED = 17  # letters of an attack's name that a picture's column has room for
 
 
 class Row(NamedTuple):
@@ -144,7 +148,7 @@ def _cell(runs: Sequence[Mapping[str, Any]]) -> str:
 Line = Mapping[str, Any]
 """What a campaign has measured of one model and one cleaning; see ``experiments.reproduce``."""
 
-_FEW = 6  # cleanings that the columns of a table, and a legend above the panels, have room for
+_FEW = 6  # cleanings that the columns of a table have room for
 _OF_MODEL = ("target", "arch", "train_images", "test_images", "training")
 
 
@@ -164,32 +168,36 @@ def draw_campaign(lines: Sequence[Line]) -> bytes:
     """A PNG of ASR and ACC, in the mean over the seeds, of every attack before and after every cleaning."""
     attacks = _grouped(lines, _attack, _OF_MODEL)
     cleanings = _grouped(_cleaned(lines), _cleaning)
+    rows, columns = ["before", *cleanings], [textwrap.fill(attack, _WRAPPED) for attack in attacks]
     figure, panels = report.new_figure(
-        14 if len(cleanings) > _FEW else 10, 1.6 + max(0.55, 0.15 * len(cleanings)) * len(attacks), columns=2
+        1 + 0.08 * max(map(len, rows)) + 2 * 1.2 * len(columns),
+        0.7 + 0.3 * len(rows) + 0.2 * max(1 + text.count("\n") for text in columns),
+        columns=2,
     )
     for axes, rate, title in zip(panels, ("asr", "acc"), ("attack success", "accuracy"), strict=True):
-        for row, of_attack in enumerate(attacks.values()):
-            before = _percent(of_attack, "before", rate)
-            axes.plot(
-                [before, before], [row - 0.4, row + 0.4], color="black", label="before" if row == 0 else None
-            )
-            for number, (cleaning, cleaned) in enumerate(cleanings.items()):
-                cell = [line for line in cleaned if line in of_attack]
-                if cell:
-                    height = row - 0.3 + 0.6 * number / max(1, len(cleanings) - 1)
-                    label = cleaning if row == 0 else None
-                    value = _percent(cell, "after", rate)
-                    marker = "os^"[number // 10 % 3]  # there are ten colours
-                    axes.plot(value, height, marker, color=f"C{number % 10}", markersize=6, label=label)
-            axes.axhline(row + 0.5, color="0.9", linewidth=0.8)
-        axes.set_yticks(range(len(attacks)), attacks if axes is panels[0] else [""] * len(attacks))
-        axes.set_ylim(len(attacks) - 0.5, -0.5)
-        axes.set_xlim(-3, 103)
-        axes.set_xlabel(f"{title}, percent")
-    handles, labels = panels[0].get_legend_handles_labels()
-    place, columns = ("right center", 1) if len(cleanings) > _FEW else ("upper center", 4)
-    figure.legend(handles, labels, loc=f"outside {place}", ncol=columns, fontsize=8, frameon=False)
+        values = np.full((len(rows), len(attacks)), np.nan)
+        for column, of_attack in enumerate(attacks.values()):
+            values[0, column] = _percent(of_attack, "before", rate)
+            for row, cleaned in enumerate(cleanings.values(), 1):
+                if cell := [line for line in cleaned if line in of_attack]:
+                    values[row, column] = _percent(cell, "after", rate)
+        named = rows if axes is panels[0] else [""] * len(rows)
+        draw_map(axes, values, named, columns, good=rate == "acc")
+        axes.set_title(f"{title}, percent", fontsize=10)
     return report.to_png(figure)
+
+
+def draw_map(
+    axes: Any, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, good: bool
+) -> None:
+    """A map of percentages with their numbers, green where ``good`` ones are high; NaN stays empty."""
+    axes.imshow(values, cmap="RdYlGn" if good else "RdYlGn_r", vmin=0, vmax=100, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            shade = "white" if not 12 < value < 88 else "black"  # both ends of the map are dark
+            axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=shade)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
 
 
 def _cleaned(lines: Sequence[Line]) -> list[Line]:
