@@ -260,7 +260,8 @@ def check_gradients(network: torch.nn.Module, side: int, count: int) -> None:
             torch.nn.functional.cross_entropy(network(pixels), torch.from_numpy(labels)).backward()
             true = {key: p.grad.numpy().copy() for key, p in network.named_parameters()}
             found, found_pixels = gradient(variables["params"], images.astype(dtype), labels)
-            back = convert.to_torch(spec, {**variables, "params": found})
+            spelled = convert.to_torch(spec, {**variables, "params": found})
+            back = {convert.canonical(spec, key): array for key, array in spelled.items()}
             theirs, ours = (
                 np.concatenate([grads[key].ravel() for key in grads])
                 for grads in ({key: true[keys[key]] for key in keys}, {key: back[key] for key in keys})
