@@ -108,6 +108,12 @@ def _table(name: str) -> str:
     return render_campaign(lines)
 
 
+def _redraw(name: str) -> None:
+    """Writes the picture of a campaign, if it has results."""
+    if lines := read_lines(RESULTS / f"{name}.jsonl"):
+        write_whole(RESULTS / f"{name}.png", draw_campaign(lines))
+
+
 def _runs(row: Row) -> dict[str, list[dict[str, Any]]]:
     """The runs of a row by checkpoint, each with the rates before and after, its seconds if known, and where it ran."""
     path = RESULTS / f"{row.file}_checkpoints.json"
@@ -210,9 +216,13 @@ def _attack(line: Line) -> str:
 
 
 def _cleaning(line: Line) -> str:
+    return f"{_method(line)}, {line['clean'] or 'training set'}"
+
+
+def _method(line: Line) -> str:
     preset = "" if line["preset"] == "default" else f" {line['preset']}"
     settings = f" ({', '.join(line['settings'])})" if line["settings"] else ""
-    return f"{line['method']}{preset}{settings}, {line['clean'] or 'training set'}"
+    return f"{line['method']}{preset}{settings}"
 
 
 def _grouped(
@@ -258,7 +268,7 @@ def _render_divisions(lines: Sequence[Line]) -> str:
     several = len({_cleaning(line) for line in lines}) > 1
 
     def name(line: Line) -> str:
-        return f"{_attack(line)}: {_cleaning(line).rpartition(', ')[0]}" if several else _attack(line)
+        return f"{_attack(line)}: {_method(line)}" if several else _attack(line)
 
     for attack, divided in _grouped(lines, name, _OF_MODEL).items():
         found = [line["evidence"] for line in divided]
@@ -287,13 +297,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for name in flags.names:
             sys.stdout.write(_table(name))
-            write_whole(RESULTS / f"{name}.png", draw_campaign(read_lines(RESULTS / f"{name}.jsonl")))
+            _redraw(name)
         for page in () if flags.names else PAGES:
             text = filled(page.read_text())
             write_whole(page, text.encode())
             for name in PICTURE.findall(text):
-                if lines := read_lines(RESULTS / f"{name}.jsonl"):
-                    write_whole(RESULTS / f"{name}.png", draw_campaign(lines))
+                _redraw(name)
     except FileNotFoundError as error:
         parser.error(str(error))
     return 0
