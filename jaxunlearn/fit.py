@@ -18,14 +18,14 @@ _LEAST_STEPS = 20  # of an epoch, as far as batches of ten allow
 
 
 def training_for(image_shape: tuple[int, int, int], images: int) -> finetune.Config:
-    """``TRAINING`` for a data set: crops by an eighth of the side, and batches that leave a few steps.
+    """``TRAINING`` for a data set: crops by an eighth of the shorter side, and batches that leave a few steps.
 
     Example:
       >>> config = training_for((32, 32, 3), 1000)
       >>> config.crop_padding, config.batch_size
       (4, 50)
     """
-    side = image_shape[0]
+    side = min(image_shape[:2])
     return dataclasses.replace(
         TRAINING,
         crop_padding=side // 8 if side > _LEAST_SIDE_FOR_CROPS else 0,

@@ -90,6 +90,35 @@ def test_poison_relabels_only_images_of_other_classes() -> None:
     assert images.sum() == 0  # the clean images are untouched
 
 
+@pytest.mark.parametrize("ratio", [0.0, -0.1, 1.1, float("nan"), float("inf")])
+def test_ratios_that_are_no_shares_are_refused(ratio: float) -> None:
+    with pytest.raises(InputError, match=f"A poison ratio of {ratio:g} is no share"):
+        attacks.check_ratio(Attack(trigger=jnp.ones_like, target=0), np.arange(10), ratio)
+
+
+@pytest.mark.parametrize(
+    ("count", "parts"), [(0, []), (1000, [1000]), (1001, [500, 501]), (2000, [1000, 1000])]
+)
+def test_images_are_changed_in_equal_parts(count: int, parts: list[int]) -> None:
+    """So that an image which is to be changed by another one has such."""
+    seen: list[tuple[int, int]] = []
+
+    def change(images: jax.Array, first: int) -> jax.Array:
+        seen.append((len(images), first))
+        return images
+
+    images = (np.arange(count) % 256).astype(np.float32).reshape(-1, 1, 1, 1) / 255
+    found = attacks.in_chunks(images, np.arange(count), change)
+    assert seen == [(size, sum(parts[:number])) for number, size in enumerate(parts)]
+    np.testing.assert_array_equal(found.ravel(), np.arange(count) % 256)
+
+
+@pytest.mark.parametrize("settings", [{"pieces": 1}, {"pieces": 2, "share": 0.1}, {"share": 0.03}])
+def test_a_pattern_of_which_nothing_is_shown_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="tiles is none of them"):
+        dataclasses.replace(attacks.RECIPES["adaptive-blend"], **settings)
+
+
 @pytest.mark.parametrize(("ratio", "asked"), [(1.0, 10), (0.01, 0)])
 def test_ratios_that_the_images_cannot_give_are_refused(ratio: float, asked: int) -> None:
     images, labels = np.zeros((10, 4, 4, 1), np.float32), np.arange(10) % 2
@@ -206,6 +235,28 @@ def test_a_warp_agrees_with_pytorchs_grid_sample(photos: jax.Array) -> None:
     np.testing.assert_allclose(attacks.warp(photos, field), theirs.permute(0, 2, 3, 1), atol=1e-5)
 
 
+def test_a_warping_field_is_the_official_one() -> None:
+    """Their grid, of an image that is as wide as high, with our random points."""
+    points = np.array(jax.random.uniform(jax.random.key(3), (4, 4, 2), minval=-1, maxval=1))
+    theirs = torch.nn.functional.interpolate(
+        torch.from_numpy(points / np.abs(points).mean()).permute(2, 0, 1)[None],
+        size=32,
+        mode="bicubic",
+        align_corners=True,
+    )
+    in_their_grid = 0.5 * theirs[0].permute(1, 2, 0).numpy() / 32
+    field = attacks.warping_field(jax.random.key(3), 32, 32, control=4, strength=0.5)
+    np.testing.assert_allclose(field, in_their_grid * 31 / 2, atol=1e-6)
+
+
+def test_a_warping_field_follows_the_sides_of_the_image() -> None:
+    wide = attacks.warping_field(jax.random.key(3), 8, 32, control=4, strength=0.5)
+    high = attacks.warping_field(jax.random.key(3), 32, 32, control=4, strength=0.5)
+    corners = np.ix_([0, -1], [0, -1])
+    scale = attacks.triggers.half_pixels(8, 32) / attacks.triggers.half_pixels(32, 32)
+    np.testing.assert_allclose(np.asarray(wide)[corners], scale * np.asarray(high)[corners], rtol=1e-5)
+
+
 def test_dithering_is_that_of_a_plain_loop(photos: jax.Array) -> None:
     image = np.array(photos[0], np.float64)
     for row in range(16):
@@ -255,6 +306,25 @@ def test_a_robust_network_stops_looking_at_what_perturbations_change() -> None:
     assert accuracy(trained) == 1
     same = attacks.robust(given, jax.random.key(0), radius=0.1, steps=0)
     np.testing.assert_array_equal(same.variables["w"], given.variables["w"])
+
+
+def test_black_and_white_pixels_are_perturbed_inwards_too() -> None:
+    """A network is trained on images of which every pixel moved, wherever the random start lay."""
+    seen: list[np.ndarray] = []
+
+    def apply_fn(params: Any, x: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, Any]]:
+        jax.debug.callback(lambda shown: seen.append(np.asarray(shown)), x)
+        return (x.reshape(len(x), -1) - 0.5) @ params["w"], {}
+
+    images = np.tile(np.array([0.0, 1.0], np.float32), 32).reshape(1, 8, 8, 1)
+    weights = jnp.stack([jnp.tile(jnp.array([-1.0, 1.0]), 32), jnp.tile(jnp.array([1.0, -1.0]), 32)], axis=1)
+    given = attacks.Surrogate(apply_fn, {"w": weights}, images, np.zeros(1, int))
+    attacks.robust(given, jax.random.key(0), radius=0.1, steps=1, batch_size=1)
+    jax.effects_barrier()
+    last = seen[-1]
+    assert last.min() >= 0
+    assert last.max() <= 1
+    np.testing.assert_allclose(np.abs(last - images), 0.1, atol=1e-6)
 
 
 def test_an_optimised_patch_excites_the_feature_of_its_class(photos: jax.Array) -> None:
@@ -308,7 +378,7 @@ def test_input_aware_triggers_are_sparse_and_differ(photos: jax.Array) -> None:
         mask_steps=100, steps=60, batch_size=32, rate=0.01,
     )  # fmt: skip
     masks = input_aware.mask_of(drawings.mask, images)
-    assert 0.02 < float(masks.mean()) < 0.2
+    assert 0.01 < float(masks.mean()) < 0.2
     assert float(jnp.mean((masks > 0.1) & (masks < 0.9))) < 0.2
     own = input_aware.draw(drawings, images, images)
     crossed = input_aware.draw(drawings, images, images[::-1])

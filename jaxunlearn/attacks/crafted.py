@@ -76,9 +76,10 @@ def robust(
 ) -> Surrogate:
     """The network, trained on against perturbations of its images, so that what fools it is no mere noise.
 
-    Every step of SGD is on images x + u moved by 1.25 radius times the sign of the gradient there, within the ball, u
-    being uniform in it. What fools an ordinary network is a texture that a poisoned model learns in place of the
-    trigger: on CIFAR-10 such a model took all perturbed images for the attack's class, and 2 % of the triggered ones.
+    Every step of SGD is on images x + u moved by 1.25 radius times the sign of the gradient there, u being uniform in
+    the ball; all stays within the ball and within [0, 1]. What fools an ordinary network is a texture that a poisoned
+    model learns in place of the trigger: on CIFAR-10 such a model took all perturbed images for the attack's class, and
+    2 % of the triggered ones.
 
     Args:
       surrogate: the network.
@@ -121,13 +122,15 @@ def _robust_step(apply_fn: ApplyFn) -> Compiled:
         everyone = jnp.ones(len(images))
 
         def loss_fn(params: PyTree, offset: jax.Array) -> tuple[Scalar, PyTree]:
-            shown = jnp.clip(images + offset, 0, 1)
-            logits, moved = forward_of_halves(apply_fn, params, rest, shown, keys[1])
+            logits, moved = forward_of_halves(apply_fn, params, rest, images + offset, keys[1])
             return mean_cross_entropy(logits, labels, everyone), moved
 
-        start = radius * jax.random.uniform(keys[0], images.shape, minval=-1.0)
+        def within(offset: jax.Array) -> jax.Array:
+            return jnp.clip(images + jnp.clip(offset, -radius, radius), 0, 1) - images
+
+        start = within(radius * jax.random.uniform(keys[0], images.shape, minval=-1.0))
         slope, _ = jax.grad(loss_fn, argnums=1, has_aux=True)(params, start)
-        offset = jnp.clip(start + 1.25 * radius * jnp.sign(slope), -radius, radius)
+        offset = within(start + 1.25 * radius * jnp.sign(slope))
         gradient, moved = jax.grad(loss_fn, has_aux=True)(params, offset)
         params, velocity = momentum_step(
             params, velocity, gradient, rate=rate, momentum=momentum, weight_decay=0.0

@@ -122,15 +122,15 @@ def train_drawings(
 ) -> Drawings:
     """Trains masks by themselves, and patterns together with a classifier that starts as the clean one.
 
-    Masks descend on 100 mean relu(|m(x)| - density) + L_div, |m| being the share of the image that a mask covers;
-    patterns and the classifier on the cross-entropy of a batch + diversity L_div, where a share of the batch carries
-    its own triggers and the label ``target``, and another one carries those of other images and keeps its labels.
+    Masks descend on 100 mean relu(m(x) - density) + L_div, the mean being over pixels and images; patterns and the
+    classifier on the cross-entropy of a batch + diversity L_div, where a share of the batch carries its own triggers
+    and the label ``target``, and another one carries those of other images and keeps its labels.
 
     Args:
       surrogate: the classifier, and the images.
       target: the attack's class.
       key: of everything random.
-      density: of the masks.
+      density: of the masks; every pixel may be so much of the pattern for nothing.
       share: of a batch with its own triggers.
       cross_share: of a batch with others' triggers.
       diversity: weight of L_div (``diversity_loss``) of the patterns.
@@ -199,7 +199,7 @@ def _mask_step(rate: float, density: float) -> Compiled:
     def step(mask: PyTree, state: Any, images: jax.Array, others: jax.Array) -> tuple[PyTree, Any, Scalar]:
         def loss_fn(mask: PyTree) -> Scalar:
             own, theirs = mask_of(mask, images), mask_of(mask, others)
-            dense = jnp.mean(jax.nn.relu(jnp.mean(own, axis=(1, 2, 3)) - density))
+            dense = jnp.mean(jax.nn.relu(own - density))
             return _SPARSITY * dense + diversity_loss(images, others, own, theirs)
 
         loss, gradient = jax.value_and_grad(loss_fn)(mask)

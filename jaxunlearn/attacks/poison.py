@@ -1,6 +1,7 @@
 """Poisoned training sets, and the images that show what a model has learned from them."""
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -86,10 +87,15 @@ def _drawn(change: Keyed, key: PRNGKey, images: jax.Array, first: int) -> jax.Ar
 def in_chunks(
     images: AnyImages, rows: Int[np.ndarray, " k"], change: Callable[[jax.Array, int], jax.Array]
 ) -> UInt8[np.ndarray, "k h w c"]:
-    """What ``change(images, first)`` makes of some rows, ``first`` counting from 0, a thousand of them at a time."""
+    """What ``change(images, first)`` makes of some rows, ``first`` counting from 0, at most a thousand at a time.
+
+    Parts are equally large, so that none holds a single image where others could go with it.
+    """
+    count = -(-len(rows) // _AT_A_TIME)
+    starts = [number * len(rows) // count for number in range(count + 1)] if count else []
     parts = [
-        as_bytes(change(jnp.asarray(np.asarray(images[rows[start : start + _AT_A_TIME]])), start))
-        for start in range(0, len(rows), _AT_A_TIME)
+        as_bytes(change(jnp.asarray(np.asarray(images[rows[start:end]])), start))
+        for start, end in itertools.pairwise(starts)
     ]
     return np.concatenate(parts) if parts else np.zeros((0, *images.shape[1:]), np.uint8)
 
@@ -100,6 +106,8 @@ def check_ratio(attack: Attack, labels: Labels, ratio: float) -> int:
     Raises:
       InputError: unless that is one to all of the images that the attack can poison.
     """
+    if not 0 < ratio <= 1:
+        raise InputError(f"A poison ratio of {ratio:g} is no share; give one above 0, up to 1.")
     count, victims = round(ratio * len(labels)), len(attack.victims(labels))
     if not 0 < count <= victims:
         what = "of the target's class" if attack.clean_label else "of other classes than the attack's"

@@ -5,6 +5,7 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxunlearn._check import InputError
@@ -221,7 +222,8 @@ def warping_field(
     """A smooth random field for ``warp`` (WaNet).
 
     Displacements at ``control`` x ``control`` points are uniform in [-1, 1], divided by the mean of their
-    absolute values, spread over the image by bicubic interpolation and scaled by ``strength`` / 2 pixels.
+    absolute values, spread over the image by bicubic interpolation and scaled by ``strength`` (side - 1) / (2 side)
+    pixels.
 
     Args:
       key: of the displacements.
@@ -230,8 +232,8 @@ def warping_field(
       control: points along each side.
       strength: s of the paper.
 
-    Source: Nguyen and Tran, "WaNet - imperceptible warping-based backdoor attack", ICLR 2021; the official code's
-    grid has [-1, 1] for a whole side, so that s / h of it is s / 2 pixels.
+    Source: Nguyen and Tran, "WaNet - imperceptible warping-based backdoor attack", ICLR 2021; in the official code's
+    grid the outer pixels lie at -1 and 1, so that its s / side are s (side - 1) / (2 side) pixels.
 
     Example:
       >>> field = warping_field(jax.random.key(0), 32, 32, control=4, strength=0.5)
@@ -240,12 +242,36 @@ def warping_field(
     """
     points = jax.random.uniform(key, (control, control, 2), minval=-1, maxval=1)
     points = points / jnp.mean(jnp.abs(points))
-    # Corner points lie on corner pixels.
-    scale = jnp.array([(height - 1) / (control - 1), (width - 1) / (control - 1)])
-    spread = jax.image.scale_and_translate(
-        points, (height, width, 2), (0, 1), scale, 0.5 - 0.5 * scale, "cubic", antialias=False
-    )
-    return strength / 2 * spread
+    rows, columns = (_bicubic(side, control) for side in (height, width))
+    spread = jnp.einsum("ru,cv,uvd->rcd", rows, columns, points)
+    return strength * half_pixels(height, width) * spread
+
+
+def half_pixels(height: int, width: int) -> Float[Array, " 2"]:
+    """1 / side of a grid whose outer pixels lie at -1 and 1, in pixels of each side: a little less than a half.
+
+    Example:
+      >>> half_pixels(4, 8).tolist()
+      [0.375, 0.4375]
+    """
+    return jnp.array([(side - 1) / (2 * side) for side in (height, width)])
+
+
+def _bicubic(side: int, points: int) -> Float[Array, "side points"]:
+    """Weights of points for each pixel of a side, the outer points lying on its outer pixels.
+
+    Keys' kernel with a = -0.75, and beyond the edge the outer points again, as PyTorch has it.
+    """
+    places = np.linspace(0, points - 1, side)
+    first = np.floor(places).astype(int) - 1
+    weights = np.zeros((side, points))
+    for step in range(4):
+        far = np.abs(places - first - step)
+        near = 1.25 * far**3 - 2.25 * far**2 + 1
+        wide = -0.75 * (far**3 - 5 * far**2 + 8 * far - 4)
+        kernel = np.where(far <= 1, near, np.where(far < 2, wide, 0))
+        np.add.at(weights, (np.arange(side), np.clip(first + step, 0, points - 1)), kernel)
+    return jnp.asarray(weights, jnp.result_type(float))
 
 
 def quantize(images: Float[Array, "n h w c"], *, levels: int, dither: bool) -> Float[Array, "n h w c"]:
@@ -329,6 +355,11 @@ def smooth_pattern(
     return amplitude * pattern / jnp.max(jnp.abs(pattern))
 
 
+def shown_pieces(pieces: int, share: float) -> int:
+    """How many of ``pieces`` x ``pieces`` tiles a share of them is."""
+    return round(share * pieces * pieces)
+
+
 def keep_pieces(
     pattern: Float[Array, "h w c"], key: PRNGKey, count: int, *, pieces: int, share: float
 ) -> Float[Array, "n h w 1"]:
@@ -341,6 +372,6 @@ def keep_pieces(
     """
     height, width, _ = pattern.shape
     order = jnp.argsort(jax.random.uniform(key, (count, pieces * pieces)), axis=1)
-    kept = (order < round(share * pieces * pieces)).reshape(count, pieces, pieces)
+    kept = (order < shown_pieces(pieces, share)).reshape(count, pieces, pieces)
     rows, columns = (jnp.arange(side) * pieces // side for side in (height, width))
     return kept[:, rows[:, None], columns[None, :], None].astype(pattern.dtype)
