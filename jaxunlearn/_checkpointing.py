@@ -57,6 +57,28 @@ def load_state(path: Path, like: State) -> State:
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
+def check_same(now: dict[str, Any], earlier: dict[str, Any]) -> None:
+    """Refuses to go on with a run that was another one.
+
+    Args:
+      now: what this run is, by name; values are for JSON, some of them mappings.
+      earlier: what the interrupted one was.
+
+    Raises:
+      InputError: if they differ; it names the first difference.
+    """
+    for name, value in now.items():
+        if value != earlier.get(name):
+            old, new = earlier.get(name), value
+            if isinstance(value, dict) and isinstance(old, dict):
+                part = next(key for key in [*value, *old] if value.get(key) != old.get(key))
+                name, old, new = f"{name} ({part})", old.get(part), value.get(part)
+            raise InputError(
+                f"The interrupted run had {name} {old!r} and this one has {new!r}; resume with the same, or start "
+                "anew with --force or in another folder."
+            )
+
+
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:

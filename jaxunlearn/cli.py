@@ -56,14 +56,11 @@ def guarded(work: Callable[[], int], out: Path, state: str) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt:
-        kept = any(out.glob(state)) if out.is_dir() else False
-        advice = (
-            f"the finished rounds are kept in {out}; go on with --resume." if kept else "nothing was written."
-        )
-        sys.stderr.write(f"interrupted: {advice}\n")
+        sys.stderr.write(f"interrupted:{_kept(out, state) or ' nothing was written.'}\n")
         return 130
     except OSError as error:
-        sys.stderr.write(f"error: {error.filename} cannot be read or written ({error.strerror}).\n")
+        place = error.filename or out
+        sys.stderr.write(f"error: {place} cannot be read or written ({error.strerror}).{_kept(out, state)}\n")
         return 2
     except ArithmeticError as error:
         from jaxunlearn._loop import NonFiniteError
@@ -72,6 +69,12 @@ def guarded(work: Callable[[], int], out: Path, state: str) -> int:
             raise
         sys.stderr.write(f"stopped: {error}\n")
         return 1
+
+
+def _kept(out: Path, state: str) -> str:
+    """Says what an ended run can go on from, if it can."""
+    kept = out.is_dir() and any(out.glob(state))
+    return f" the finished rounds are kept in {out}; go on with --resume." if kept else ""
 
 
 def seed(text: str) -> int:
@@ -102,7 +105,8 @@ def _parser(
         "end in a slice such as [:5000]. "
         "TRIGGER: patch:size=4,offset=1,value=1 (a square that far from the lower right corner) or "
         "image:FILE[,mask=FILE] (pixels under the mask blanked, image added, clipped to [0, 1]) or attack:FILE "
-        "(the triggered images that BackdoorBench's attack_result.pt names; without --target; also for --test). "
+        "(the triggered images that BackdoorBench's attack_result.pt names; without --target"
+        f"{'' if trains else '; also for --test'}). "
         f"Settings (--set), as the preset default has them: {settings_of(presets['default'])}.",
     )
     parser.add_argument(
@@ -176,7 +180,10 @@ def _parser(
         "--seed", type=seed, default=0, metavar="N", help="of every random choice (default 0)"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="output folder (default: named after the checkpoint)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help=f"output folder (default: CHECKPOINT-{name}, such as model-{name})",
     )
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in DIR")
     parser.add_argument("--force", action="store_true", help="replace the run in DIR")
@@ -222,6 +229,8 @@ def _run(
         reactivate=tuple(flags.reactivate),
         size=flags.size,
     )
+    if flags.reactivate and subtask in ("anti-learning", "test"):
+        raise InputError(f"--reactivate needs a cleaned model, which {subtask} does not make; leave it away.")
     if subtask == "test":
         job.judge(procedure, request, display)
         return 0
@@ -293,6 +302,11 @@ def _clean(
         _take_attack(flags, trains=trains)
     if trains and (flags.ckpt is None or flags.clean is None or flags.test is None):
         raise InputError("--ckpt FILE, --train SPEC and --test SPEC are needed, or --attack DIR, or --demo.")
+    if trains and flags.test.startswith("attack:"):
+        raise InputError(
+            f"--test {flags.test} names triggered images; give clean ones that are not in --train with --test, and "
+            "these with --trigger."
+        )
     if flags.ckpt is None or flags.clean is None:
         raise InputError(
             "--ckpt FILE and --clean SPEC are needed, or --attack DIR and --clean SPEC, or --demo."
@@ -336,12 +350,16 @@ def _demo(
     from jaxunlearn.display import make_display
     from jaxunlearn.inputs import check_folder
 
-    force = flags.force or (flags.out is None and not flags.resume)
+    subtask = getattr(flags, "subtask", None)
+    goes_on = flags.resume or subtask == "unlearning"
+    force = flags.force or (flags.out is None and not goes_on)
     _config(presets, flags)
-    check_folder(out, resume=flags.resume, force=force)
+    if subtask != "test":
+        check_folder(out, resume=goes_on, force=force)
     keep_compilations()
     display = make_display(quiet=flags.quiet)
     victim = demo.make_victim(out, display, training_set=procedure.first_stage is not None)
-    display.say(f"\n$ python -m jaxunlearn.{procedure.name} {victim.command_line(out)}")
+    words = f"{procedure.name} {subtask}" if subtask else procedure.name
+    display.say(f"\n$ python -m jaxunlearn.{words} {victim.command_line(out)}")
     victim.force = force
     return _run(procedure, presets, flags, victim, out, started)

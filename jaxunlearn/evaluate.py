@@ -1,6 +1,7 @@
 """What a classifier does on clean and on triggered images, as counts."""
 
 import functools
+import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -28,6 +29,13 @@ class Triggered(NamedTuple):
     images: AnyImages
     labels: Labels
     attack_labels: Labels
+
+    def described(self) -> dict[str, Any]:
+        """Their number and a hash of them and both of their labels, for JSON."""
+        digest = hashlib.sha256()
+        for array in self:
+            digest.update(np.ascontiguousarray(array).data)
+        return {"images": len(self.labels), "sha256": digest.hexdigest()}
 
 
 class Evaluation(NamedTuple):

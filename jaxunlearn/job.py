@@ -21,7 +21,7 @@ from jaxunlearn._loop import Data, Execution, Method, NonFiniteError
 from jaxunlearn._tree import all_finite
 from jaxunlearn._typing import Variables
 from jaxunlearn.display import Display, describe
-from jaxunlearn.evaluate import Evaluation, Triggered
+from jaxunlearn.evaluate import Evaluation
 from jaxunlearn.inputs import REPORT_FILE, Inputs, Request, check_folder, judge_reactivated, read
 
 
@@ -155,6 +155,7 @@ def run(
     clock = _Clock(loading_since)
     inputs = read(request)
     check_folder(request.out, resume=request.resume, force=request.force)
+    _check_kept(request, inputs.checkpoint.suffix)
     clock.lap("load")
     for notice in inputs.notices:
         display.say(f"note     {notice}")
@@ -170,7 +171,7 @@ def run(
     state_file = request.out / STATE_FILE
     if request.resume:
         journal = _Journal.load(state_file)
-        _check_same(fingerprint, journal.fingerprint)
+        _checkpointing.check_same(fingerprint, journal.fingerprint)
         state = _checkpointing.load_state(state_file, state)
         clock.resume(journal.seconds)
         display.say(f"resumed  after round {len(journal.rounds)}")
@@ -262,9 +263,10 @@ def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) ->
     evidence = this.procedure.evidence(inputs, variables, cleaned, state)
     reactivation = _reactivate(this, cleaned)
     model_bytes = torch_io.encode(inputs.checkpoint, arrays)
+    as_given, as_safetensors = _model_files(inputs.checkpoint.suffix)
     files = {
-        f"model{inputs.checkpoint.suffix}": model_bytes,
-        "model.safetensors": torch_io.encode_safetensors(inputs.checkpoint, arrays),
+        as_given: model_bytes,
+        as_safetensors: torch_io.encode_safetensors(inputs.checkpoint, arrays),
         "curves.png": report.draw_curves(journal.before, journal.rounds),
         **evidence.pictures,
     }
@@ -324,6 +326,20 @@ def _reactivate(this: _Run, cleaned: Variables) -> list[dict[str, Any]]:
     return entries
 
 
+def _model_files(suffix: str) -> tuple[str, str]:
+    """The cleaned model as it came, and for those who load no pickles."""
+    return f"model{suffix}", "model.safetensors"
+
+
+def _check_kept(request: Request, suffix: str) -> None:
+    """Refuses an output folder in which the cleaned model would take the place of the given one."""
+    given = request.checkpoint.resolve()
+    if given in [(request.out / name).resolve() for name in _model_files(suffix)]:
+        raise InputError(
+            f"The cleaned model would replace {request.checkpoint}; give another folder with --out."
+        )
+
+
 def _make_folder(request: Request) -> None:
     """The folder, without the files of an earlier run: a new one may end without any."""
     out = request.out
@@ -367,7 +383,7 @@ def _fingerprint(procedure: Procedure, request: Request, inputs: Inputs) -> dict
         "trigger": request.trigger,
         "trigger on grey": _hash_trigger(inputs),
         "target": request.target,
-        "triggered": None if triggered is None else _hash_triggered(triggered),
+        "triggered": None if triggered is None else triggered.described(),
         "device": report.device(),
         "versions": report.versions(),
     }
@@ -379,24 +395,3 @@ def _hash_trigger(inputs: Inputs) -> str | None:
         return None
     grey = jnp.full((1, *inputs.model.spec.image_shape), 0.5)
     return hashlib.sha256(np.asarray(inputs.trigger(grey)).tobytes()).hexdigest()
-
-
-def _hash_triggered(triggered: Triggered) -> dict[str, Any]:
-    """Number and hash of the triggered images, with both of their labels."""
-    digest = hashlib.sha256()
-    for array in triggered:
-        digest.update(np.ascontiguousarray(array).data)
-    return {"images": len(triggered.labels), "sha256": digest.hexdigest()}
-
-
-def _check_same(now: dict[str, Any], earlier: dict[str, Any]) -> None:
-    for name, value in now.items():
-        if value != earlier.get(name):
-            old, new = earlier.get(name), value
-            if isinstance(value, dict) and isinstance(old, dict):
-                part = next(key for key in value.keys() | old.keys() if value.get(key) != old.get(key))
-                name, old, new = f"{name} ({part})", old.get(part), value.get(part)
-            raise InputError(
-                f"The interrupted run had {name} {old!r} and this one has {new!r}; resume with the same, or start "
-                "anew with --force."
-            )

@@ -49,6 +49,9 @@ MODEL, ATTACK, TRAIN, TEST, TRIGGERED, SAMPLES = (
 )
 STATE = "training.state.npz"
 
+_FILES = (ATTACK, MODEL, TRAIN, TEST, TRIGGERED, SAMPLES)
+_PHASES = ("clean", "poisoned")  # trainings in the order in which they are done
+
 _JUDGED_BY = 2000  # test images after every epoch; all of them at the end
 _SHOWN = 6
 _FORMED = 0.5  # least attack success of a model that is of use
@@ -102,6 +105,16 @@ class Order:
         }
 
 
+class _Watch:
+    """Seconds since the start, with those of an interrupted training that is gone on with."""
+
+    def __init__(self) -> None:
+        self._since, self.earlier = time.monotonic(), 0.0
+
+    def seconds(self) -> float:
+        return self.earlier + time.monotonic() - self._since
+
+
 def plant(order: Order, display: Display) -> dict[str, Any]:
     """Makes the attack, trains a model on what it poisons, and writes the folder; returns ``attack.json``.
 
@@ -117,7 +130,7 @@ def plant(order: Order, display: Display) -> dict[str, Any]:
 
 
 def _made(order: Order, display: Display) -> dict[str, Any]:
-    started = time.monotonic()
+    watch = _Watch()
     _check_folder(order)
     settings = json.loads(json.dumps(order.settings()))
     test = dataclasses.replace(order.test, images=rounded(np.asarray(order.test.images)))
@@ -129,7 +142,7 @@ def _made(order: Order, display: Display) -> dict[str, Any]:
     def surrogate() -> Surrogate:
         display.say(f"training on {len(labels)} clean images, for the attack to be made with ...")
         given = _usable(order.data.images, labels)
-        clean = _train(order, settings, "clean", lambda _: given, None, keys[0], display)
+        clean = _train(order, settings, "clean", lambda _: given, None, keys[0], display, watch)
         return Surrogate(order.spec.apply, clean, images, labels)
 
     if order.recipe.needs_surrogate:
@@ -167,7 +180,7 @@ def _made(order: Order, display: Display) -> dict[str, Any]:
         f"{int(poisoned.covers.sum())} to cover up{', others in every epoch' if attack.redrawn else ''} ..."
     )
     variables = _train(
-        order, settings, "poisoned", lambda epoch: set_of(epoch)[1], triggered, keys[3], display
+        order, settings, "poisoned", lambda epoch: set_of(epoch)[1], triggered, keys[3], display, watch
     )
     evaluation = evaluate(
         order.spec.apply, variables, order.test.images, order.test.labels, triggered=triggered
@@ -178,7 +191,7 @@ def _made(order: Order, display: Display) -> dict[str, Any]:
         "poisoned": np.flatnonzero(poisoned.poisoned).tolist(),
         "covers": np.flatnonzero(poisoned.covers).tolist(),
         **report.rates_and_counts(evaluation),
-        "seconds": round(time.monotonic() - started, 1),
+        "seconds": round(watch.seconds(), 1),
         "device": report.device(),
         "versions": report.versions(),
     }
@@ -261,10 +274,15 @@ def _train(
     triggered: Triggered | None,
     key: jax.Array,
     display: Display,
+    watch: _Watch,
 ) -> Variables:
     """Trains a fresh network on the set of every epoch (from 1), in a folder that is unfinished from then on."""
     path = order.out / f"{phase}.{STATE}"
-    order.out.mkdir(parents=True, exist_ok=True)
+    same = settings | {
+        "triggered": None if triggered is None else triggered.described(),
+        "device": report.device(),
+        "versions": report.versions(),
+    }
     apply_fn: ApplyFn = order.spec.apply
     execution = _loop.Execution(on_batch=lambda done, total: display.advance(done / total))
     method = finetune.make_method(apply_fn, execution)
@@ -273,17 +291,15 @@ def _train(
     first = 1
     if order.resume and path.exists():
         notes = _checkpointing.load_notes(path)
-        if notes["settings"] != settings:
-            raise InputError(
-                f"The interrupted training in {order.out} had other settings; resume with the same, or start anew "
-                "with --force."
-            )
+        _checkpointing.check_same(same, notes["same"])
         state = _checkpointing.load_state(path, state)
         first = notes["epochs"] + 1
+        watch.earlier = notes["seconds"]
         display.say(f"resumed  after epoch {notes['epochs']} on {phase} images")
     judging = order.test.take(slice(_JUDGED_BY))
     shown = None if triggered is None else Triggered(*(part[:_JUDGED_BY] for part in triggered))
-    (order.out / ATTACK).unlink(missing_ok=True)
+    if first == 1:
+        _clear(order.out, phase)
     display.start(order.training.rounds, first - 1)
     try:
         for epoch in range(first, order.training.rounds + 1):
@@ -291,11 +307,20 @@ def _train(
             now: Evaluation = evaluate(
                 apply_fn, method.finish(state), judging.images, judging.labels, triggered=shown
             )
-            _checkpointing.save_state(path, state, {"settings": settings, "epochs": epoch})
+            notes = {"same": same, "epochs": epoch, "seconds": watch.seconds()}
+            _checkpointing.save_state(path, state, notes)
             display.round_done(epoch, {"loss": float(stats.loss)}, now)
     finally:
         display.stop()
     return method.finish(state)
+
+
+def _clear(folder: Path, phase: str) -> None:
+    """A folder for a phase that starts anew: without what followed it in an earlier training."""
+    folder.mkdir(parents=True, exist_ok=True)
+    states = (f"{later}.{STATE}" for later in _PHASES[_PHASES.index(phase) :])
+    for name in (*states, *_FILES):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _usable(images: AnyImages, labels: np.ndarray) -> _loop.Data:
@@ -397,6 +422,3 @@ def _check_folder(order: Order) -> None:
         advice = "--resume to go on with it, or " if begun else ""
         found = "an interrupted training" if begun else "a finished attack"
         raise InputError(f"{order.out} holds {found} already; give {advice}--force to replace it.")
-    if order.force and not order.resume and order.out.is_dir():
-        for path in order.out.glob(f"*{STATE}"):
-            path.unlink()

@@ -189,3 +189,28 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.Capt
 
     assert cli.guarded(work, tmp_path, "*.npz") == 2
     assert capsys.readouterr().err == "error: photos cannot be read or written (Permission denied).\n"
+
+
+def test_a_full_disk_is_said_with_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        raise OSError(28, "No space left on device")
+
+    assert cli.guarded(work, tmp_path, "*.npz") == 2
+    assert (
+        capsys.readouterr().err == f"error: {tmp_path} cannot be read or written (No space left on device).\n"
+    )
+    (tmp_path / "state.npz").touch()
+    assert cli.guarded(work, tmp_path, "*.npz") == 2
+    assert capsys.readouterr().err.endswith(
+        f"the finished rounds are kept in {tmp_path}; go on with --resume.\n"
+    )
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_the_given_model_is_not_replaced(force: bool, tmp_path: Path) -> None:
+    asked = dataclasses.replace(request(tmp_path), out=tmp_path, force=force)
+    given = asked.checkpoint.read_bytes()
+    with pytest.raises(InputError, match=r"The cleaned model would replace .*model.pth; give another folder"):
+        job.run(failing_in(9), asked, make_display(quiet=True), time.monotonic())
+    assert asked.checkpoint.read_bytes() == given
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pth"]

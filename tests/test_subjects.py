@@ -134,7 +134,9 @@ def test_dau_removes_an_attack_of_all_classes(tmp_path: Path) -> None:
         (("badnets", "--data", "digits[:0]"), "holds no images"),
         (("badnets", "--test", "digits[700:900]"), "are also among those"),
         (("badnets", "--target", 10), "--target 10 is not a class; the images have the classes 0 to 9"),
-        (("badnets", "--poison-ratio", 0), "asks for 0 of 1000 images"),
+        (("badnets", "--poison-ratio", 0), "A poison ratio of 0 is no share"),
+        (("badnets", "--poison-ratio", "nan"), "A poison ratio of nan is no share"),
+        (("badnets", "--poison-ratio", 0.0001), "asks for 0 of 1000 images"),
         (("sig", "--poison-ratio", 0.5), "are of the target's class"),
         (("badnets", "--set", "size=3"), "there is no setting size; there are trigger, mode"),
         (("badnets", "--set", "trigger=patch:size=9"), "does not fit images of 8x8x1"),
@@ -307,16 +309,48 @@ def test_attacks_that_shape_the_training_choose_images_anew_in_every_epoch(
     assert models[0] == models[1]
 
 
+def test_a_training_is_not_resumed_with_another_trigger(tmp_path: Path) -> None:
+    """Such as one that another device or another version of a package made of the same settings."""
+    picture = tmp_path / "trigger.png"
+    Image.new("L", (8, 8), 90).save(picture)
+    recipe = dataclasses.replace(RECIPES["badnets"], trigger=f"image:{picture}")
+    order = order_of(tmp_path / "out", "badnets", recipe)
+    with pytest.raises(KeyboardInterrupt):
+        subjects.plant(order, Watched(1))
+    Image.new("L", (8, 8), 120).save(picture)
+    with pytest.raises(
+        InputError, match=r"had triggered \(sha256\) '[0-9a-f]+' and this one has '[0-9a-f]+'; res"
+    ):
+        subjects.plant(dataclasses.replace(order, resume=True), Watched())
+
+
+def test_seconds_of_an_interrupted_training_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def monotonic() -> float:
+        now[0] += 1000.0
+        return now[0]
+
+    order = order_of(tmp_path, "badnets")
+    monkeypatch.setattr(subjects, "time", SimpleNamespace(monotonic=monotonic))
+    with pytest.raises(KeyboardInterrupt):
+        subjects.plant(order, Watched(1))
+    assert subjects.plant(dataclasses.replace(order, resume=True), Watched())["seconds"] == 3000
+
+
 def test_an_interrupted_replacement_leaves_no_finished_folder(tmp_path: Path) -> None:
     (tmp_path / subjects.ATTACK).write_text("{}")
+    (tmp_path / subjects.MODEL).write_text("another")
+    (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="holds a finished attack already"):
         subjects.plant(order_of(tmp_path, "badnets"), Watched())
+    (tmp_path / f"poisoned.{subjects.STATE}").write_text("another")
     with pytest.raises(InputError, match="asks for 0 of 100 images"):
         subjects.plant(order_of(tmp_path, "badnets", force=True, ratio=0.001), Watched())
-    assert (tmp_path / subjects.ATTACK).exists()
+    assert len(list(tmp_path.iterdir())) == 4
     with pytest.raises(KeyboardInterrupt):
         subjects.plant(order_of(tmp_path, "badnets", force=True), Watched(1))
-    assert not (tmp_path / subjects.ATTACK).exists()
+    assert {path.name for path in tmp_path.iterdir()} == {f"poisoned.{subjects.STATE}", "notes.txt"}
     assert subjects.is_begun(tmp_path)
 
 
