@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +68,8 @@ def forward_with_statistics(
     """``forward_of_halves``, and the rest with the batch's own statistics in the place of the running ones.
 
     Running statistics r move towards those of the batch, b, by r' = (1 - m) r + m b, so that b = r + (r' - r) / m and
-    1 - m = dr'/dr, whatever the network's momentum is. b depends on the parameters and can be differentiated.
+    1 - m = dr'/dr, whatever the network's momentum is. b depends on the parameters and can be differentiated. Of a
+    variance (``var``) no more than its rounding can be negative: it is 0 then.
 
     Example:
       >>> def apply_fn(variables, x, *, train):
@@ -95,11 +97,12 @@ def forward_with_statistics(
         forward, (running,), (jax.tree.map(jnp.ones_like, running),), has_aux=True
     )
 
-    def batch_of(old: jax.Array, new: jax.Array, slope: jax.Array) -> jax.Array:
+    def batch_of(path: tuple[Any, ...], old: jax.Array, new: jax.Array, slope: jax.Array) -> jax.Array:
         moves = slope < 1
-        return old + jnp.where(moves, (new - old) / jnp.where(moves, 1 - slope, 1), 0)
+        found = old + jnp.where(moves, (new - old) / jnp.where(moves, 1 - slope, 1), 0)
+        return jnp.maximum(found, 0) if getattr(path[-1], "key", None) == "var" else found
 
-    own = combine(jax.tree.map(batch_of, running, new, slope), others)
+    own = combine(jax.tree.map_with_path(batch_of, running, new, slope), others)
     return logits, moved, {**rest, "batch_stats": own}
 
 

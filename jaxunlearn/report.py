@@ -224,15 +224,17 @@ def draw_division(
     attacked: Bool[np.ndarray, " classes"],
     scores: Float[np.ndarray, " n"],
     found: Bool[np.ndarray, " n"],
+    kept: Bool[np.ndarray, " n"],
     poisoned: Bool[np.ndarray, " n"] | None,
 ) -> bytes:
     """A PNG of which classes fall into two groups and, of those that are attacked, how their images are divided.
 
     Args:
-      gains: of every class, how much better two groups describe it than one, in nats.
+      gains: of every class, how much better a poisoned and a clean group describe it than one, in nats.
       attacked: marks the classes that hold poisoned images.
       scores: of images of those, -1 where they look poisoned and 1 where they do not.
       found: marks the images that are taken for poisoned.
+      kept: marks those that are taken for clean; the others are left out.
       poisoned: marks those that are, where that is known.
     """
     figure, (left, right) = new_figure(9.6, 3.4, columns=2)
@@ -240,16 +242,20 @@ def draw_division(
     left.bar(np.arange(len(gains)), np.maximum(gains, 0), color=colours)
     left.set_xlabel("class")
     left.set_ylabel("nats")
-    left.set_title("How clearly a class falls into two groups", fontsize=10)
+    left.set_title("How clearly a class falls into a poisoned and a clean group", fontsize=10)
     if not len(scores):
         right.set_axis_off()
         right.text(0.5, 0.5, "no class is taken for attacked", ha="center", transform=right.transAxes)
         return to_png(figure)
     if poisoned is None:
-        named = [("taken for clean", ~found, "#9aa7b5"), ("taken for poisoned", found, _COLOURS["asr"])]
+        named = [
+            ("taken for clean", kept, "#9aa7b5"),
+            ("left out", ~kept & ~found, "#e0a030"),
+            ("taken for poisoned", found, _COLOURS["asr"]),
+        ]
     else:
         named = [
-            ("clean", ~poisoned & ~found, _COLOURS["acc"]),
+            ("clean, not taken for poisoned", ~poisoned & ~found, _COLOURS["acc"]),
             ("clean, taken for poisoned", ~poisoned & found, "#8a63b5"),
             ("poisoned, not found", poisoned & ~found, "#e0a030"),
             ("poisoned, found", poisoned & found, _COLOURS["asr"]),

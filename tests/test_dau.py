@@ -196,6 +196,23 @@ def test_two_kinds_of_clean_images_are_no_attack() -> None:
     assert not two_kinds(9 * guesses).classes.any()
 
 
+@pytest.mark.parametrize("suspected", [0, 3])
+def test_a_group_without_suspects_is_not_suspected(suspected: int) -> None:
+    """Six outliers among two hundred, of which few are suspected."""
+    features = jax.random.normal(KEY, (400, 5)).at[:6, 3].add(30.0)
+    labels, suspects = jnp.arange(400) // 200, (jnp.arange(400) % 200 >= 198).at[:suspected].set(True)
+    whitened = [dau.whiten(features, labels, 10, ridge) for ridge in dau.RIDGES]
+    found = dau.attacked_classes(
+        whitened, jnp.zeros((400, 10)), labels, suspects, jax.random.key(0), gain=10.0
+    )
+    assert found.classes.tolist()[:2] == [suspected > 0, False]
+
+
+def test_images_cannot_be_divided_again_after_the_last_round() -> None:
+    with pytest.raises(ValueError, match="resplit_round=4 must be at most 3, the rounds of unlearning"):
+        dataclasses.replace(dau.PRESETS["robust"], rounds=4)
+
+
 def test_a_group_whose_guesses_tell_a_third_more_is_poisoned() -> None:
     """Three guesses are not as many as there are classes, and more than the one of the other group."""
     guesses = jax.nn.one_hot(jnp.where(jnp.arange(400) < 40, 2 + jnp.arange(400) % 3, 2), 10)

@@ -103,6 +103,29 @@ def test_a_batchs_own_statistics_are_found_whatever_the_momentum(momentum: float
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), found, expected)
 
 
+@pytest.mark.parametrize("running", [1.0, 42.03, 159.0])
+def test_no_variance_is_negative(running: float) -> None:
+    """A channel that is the same everywhere has none, whatever single precision makes of a large running one."""
+    norm = nn.BatchNorm(use_running_average=False, momentum=0.9, use_bias=False, use_scale=False)
+    images = jnp.concatenate([IMAGES, jnp.full_like(IMAGES, 0.3)], axis=-1)
+
+    def apply_fn(variables: Any, images: jax.Array, *, train: bool) -> Any:
+        return norm.apply(variables, images, mutable=["batch_stats"])
+
+    @jax.jit
+    def variances(running: jax.Array) -> jax.Array:
+        statistics = {"mean": jnp.zeros(2), "var": jnp.full(2, running)}
+        rest = {"params": {"w": None}, "batch_stats": statistics}
+        params = {"params": {"w": jnp.ones(())}, "batch_stats": {"mean": None, "var": None}}
+        _, _, own = forward_with_statistics(apply_fn, params, rest, images, jax.random.key(0))
+        return own["batch_stats"]["var"]
+
+    found = np.array([variances(running + more) for more in np.linspace(0, 1, 50)])
+    np.testing.assert_allclose(found[:, 0], IMAGES.var(), rtol=1e-2)
+    assert np.all(found[:, 1] >= 0)
+    np.testing.assert_allclose(found[:, 1], 0, atol=1e-3)
+
+
 def test_statistics_that_do_not_move_are_their_own() -> None:
     def frozen(variables: Any, images: jax.Array, *, train: bool) -> Any:
         return images.mean((1, 2)) * variables["params"]["w"], {"batch_stats": variables["batch_stats"]}

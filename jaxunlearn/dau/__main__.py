@@ -46,7 +46,8 @@ def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: S
         facts["recall"] = hits / int(truth.sum()) if truth.any() else None
         facts["leaked"] = int(np.sum(clean & truth))
         precision = "none found" if not count else f"precision {100 * hits / count:.1f} %"
-        sentence += f" ({precision}, recall {100 * hits / max(1, int(truth.sum())):.1f} %)"
+        recall = f"recall {100 * hits / truth.sum():.1f} %" if truth.any() else "there is no poison"
+        sentence += f" ({precision}, {recall})"
     facts["sentence"] = sentence + "."
     facts["gains"] = [round(float(gain), 1) for gain in gains]
     shown = attacked[labels]
@@ -55,6 +56,7 @@ def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: S
         attacked,
         np.asarray(state.scores)[shown],
         poisoned[shown],
+        clean[shown],
         None if truth is None else truth[shown],
     )
     return Evidence(facts, {"division.png": picture})

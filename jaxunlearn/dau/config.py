@@ -173,6 +173,12 @@ class Config:
                 f"rounds={self.rounds!r} must be at least {self.isolation_rounds + 2}: isolation_rounds, one that "
                 "splits the images, and one of unlearning."
             )
+        epochs = self.rounds - self.isolation_rounds - 1
+        if self.resplit_round > epochs:
+            raise ValueError(
+                f"resplit_round={self.resplit_round!r} must be at most {epochs}, the rounds of unlearning; give more "
+                "rounds, or resplit_round=0."
+            )
         if isinstance(self.band, int | float) and self.band > 0.5:
             raise ValueError(f"band={self.band!r} must be at most 0.5.")
 

@@ -426,31 +426,37 @@ def _look(
     told = second_guesses(logits, labels, lower) + _NO_INFORMATION
     group = _group_of(labels, lower, classes)
     members, suspected = (
-        count_labels(group, some, 2 * classes).reshape(2, classes) + 0.5
+        count_labels(group, some, 2 * classes).reshape(2, classes)
         for some in (jnp.ones(len(labels), bool), suspects)
     )
-    is_upper, is_known, is_relabelled = _poisoned_side(told, suspected / members)
+    is_upper, is_known, is_relabelled = _poisoned_side(told, members, suspected)
     gains = groups.gain * jnp.minimum(1, jnp.where(is_upper, told[0] / told[1], told[1] / told[0]))
     gains = jnp.where(is_known, gains, jnp.minimum(gains, 0))
     return gains, lower != is_upper[labels], is_relabelled
 
 
 def _poisoned_side(
-    told: Float[Array, "2 classes"], suspected: Float[Array, "2 classes"]
+    told: Float[Array, "2 classes"],
+    members: Float[Array, "2 classes"],
+    suspected: Float[Array, "2 classes"],
 ) -> tuple[Bool[Array, " classes"], Bool[Array, " classes"], Bool[Array, " classes"]]:
     """Whether the poisoned group of every class is the upper one, whether anything says so, and whether guesses do.
 
     Args:
       told: by second guesses, of the upper and the lower group.
-      suspected: shares of the groups.
+      members: of the groups.
+      suspected: how many of them are.
     """
     # Of two classes there is no second guess, which tells nothing then.
     could_tell = math.log(max(told.shape[1] - 1, 2))
     most, least = jnp.max(told, axis=0), jnp.min(told, axis=0)
     decided = most > _TELLING * could_tell
-    concentrated = jnp.max(suspected, axis=0) >= _CONCENTRATED * jnp.min(suspected, axis=0)
+    shares = suspected / jnp.maximum(members, 1)
+    # Where no image of the other group is suspected, half of one counts.
+    least_shares = jnp.maximum(suspected, 0.5) / jnp.maximum(members, 1)
+    concentrated = jnp.any(shares >= _CONCENTRATED * least_shares[::-1], axis=0)
     more = (most > _TELLING_MORE * could_tell) & (most >= _MORE * least)
-    evidence = jnp.where(~decided & concentrated, suspected, told)
+    evidence = jnp.where(~decided & concentrated, shares, told)
     return evidence[0] > evidence[1], decided | concentrated | more, decided | (more & ~concentrated)
 
 
