@@ -28,6 +28,7 @@ from experiments.tables import RESULTS, read_lines
 from jaxunlearn import cli, finetune, fit, job, report, subjects
 from jaxunlearn._check import InputError
 from jaxunlearn._checkpointing import STATE_FILE
+from jaxunlearn._loop import NonFiniteError
 from jaxunlearn._runtime import keep_compilations
 from jaxunlearn._tree import named_leaves
 from jaxunlearn.attacks import RECIPES
@@ -60,48 +61,71 @@ def main(argv: list[str] | None = None) -> int:
         for name, campaign in CAMPAIGNS.items():
             print(f"{name}: {campaign.about}\n")
         return 0
-    campaign = CAMPAIGNS[flags.name].quick() if flags.quick else CAMPAIGNS[flags.name]
+    campaign = CAMPAIGNS[flags.name]
     if flags.attacks:
         campaign = campaign.of(flags.attacks)
         if not campaign.subjects:
             parser.error(f"{flags.name} holds none of {', '.join(flags.attacks)}")
+    campaign = campaign.quick() if flags.quick else campaign
     name = f"{flags.name}{'-quick' if flags.quick else ''}"
     out = flags.out or RESULTS / f"{name}.jsonl"
     arch, seeds = flags.arch or campaign.arch, flags.seeds or campaign.seeds
     try:
-        run(campaign, flags.shared, flags.work / name, out, arch=arch, seeds=seeds)
+        failed = run(campaign, flags.shared.resolve(), flags.work / name, out, arch=arch, seeds=seeds)
     except InputError as error:
         parser.error(str(error))
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: the same command goes on where this one was.\n")
         return 130
-    return 0
+    for line in failed:
+        sys.stderr.write(f"no result: {line}\n")
+    return 1 if failed else 0
 
 
-def run(campaign: Campaign, shared: Path, work: Path, out: Path, *, arch: str, seeds: Any) -> None:
-    """Makes every model and cleans it with every method; appends what is new to ``out``."""
+def run(campaign: Campaign, shared: Path, work: Path, out: Path, *, arch: str, seeds: Any) -> list[str]:
+    """Makes every model and cleans it with every method; appends what is new to ``out``.
+
+    Returns:
+      What stopped at NaN or infinity before it gave anything, a sentence each; the rest was done nevertheless.
+    """
     keep_compilations()
+    failed: list[str] = []
     known = {_key(line) for line in read_lines(out)}
     for seed in seeds:
         for attacked in campaign.subjects:
             wanted = [_config(campaign, attacked, cleaning, arch, seed) for cleaning in campaign.cleanings]
             if all(_key(config) in known for config in wanted):
                 continue
-            folder = make_subject(campaign, attacked, shared, work, arch, seed)
+            try:
+                folder = make_subject(campaign, attacked, shared, work, arch, seed)
+            except NonFiniteError as error:
+                failed.append(f"{attacked.data} {attacked.attack}, seed {seed}: {error}")
+                continue
             for cleaning, config in zip(campaign.cleanings, wanted, strict=True):
                 if _key(config) in known:
                     continue
-                if cleaning.method == NOTHING:
-                    found = leave(folder)
-                elif cleaning.method == RETRAINING:
-                    found = retrain(folder, seed)
-                else:
-                    found = clean(campaign, attacked, cleaning, shared, folder, seed)
+                try:
+                    found = _found(campaign, attacked, cleaning, shared, folder, seed)
+                except NonFiniteError as error:
+                    failed.append(f"{folder.name}, {cleaning.method} {cleaning.preset}: {error}")
+                    continue
                 line = config | {name: found[name] for name in _REPORTED}
                 out.parent.mkdir(parents=True, exist_ok=True)
                 with out.open("a") as file:
                     file.write(json.dumps(line) + "\n")
                 known.add(_key(config))
+    return failed
+
+
+def _found(
+    campaign: Campaign, attacked: Attacked, cleaning: Cleaning, shared: Path, folder: Path, seed: int
+) -> dict[str, Any]:
+    """What a cleaning leaves, as in a report."""
+    if cleaning.method == NOTHING:
+        return leave(folder)
+    if cleaning.method == RETRAINING:
+        return retrain(folder, seed)
+    return clean(campaign, attacked, cleaning, shared, folder, seed)
 
 
 def make_subject(
@@ -136,25 +160,25 @@ def make_subject(
         resume=subjects.is_begun(folder),
     )
     if (folder / subjects.ATTACK).exists():
-        _check_same(order)
+        asked = json.loads(json.dumps(order.settings()))
+        made = json.loads((folder / subjects.ATTACK).read_text())
+        if made["target"] is None:  # an attack that forces every class
+            made["target"] = order.target
+        _check_same(folder, "model", made, asked)
         return folder
     print(f"== {folder.name}", flush=True)
     subjects.plant(order, make_display(quiet=False))
     return folder
 
 
-def _check_same(order: subjects.Order) -> None:
-    """Refuses a finished model that is not the one asked for."""
-    asked = json.loads(json.dumps(order.settings()))
-    made = json.loads((order.out / subjects.ATTACK).read_text())
-    if made["target"] is None:  # an attack that forces every class
-        made["target"] = order.target
+def _check_same(folder: Path, what: str, made: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Refuses a finished folder whose settings are not those asked for."""
     found, expected = (named_leaves({name: tree.get(name) for name in asked}) for tree in (made, asked))
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):
             raise InputError(
-                f"{order.out} holds a model with {name} {found.get(name)!r} and {expected.get(name)!r} is asked for; "
-                "give another --work, or remove the folder to have the model made anew."
+                f"{folder} holds a {what} with {name} {found.get(name)!r} and {expected.get(name)!r} is asked for; "
+                "give another --work, or remove the folder to have it made anew."
             )
 
 
@@ -166,8 +190,11 @@ def clean(
     package = importlib.import_module(f"jaxunlearn.{cleaning.method}")
     label = json.dumps([cleaning.preset, cleaning.settings, cleaning.clean, seed])
     out = folder / f"{cleaning.method}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+    config = cli.configured(package.PRESETS[cleaning.preset], cleaning.settings)
     if (out / REPORT_FILE).exists():
-        return json.loads((out / REPORT_FILE).read_text())
+        made = json.loads((out / REPORT_FILE).read_text())
+        _check_same(out, "cleaning", made, {"config": json.loads(json.dumps(dataclasses.asdict(config)))})
+        return made
     first = campaign.train_images
     given = f"{SOURCES[attacked.data].train.format(shared=shared)}[{first}:{first + cleaning.clean}]"
     request = Request(
@@ -177,7 +204,7 @@ def clean(
         trigger=f"attack:{folder}",
         target=None,
         preset=cleaning.preset,
-        config=cli.configured(package.PRESETS[cleaning.preset], cleaning.settings),
+        config=config,
         seed=seed,
         out=out,
         resume=(out / STATE_FILE).exists(),

@@ -1,6 +1,7 @@
 """A frozen campaign in its quick variant, from models to lines of results."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 
 from experiments import reproduce, tables
 from experiments.campaigns import CAMPAIGNS, NOTHING, RETRAINING, SOURCES, Attacked, Campaign, Cleaning
-from jaxunlearn import cli, subjects
+from jaxunlearn import cli, ibau, subjects
 from jaxunlearn._check import InputError
+from jaxunlearn._loop import NonFiniteError
 from jaxunlearn.attacks import RECIPES
 from jaxunlearn.models import NAMES
 
@@ -58,6 +60,59 @@ def test_some_attacks_of_a_campaign_alone(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit):
         reproduce.main(["dau-gtsrb", "--attacks", "wanet"])
     assert "dau-gtsrb holds none of wanet" in capsys.readouterr().err
+
+
+def test_some_attacks_are_quick_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Campaign] = []
+    monkeypatch.setattr(reproduce, "run", lambda campaign, *_, **__: asked.append(campaign) or [])
+    assert reproduce.main(["dau-gtsrb", "--quick", "--attacks", "lf"]) == 0
+    assert [one.attack for one in asked[0].subjects] == ["lf"]
+
+
+def test_what_gives_nan_holds_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def make_subject(*arguments: Any) -> Path:
+        if arguments[-1] == 0:
+            raise NonFiniteError(1, ["loss"], None)
+        return tmp_path
+
+    def clean(campaign: Any, attacked: Any, cleaning: Cleaning, *_: Any) -> dict[str, Any]:
+        if cleaning.method == "ibau":
+            raise NonFiniteError(1, ["kernel"], None)
+        return dict.fromkeys(reproduce._REPORTED)
+
+    two = dataclasses.replace(SMALL, cleanings=(*SMALL.cleanings, Cleaning("sau", clean=10)), seeds=(0, 1))
+    monkeypatch.setattr(reproduce, "make_subject", make_subject)
+    monkeypatch.setattr(reproduce, "clean", clean)
+    monkeypatch.setattr(reproduce, "CAMPAIGNS", {"two": two})
+    out = tmp_path / "lines.jsonl"
+    assert reproduce.main(["two", "--out", str(out)]) == 1
+    assert [(line["method"], line["seed"]) for line in tables.read_lines(out)] == [("sau", 1)]
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2
+    assert told[0].startswith(
+        "no result: digits badnets, seed 0: Round 1 gave NaN or infinite values in loss"
+    )
+    assert told[1].startswith(
+        f"no result: {tmp_path.name}, ibau default: Round 1 gave NaN or infinite values in ker"
+    )
+
+
+def test_a_finished_cleaning_is_taken_for_no_other(tmp_path: Path) -> None:
+    def clean(cleaning: Cleaning) -> dict[str, Any]:
+        return reproduce.clean(SMALL, BADNETS, cleaning, tmp_path, tmp_path, 0)
+
+    once = Cleaning("ibau", clean=10)
+    label = json.dumps([once.preset, once.settings, once.clean, 0])
+    folder = tmp_path / f"ibau-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+    folder.mkdir()
+    config = dataclasses.asdict(ibau.PRESETS["default"])
+    (folder / "report.json").write_text(json.dumps({"config": config}))
+    assert clean(once)["config"]["rounds"] == config["rounds"]
+    (folder / "report.json").write_text(json.dumps({"config": config | {"rounds": 77}}))
+    with pytest.raises(InputError, match="holds a cleaning with config/rounds 77 and"):
+        clean(once)
 
 
 def test_what_ends_a_campaign_is_said_in_one_sentence(
