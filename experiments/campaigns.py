@@ -309,6 +309,18 @@ CAMPAIGNS = {
         for data, small in _SMALL.items()
         for ratio in (0.1, 0.05, 0.01)
     },
+    "gtsrb-unpoisoned": Campaign(
+        "BadNets with one poisoned image, which is as good as none: what methods cost a model that needs no cleaning, "
+        "and what they say of it. Two CPU cores, a quarter of an hour. Expected: ASR below 3 before; nothing is "
+        "published.",
+        _all("gtsrb", 0.0001, ("badnets",)),
+        (
+            *_methods(500, _FT_SAM["gtsrb"]),
+            *_methods(100, _FT_SAM["gtsrb"]),
+            Cleaning("dau"),
+        ),
+        **_SMALL["gtsrb"],
+    ),
     "gtsrb-hard": Campaign(
         "Attacks that small networks learn late, at 10 % on GTSRB: more images and epochs, and no random crops, which "
         "would move a warp that is fixed to the frame. Two CPU cores, half an hour per model. Published ASR "

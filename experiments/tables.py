@@ -29,6 +29,7 @@ from jaxunlearn._files import write_whole
 RESULTS = Path(__file__).parent / "results"
 PAGES = tuple(Path(__file__).parents[1] / name for name in ("README.md", "docs/measured.md"))
 PICTURE = re.compile(r"results/([\w-]+)\.png")
+NORM = re.compile(r"perturbation of norm ([\d.]+)")
 TABLE = re.compile(r"(?<=<!-- table )([\w-]+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 NAMES = {
     "badnets_8_02_ckpt.pth": "CIFAR-10 BadNets",
@@ -159,7 +160,7 @@ _OF_MODEL = ("target", "arch", "train_images", "test_images", "training")
 
 
 def render_campaign(lines: Sequence[Line]) -> str:
-    """The tables of a campaign: what is left of every attack, and how training sets were divided, if any were."""
+    """The tables of a campaign: what is left of every attack, what gave it away, and how training sets were divided."""
     cleanings = _grouped(_cleaned(lines), _cleaning)
     table = [["attack", "before", *cleanings]]
     for attack, of_attack in _grouped(lines, _attack, _OF_MODEL).items():
@@ -167,7 +168,11 @@ def render_campaign(lines: Sequence[Line]) -> str:
         table.append([attack, _rates(of_attack, "before"), *(_rates(cell, "after") for cell in cells)])
     if len(cleanings) > _FEW:  # too wide for a page
         table = [list(column) for column in zip(*table, strict=True)]
-    return _markdown(table) + _render_divisions([line for line in lines if "precision" in line["evidence"]])
+    return (
+        _markdown(table)
+        + _render_suspicions([line for line in lines if _suspicion(line)])
+        + _render_divisions([line for line in lines if "precision" in line["evidence"]])
+    )
 
 
 def draw_campaign(lines: Sequence[Line]) -> bytes:
@@ -259,6 +264,34 @@ def _rates(lines: Sequence[Line], when: str) -> str:
     stopped = sum(bool(line.get("stopped")) for line in lines) if when == "after" else 0
     notes = [f"{seeds} seeds"] * (seeds > 1) + [f"{stopped} stopped"] * (stopped > 0)
     return rates + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _suspicion(line: Line) -> str:
+    """The class that the evidence names, bold where it is the attack's, and how strongly; empty if it names none.
+
+    Of perturbations that is their norm, the smaller the more suspicious; of ULRL's classes their z-score.
+    """
+    evidence = line["evidence"]
+    if evidence.get("class") is None or "precision" in evidence:
+        return ""
+    norm = NORM.search(evidence["sentence"])
+    strength = norm[1] if norm else f"{max(evidence['z_scores']):.0f}" if "z_scores" in evidence else None
+    if strength is None:
+        return ""
+    named = str(evidence["class"])
+    right = evidence["class"] == line["target"] and "mode=all-to-all" not in line["attack_settings"]
+    return f"{f'**{named}**' if right else named} ({strength})"
+
+
+def _render_suspicions(lines: Sequence[Line]) -> str:
+    if not lines:
+        return ""
+    cleanings = _grouped(lines, _cleaning)
+    table = [["class named, and norm or z-score", *cleanings]]
+    for attack, of_attack in _grouped(lines, _attack, _OF_MODEL).items():
+        cells = [[line for line in cleaned if line in of_attack] for cleaned in cleanings.values()]
+        table.append([attack, *("; ".join(map(_suspicion, cell)) for cell in cells)])
+    return "\n" + _markdown(table)
 
 
 def _render_divisions(lines: Sequence[Line]) -> str:
