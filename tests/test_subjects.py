@@ -14,15 +14,17 @@ import pytest
 from PIL import Image
 
 from converters import convert, torch_io
-from jaxunlearn import cli, evaluate, finetune, ibau, subjects
+from jaxunlearn import cli, demo, evaluate, finetune, ibau, subjects
 from jaxunlearn._check import InputError
 from jaxunlearn.attacks import RECIPES, Attack, Setting, as_bytes
 from jaxunlearn.attacks import __main__ as program
 from jaxunlearn.data import load
+from jaxunlearn.dau import __main__ as dau_program
 from jaxunlearn.display import make_display
 from jaxunlearn.evaluate import Evaluation
 from jaxunlearn.fit import TRAINING
 from jaxunlearn.inputs import Request, read
+from jaxunlearn.models import small_vgg
 from tests.shop import run
 
 TRAIN = (
@@ -411,3 +413,53 @@ def test_images_under_the_triggers_are_kept_apart_from_those_to_clean_with(plant
     )
     with pytest.raises(InputError, match="are also among those"):
         read(request)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--ckpt", "a.pth", "--train", "digits", "--test", "attack:b.pt"),
+            "give clean ones that are not in --train",
+        ),
+        (
+            ("anti-learning", "--reactivate", "5"),
+            "--reactivate needs a cleaned model, which anti-learning does not",
+        ),
+        (("test", "--reactivate", "5"), "--reactivate needs a cleaned model, which test does not make"),
+    ],
+)
+def test_bad_requests_of_dau_say_so(
+    arguments: tuple[str, ...],
+    message: str,
+    planted: tuple[Path, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = arguments if "--ckpt" in arguments else (*arguments, "--attack", str(planted[0]))
+    assert dau_program.main([*given, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("out", [(), ("--out", "elsewhere")])
+def test_the_demonstration_goes_through_the_subtasks(
+    out: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the same checkpoint and training set every time, as the network is trained anew."""
+    spec = small_vgg(10, (8, 8, 1), (4, 4, 4))
+    arrays = convert.to_torch(spec, jax.tree.map(np.asarray, spec.init(jax.random.key(0))))
+
+    def make_victim(folder: Path, display: Any, *, training_set: bool) -> demo.Victim:
+        assert training_set
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "backdoored.pth").write_bytes(torch_io.new_state_dict_bytes(arrays))
+        return demo.Victim(folder / "backdoored.pth", clean="digits[:200]", clean_flag="--train")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "make_victim", make_victim)
+    given = ["--demo", "--rounds", "2", *out]
+    for subtask in ("anti-learning", "unlearning", "test"):
+        assert dau_program.main([subtask, *given]) == 0, capsys.readouterr().err
+        assert f"$ python -m jaxunlearn.dau {subtask} --ckpt" in capsys.readouterr().out
+    assert (tmp_path / (out[-1] if out else "demo-dau") / "model.pth").exists()
