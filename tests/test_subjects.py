@@ -415,6 +415,12 @@ def test_images_under_the_triggers_are_kept_apart_from_those_to_clean_with(plant
         read(request)
 
 
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a command run here: without its handler of signals and its store of programs."""
+    monkeypatch.setattr("jaxunlearn.cli.signal.signal", lambda *_: None)
+    monkeypatch.setattr("jaxunlearn._runtime.keep_compilations", lambda: None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -434,8 +440,10 @@ def test_bad_requests_of_dau_say_so(
     message: str,
     planted: tuple[Path, Any],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    in_this_process(monkeypatch)
     given = arguments if "--ckpt" in arguments else (*arguments, "--attack", str(planted[0]))
     assert dau_program.main([*given, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
@@ -456,6 +464,7 @@ def test_the_demonstration_goes_through_the_subtasks(
         (folder / "backdoored.pth").write_bytes(torch_io.new_state_dict_bytes(arrays))
         return demo.Victim(folder / "backdoored.pth", clean="digits[:200]", clean_flag="--train")
 
+    in_this_process(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "make_victim", make_victim)
     given = ["--demo", "--rounds", "2", *out]
