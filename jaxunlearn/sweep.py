@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, PyTree
 
+from jaxunlearn._check import check_at_least
 from jaxunlearn._loop import Data, Method
 from jaxunlearn._tree import all_finite
 from jaxunlearn._typing import PRNGKey, Variables
@@ -56,7 +57,12 @@ def grid(checkpoints: Iterable[Variables], configs: Iterable[Any], seeds: Iterab
 
 
 def sweep(
-    method: Method, runs: Sequence[Run], data: Data, *, sharding: jax.sharding.Sharding | None = None
+    method: Method,
+    runs: Sequence[Run],
+    data: Data,
+    *,
+    at_once: int | None = None,
+    sharding: jax.sharding.Sharding | None = None,
 ) -> Swept:
     """Runs a method many times at once: ``vmap`` of its own step, compiled once for all runs.
 
@@ -67,11 +73,12 @@ def sweep(
       method: made by ``make_method`` of any of the methods.
       runs: variables of one structure, and configs that differ in numbers only.
       data: the images that all of them see.
-      sharding: of the leading axis, to spread the runs over devices; its size must divide by theirs.
+      at_once: runs that the devices have room for; others wait, and results are kept on the host. All if None.
+      sharding: of the leading axis, to spread the runs over devices; the number of runs at once must divide by theirs.
 
     Raises:
-      ValueError: if there are no runs, the configs differ in a setting that shapes the program, or the variables in
-        structure.
+      ValueError: if there are no runs, ``at_once`` is not positive, the configs differ in a setting that shapes the
+        program, or the variables in structure.
 
     Example:
       >>> from jaxunlearn import finetune
@@ -91,6 +98,15 @@ def sweep(
         raise ValueError(
             f"runs={len(runs)} differ in {len(shapes)} ways besides their numbers; sweep them one group at a time."
         )
+    if at_once is not None:
+        check_at_least(1, at_once=at_once)
+    if at_once is not None and len(runs) > at_once:
+        starts = range(0, len(runs), at_once)
+        groups = [runs[start : start + at_once] for start in starts]
+        # As many runs in the last group, so that one program is enough.
+        filled = [[*group, *[group[-1]] * (at_once - len(group))] for group in groups]
+        parts = [jax.tree.map(np.asarray, sweep(method, some, data, sharding=sharding)) for some in filled]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(runs)], *parts)
     # On the devices, because the rows of a batch are traced; what is there already stays where it lies.
     images = data.images if isinstance(data.images, jax.Array) else jnp.asarray(np.asarray(data.images))
     data = Data(images, jnp.asarray(data.labels))

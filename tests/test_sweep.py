@@ -31,6 +31,31 @@ def test_a_sweep_equals_its_runs(method: object) -> None:
         )
 
 
+def test_groups_give_what_all_runs_at_once_give() -> None:
+    """The last group is filled up, so that no group has a program of its own."""
+    images, labels = toys.images_and_labels(20)
+    configs = [finetune.Config(rounds=2, batch_size=8, learning_rate=rate) for rate in (0.01, 1e38)]
+    runs = sweep.grid([toys.variables(0), toys.variables(1)], configs, [0, 1])
+    sizes: list[int] = []
+
+    def swept(at_once: int | None) -> sweep.Swept:
+        return sweep.sweep(counting, runs, Data(images, labels), at_once=at_once)
+
+    method = finetune.make_method(toys.apply_fn, finetune.Execution())
+    counting = method._replace(finish=lambda state: sizes.append(1) or method.finish(state))
+    whole, grouped = swept(None), swept(3)
+    assert len(sizes) == 1 + 3
+    assert grouped.finite.tolist() == whole.finite.tolist() == [True, True, False, False] * 2
+    keep = whole.finite
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a[keep], b[keep], rtol=1e-5, atol=1e-6),
+        (grouped.variables, grouped.history),
+        jax.tree.map(np.asarray, (whole.variables, whole.history)),
+    )
+    with pytest.raises(ValueError, match="at_once=0 must be a finite number of at least 1"):
+        swept(0)
+
+
 def test_a_second_sweep_compiles_nothing() -> None:
     images, labels = toys.images_and_labels(20)
     method = finetune.make_method(toys.apply_fn, finetune.Execution())
