@@ -293,7 +293,8 @@ CAMPAIGNS = {
     },
     **{
         f"{data}-{100 * ratio:g}": Campaign(
-            f"All attacks and all methods on {data} with {100 * ratio:g} % poison, with clean images of 5 % and 1 % of "
+            f"All methods on {data} with {100 * ratio:g} % poison of all attacks, but for those with true labels where "
+            "the target's class has too few images; with clean images of 5 % and 1 % of "
             "the training set's number. Two CPU cores, ten minutes per model on GTSRB and half an hour on CIFAR-10. "
             "Published for PreAct-ResNet18 with 5 % clean images and 10 % poison, mean ACC and ASR of eight attacks, "
             "on CIFAR-10: fine-tuning 92.4 and 34.8, I-BAU 88.5 and 17.8 (BackdoorBench leaderboard), FT-SAM 92.1 and "
