@@ -291,7 +291,7 @@ def _train(
     first = 1
     if order.resume and path.exists():
         notes = _checkpointing.load_notes(path)
-        _checkpointing.check_same(same, notes["same"])
+        _checkpointing.check_same(same, notes.get("same", {}))
         state = _checkpointing.load_state(path, state)
         first = notes["epochs"] + 1
         watch.earlier = notes["seconds"]
