@@ -269,7 +269,8 @@ def _rates(lines: Sequence[Line], when: str) -> str:
 def _suspicion(line: Line) -> str:
     """The class that the evidence names, bold where it is the attack's, and how strongly; empty if it names none.
 
-    Of perturbations that is their norm, the smaller the more suspicious; of ULRL's classes their z-score.
+    Of perturbations that is their norm, the smaller the more suspicious, and where it is known by how many percent of
+    the images they lead that towards the next class; of ULRL's classes it is the z-score.
     """
     evidence = line["evidence"]
     if evidence.get("class") is None or "precision" in evidence:
@@ -278,6 +279,8 @@ def _suspicion(line: Line) -> str:
     strength = norm[1] if norm else f"{max(evidence['z_scores']):.0f}" if "z_scores" in evidence else None
     if strength is None:
         return ""
+    if "rival_share" in evidence:
+        strength += f", {100 * (evidence['share_before'] - evidence['rival_share']):+.0f}"
     named = str(evidence["class"])
     right = evidence["class"] == line["target"] and "mode=all-to-all" not in line["attack_settings"]
     return f"{f'**{named}**' if right else named} ({strength})"
@@ -287,7 +290,7 @@ def _render_suspicions(lines: Sequence[Line]) -> str:
     if not lines:
         return ""
     cleanings = _grouped(lines, _cleaning)
-    table = [["class named, and norm or z-score", *cleanings]]
+    table = [["class named: norm and lead, or z-score", *cleanings]]
     for attack, of_attack in _grouped(lines, _attack, _OF_MODEL).items():
         cells = [[line for line in cleaned if line in of_attack] for cleaned in cleanings.values()]
         table.append([attack, *("; ".join(map(_suspicion, cell)) for cell in cells)])

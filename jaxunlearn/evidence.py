@@ -1,6 +1,7 @@
 """What a method's perturbations show about a backdoor, in words and pictures."""
 
-import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,8 @@ from jaxunlearn.inputs import Inputs
 from jaxunlearn.job import Evidence
 
 _SHOWN = 6
+_COMPARED = 10_000  # test images with a perturbation towards another class, in all
+_MOST_COMPARED = 500  # with one of those
 
 
 def of_one_perturbation(
@@ -23,16 +26,30 @@ def of_one_perturbation(
     delta: Float[np.ndarray, "h w c"],
     *,
     clip: bool,
+    rivals: Mapping[int, Float[np.ndarray, "h w c"]] | None = None,
 ) -> Evidence:
-    """Where a perturbation that all images share sends test images, before and after; ``clip`` as in the search."""
+    """Where a perturbation that all images share sends test images, before and after.
 
-    def perturb(images: jax.Array) -> jax.Array:
-        perturbed = images + jnp.asarray(delta)
-        return jnp.clip(perturbed, 0, 1) if clip else perturbed
+    Args:
+      inputs: of the run.
+      variables: of the model as it came.
+      cleaned: of the model afterwards.
+      delta: the perturbation.
+      clip: whether perturbed pixels stay in [0, 1], as in the search.
+      rivals: perturbations of the same size towards other classes. Towards a backdoor's class one leads many more
+        images than towards the next, while without a backdoor several lead nearly as many.
+    """
 
-    shifted = functools.partial(predict, inputs.apply_fn, images=inputs.test.images, trigger=perturb)
-    clean, perturbed = predict(inputs.apply_fn, variables, inputs.test.images), shifted(variables)
+    def shifted(variables: Variables, by: Float[np.ndarray, "h w c"], most: int | None = None) -> np.ndarray:
+        def perturb(images: jax.Array) -> jax.Array:
+            perturbed = images + jnp.asarray(by)
+            return jnp.clip(perturbed, 0, 1) if clip else perturbed
+
+        return predict(inputs.apply_fn, variables, images=inputs.test.images[:most], trigger=perturb)
+
+    clean, perturbed = predict(inputs.apply_fn, variables, inputs.test.images), shifted(variables, delta)
     moved = perturbed[(perturbed != clean) & (perturbed >= 0)]
+    facts: dict[str, Any]
     if len(moved) == 0:
         sentence = "no perturbation was found that moves images to another class."
         facts = {"class": None, "share_before": 0.0, "share_after": 0.0, "sentence": sentence}
@@ -40,13 +57,28 @@ def of_one_perturbation(
         suspect = int(np.bincount(moved).argmax())
         others = clean != suspect
         before = float(np.mean(perturbed[others] == suspect))
-        after = float(np.mean(shifted(cleaned)[others] == suspect))
+        after = float(np.mean(shifted(cleaned, delta)[others] == suspect))
+        facts = {
+            "class": suspect,
+            "norm": float(np.linalg.norm(delta)),
+            "share_before": before,
+            "share_after": after,
+        }
         sentence = (
-            f"one perturbation of norm {np.linalg.norm(delta):.2f}, the same for all images, sent "
-            f"{100 * before:.1f} % of those of other classes to class {suspect}; after unlearning it sends "
-            f"{100 * after:.1f} %."
+            f"one perturbation of norm {facts['norm']:.2f}, the same for all images, sent {100 * before:.1f} % of "
+            f"those of other classes to class {suspect}"
         )
-        facts = {"class": suspect, "share_before": before, "share_after": after, "sentence": sentence}
+        most = min(_MOST_COMPARED, _COMPARED // max(1, len(rivals or {})))
+        shares = {
+            kind: float(np.mean((shifted(variables, by, most) == kind)[clean[:most] != kind]))
+            for kind, by in (rivals or {}).items()
+            if kind != suspect and np.any(clean[:most] != kind)
+        }
+        if shares:
+            rival = max(shares, key=lambda kind: shares[kind])
+            facts |= {"rival": rival, "rival_share": shares[rival]}
+            sentence += f", and the best towards another {100 * shares[rival]:.1f} % to class {rival}"
+        facts["sentence"] = f"{sentence}; after unlearning it sends {100 * after:.1f} %."
     example = inputs.test.images[_of_another_class(inputs)[0]]
     picture = report.draw_perturbation(example, delta, inputs.trigger, facts)
     return Evidence(facts, {"perturbation.png": picture})

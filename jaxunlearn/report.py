@@ -160,6 +160,10 @@ def draw_perturbation(
         if found
         else "moves none"
     )
+    if "rival" in evidence:
+        sent += (
+            f", the best towards another {100 * evidence['rival_share']:.0f} % to class {evidence['rival']}"
+        )
     panels: list[tuple[str, np.ndarray, str | None]] = [
         ("an image", example, None),
         ("perturbed", np.clip(example + delta, 0, 1), None),

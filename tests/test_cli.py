@@ -110,6 +110,11 @@ def test_the_evidence_names_the_class_without_knowing_it(finished: tuple[Path, A
     evidence = json.loads((finished[0] / "report.json").read_text())["evidence"]
     assert evidence["class"] == 0
     assert evidence["share_before"] > 0.5 > evidence["share_after"]
+    assert evidence["rival"] != 0
+    assert 0 < evidence["rival_share"] < evidence["share_before"] - 0.2
+    rival = f"{100 * evidence['rival_share']:.1f} % to class {evidence['rival']}"
+    assert f"to class 0, and the best towards another {rival}; after" in evidence["sentence"]
+    assert f"perturbation of norm {evidence['norm']:.2f}" in evidence["sentence"]
 
 
 def test_the_model_comes_back_as_it_came(finished: tuple[Path, Any], victim: Path) -> None:

@@ -146,3 +146,33 @@ def test_divisions_have_a_table_of_their_own() -> None:
     ]
     with Image.open(io.BytesIO(tables.draw_campaign(lines))) as picture:
         assert picture.width > 500
+
+
+@pytest.mark.parametrize(
+    ("evidence", "settings", "said"),
+    [
+        ({"class": 5, "sentence": "one perturbation of norm 1.60, ..."}, [], "**5** (1.60)"),
+        ({"class": 3, "sentence": "one perturbation of norm 1.60, ..."}, [], "3 (1.60)"),
+        (
+            {"class": 5, "sentence": "perturbation of norm 0.5", "share_before": 0.9, "rival_share": 0.3},
+            [],
+            "**5** (0.5, +60)",
+        ),
+        (
+            {"class": 2, "sentence": "perturbation of norm 0.5", "share_before": 0.3, "rival_share": 0.4},
+            [],
+            "2 (0.5, -10)",
+        ),
+        ({"class": 5, "sentence": "far", "z_scores": [1.0, 36.6, 0.0]}, [], "**5** (37)"),
+        ({"class": 5, "sentence": "perturbation of norm 0.5"}, ["mode=all-to-all"], "5 (0.5)"),
+        ({"class": None, "sentence": "none was found"}, [], ""),
+        ({"class": 5, "sentence": "divided", "precision": 1.0, "recall": 1.0, "leaked": 0}, [], ""),
+        ({"sentence": "fine-tuning looks for no backdoor."}, [], ""),
+    ],
+)
+def test_what_the_evidence_names_is_said(evidence: dict[str, Any], settings: list[str], said: str) -> None:
+    found = line("ibau", 0, 0.1, evidence=evidence, attack_settings=settings)
+    assert tables._suspicion(found) == said
+    table = tables.render_campaign([found])
+    assert ("class named" in table) == bool(said)
+    assert said in table

@@ -11,6 +11,8 @@ from jaxunlearn.ibau import PRESETS, Config, RoundStats, State, make_method
 from jaxunlearn.inputs import Inputs
 from jaxunlearn.job import Evidence, Procedure
 
+_RIVALS = 100
+
 
 def _losses(stats: RoundStats) -> dict[str, float]:
     return {"inner_loss": float(stats.inner_loss), "outer_loss": float(stats.outer_loss)}
@@ -18,9 +20,12 @@ def _losses(stats: RoundStats) -> dict[str, float]:
 
 def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: State) -> Evidence:
     """Where the perturbation found on the model as it came sends test images, before and after."""
-    # Of the kinds of perturbations, the one that the first round suspected most.
-    delta = np.asarray(state.perturbations[0, int(np.argmax(state.suspicion))])
-    return evidence.of_one_perturbation(inputs, variables, cleaned, delta, clip=state.config.clip_pixels)
+    found, suspicion = np.asarray(state.perturbations[0]), np.asarray(state.suspicion)
+    # The last kind leads away from every class; of the others, each towards its own, one is the next best.
+    rivals = {int(kind): found[kind] for kind in np.argsort(-suspicion[:-1])[:_RIVALS]}
+    return evidence.of_one_perturbation(
+        inputs, variables, cleaned, found[np.argmax(suspicion)], clip=state.config.clip_pixels, rivals=rivals
+    )
 
 
 def _passes(config: Config) -> tuple[float, ...]:
