@@ -350,7 +350,7 @@ CAMPAIGNS = {
     ),
     "few-images": Campaign(
         "A hundred clean images in all, CIFAR-10 BadNets and Blended at 10 %. Two CPU cores, a quarter of an "
-        "hour per model; seeds 1 and 2 were not run yet. Published: nothing with so few.",
+        "hour per model; seed 2 was not run yet. Published: nothing with so few.",
         _all("cifar10", 0.1, ("badnets", "blended")),
         _methods(100, _FT_SAM["cifar10"]),
         seeds=(0, 1, 2),

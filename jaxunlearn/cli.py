@@ -135,6 +135,7 @@ def _parser(
         )
         parser.add_argument("--test", metavar="SPEC", help="clean images to judge by")
     else:
+        parser.set_defaults(subtask=None)
         parser.add_argument("--clean", metavar="SPEC", help="clean images to unlearn with")
         parser.add_argument(
             "--test", metavar="SPEC", help="other clean images to judge by (else some are held back)"
@@ -207,7 +208,7 @@ def _run(
 
     keep_compilations()
     display = make_display(quiet=flags.quiet)
-    subtask = getattr(flags, "subtask", None)
+    subtask = flags.subtask
     if subtask == "unlearning" and not (out / STATE_FILE).is_file():
         raise InputError(f"{out} holds no division; run the subtask anti-learning with the same --out first.")
     request = Request(
@@ -350,7 +351,7 @@ def _demo(
     from jaxunlearn.display import make_display
     from jaxunlearn.inputs import check_folder
 
-    subtask = getattr(flags, "subtask", None)
+    subtask = flags.subtask
     goes_on = flags.resume or subtask == "unlearning"
     force = flags.force or (flags.out is None and not goes_on)
     _config(presets, flags)

@@ -100,6 +100,9 @@ def sweep(
         )
     if at_once is not None:
         check_at_least(1, at_once=at_once)
+    # On the devices, because the rows of a batch are traced; what is there already stays where it lies.
+    images = data.images if isinstance(data.images, jax.Array) else jnp.asarray(np.asarray(data.images))
+    data = Data(images, jnp.asarray(data.labels))
     if at_once is not None and len(runs) > at_once:
         starts = range(0, len(runs), at_once)
         groups = [runs[start : start + at_once] for start in starts]
@@ -107,9 +110,6 @@ def sweep(
         filled = [[*group, *[group[-1]] * (at_once - len(group))] for group in groups]
         parts = [jax.tree.map(np.asarray, sweep(method, some, data, sharding=sharding)) for some in filled]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(runs)], *parts)
-    # On the devices, because the rows of a batch are traced; what is there already stays where it lies.
-    images = data.images if isinstance(data.images, jax.Array) else jnp.asarray(np.asarray(data.images))
-    data = Data(images, jnp.asarray(data.labels))
     stacked = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *runs)
     if sharding is not None:
         stacked = jax.device_put(stacked, sharding)

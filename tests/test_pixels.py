@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn._check import InputError
+from jaxunlearn.fit import training_for
 from jaxunlearn.pixels import NORMALIZATIONS, Preprocessing, augment, parse_normalization
 from tests import toys
 
@@ -75,3 +76,9 @@ def test_texts_name_normalizations() -> None:
 def test_texts_that_name_none(text: str) -> None:
     with pytest.raises(InputError, match="is no normalisation; expected none, cifar10"):
         parse_normalization(text)
+
+
+def test_a_training_crops_by_the_shorter_side() -> None:
+    """Else narrow images would be moved out of the picture."""
+    shapes = [(32, 32, 3), (64, 16, 3), (16, 64, 3), (64, 8, 3)]
+    assert [training_for(shape, 1000).crop_padding for shape in shapes] == [4, 2, 2, 0]
