@@ -249,11 +249,17 @@ def _zeros(fun: Callable[[PyTree], PyTree], parts: PyTree) -> PyTree:
     return jax.tree.map(lambda out: jnp.zeros(out.shape, out.dtype), jax.eval_shape(fun, parts))
 
 
+NO_ROUND = np.int32(0)
+"""Rounds done before the first. Of NumPy, so that it and its successors have a value where the rest is traced, and
+only what a round needs is computed there (``where``)."""
+
+
 class Method(NamedTuple):
     """An unlearning method as pure functions.
 
     Attributes:
-      init: ``init(variables, data, config, key)`` gives a state, a pytree of arrays.
+      init: ``init(variables, data, config, key)`` gives a state, a named tuple of arrays; its ``round`` counts the
+        rounds done, from ``NO_ROUND``.
       step: ``step(state, data)`` runs one round and gives a state and its statistics.
       finish: ``finish(state)`` gives the variables.
       over: ``over(state)`` says whether further rounds would change nothing.
@@ -325,7 +331,9 @@ def run(
     return method.finish(state), jax.tree.map(lambda *leaves: jnp.stack(leaves), *history)
 
 
-def where(condition: Bool[Array, ""], fun: Callable[[], PyTree], other: Callable[[], PyTree]) -> PyTree:
+def where(
+    condition: Bool[Array, ""] | np.bool_, fun: Callable[[], PyTree], other: Callable[[], PyTree]
+) -> PyTree:
     """``fun()`` where the condition holds and ``other()`` where not, of equal structure.
 
     Under ``jit`` and ``vmap`` both are computed; where the condition has a value, only what it asks for.

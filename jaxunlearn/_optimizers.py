@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxunlearn._typing import Number
+from jaxunlearn._typing import Number, Round
 
 OPTIMIZERS = ("adam", "amsgrad", "sgd")
 SCHEDULES = ("constant", "cosine", "onecycle")
@@ -23,7 +23,7 @@ def direction(optimizer: str) -> optax.GradientTransformation:
 
 
 def learning_rates(
-    schedule: str, learning_rate: Number, now: jax.Array, rounds: int, steps: int
+    schedule: str, learning_rate: Number, now: Round, rounds: int, steps: int
 ) -> Float[Array, " steps"]:
     """The learning rate of every step of round ``now`` (from 0) of ``rounds``.
 

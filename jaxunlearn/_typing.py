@@ -39,6 +39,8 @@ Mask: TypeAlias = Bool[Array, " n"] | Float[Array, " n"]
 Perturbation: TypeAlias = Float[Array, "h w c"]
 Scalar: TypeAlias = Float[Array, ""]
 PRNGKey: TypeAlias = Key[Array, ""]
+Round: TypeAlias = Int[Array, ""] | np.integer
+"""Rounds done."""
 Number: TypeAlias = Any
 """A float in a setting that may be traced: JAX also rebuilds configs with tracers and placeholders inside."""
 

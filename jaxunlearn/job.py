@@ -30,11 +30,11 @@ class Evidence(NamedTuple):
 
     Attributes:
       facts: for the report; ``sentence`` says them in words.
-      pictures: PNGs by the name of their file.
+      files: what shows more of it, such as pictures, by name.
     """
 
     facts: Mapping[str, Any]
-    pictures: Mapping[str, bytes]
+    files: Mapping[str, bytes]
 
 
 class Procedure(NamedTuple):
@@ -187,7 +187,7 @@ def run(
     state, stopped = _unlearn(this, state, data, min(until or request.config.rounds, request.config.rounds))
     if until is not None and until < request.config.rounds and stopped is None:
         evidence = procedure.evidence(inputs, variables, method.finish(state), state)
-        write_together(request.out, evidence.pictures)
+        write_together(request.out, evidence.files)
         display.say(f"evidence {evidence.facts['sentence']}")
         return None
     content = _write(this, variables, state, stopped)
@@ -268,7 +268,7 @@ def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) ->
         as_given: model_bytes,
         as_safetensors: torch_io.encode_safetensors(inputs.checkpoint, arrays),
         "curves.png": report.draw_curves(journal.before, journal.rounds),
-        **evidence.pictures,
+        **evidence.files,
     }
     this.clock.lap("evaluate")
     content = report.assemble(

@@ -280,6 +280,20 @@ def draw_division(
     return to_png(figure)
 
 
+def draw_parts(poisoned: Float[np.ndarray, "n h w c"], clean: Float[np.ndarray, "m h w c"]) -> bytes:
+    """A PNG of images that are taken for poisoned and, below, of others with the same labels that are not."""
+    columns = max(len(poisoned), len(clean), 2)
+    figure, grid = new_figure(1.1 * columns + 0.6, 2.8, columns=columns, rows=2)
+    for row, images, name in zip(grid, (poisoned, clean), ("poisoned", "clean"), strict=True):
+        row[0].set_ylabel(f"taken for\n{name}", fontsize=9)
+        for axes, image in zip(row, images, strict=False):
+            _show(axes, image)
+        for axes in row[len(images) :]:
+            axes.set(xticks=[], yticks=[], frame_on=False)
+    figure.suptitle("Training images of the attacked classes, the clearest of either part", fontsize=10)
+    return to_png(figure)
+
+
 def new_figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
     """A figure that is laid out by itself, and its axes; sizes in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

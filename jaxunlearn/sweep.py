@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, PyTree
 
 from jaxunlearn._check import check_at_least
-from jaxunlearn._loop import Data, Method
+from jaxunlearn._loop import NO_ROUND, Data, Method
 from jaxunlearn._tree import all_finite
 from jaxunlearn._typing import PRNGKey, Variables
 
@@ -114,11 +114,14 @@ def sweep(
     if sharding is not None:
         stacked = jax.device_put(stacked, sharding)
     state = jax.vmap(lambda run: method.init(run.variables, data, run.config, run.key))(stacked)
-    step = jax.vmap(method.step, in_axes=(0, None))
+    # All runs are in the same round, and only what that needs is computed.
+    state = state._replace(round=NO_ROUND)
+    axes = type(state)(**(dict.fromkeys(state._fields, 0) | {"round": None}))
+    step = jax.vmap(method.step, in_axes=(axes, None), out_axes=(axes, 0))
     history = []
     for _ in range(runs[0].config.rounds):
         state, stats = step(state, data)
         history.append(stats)
-    variables = jax.vmap(method.finish)(state)
+    variables = jax.vmap(method.finish, in_axes=(axes,))(state)
     statistics = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *history)
     return Swept(variables, statistics, np.asarray(jax.vmap(all_finite)((variables, statistics))))

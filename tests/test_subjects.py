@@ -1,5 +1,6 @@
 """The attack command: a folder with a backdoored model, which every method takes."""
 
+import csv
 import dataclasses
 import json
 import subprocess
@@ -96,7 +97,8 @@ def test_dau_takes_the_folder_in_steps(planted: tuple[Path, Any], tmp_path: Path
     assert whole.returncode == 0, whole.stderr
     first = run(tmp_path, "anti-learning", *given, "--out", "steps", method="dau")
     assert first.returncode == 0, first.stderr
-    assert {path.name for path in (tmp_path / "steps").iterdir()} == {"state.npz", "division.png"}
+    shown = {"division.png", "division.csv", "poisoned.png"}
+    assert {path.name for path in (tmp_path / "steps").iterdir()} == {"state.npz", *shown}
     second = run(tmp_path, "unlearning", *given, "--out", "steps", method="dau")
     assert second.returncode == 0, second.stderr
     reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("whole", "steps")]
@@ -105,6 +107,20 @@ def test_dau_takes_the_folder_in_steps(planted: tuple[Path, Any], tmp_path: Path
     assert reports[0]["evidence"]["precision"] > 0.9
     assert reports[0]["evidence"]["recall"] > 0.9
     assert reports[0]["after"]["asr"] < 0.1
+    with (tmp_path / "whole" / "division.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    parts = [line["part"] for line in table]
+    counts = {name: parts.count(name) for name in ("poisoned", "clean", "left out")}
+    evidence = reports[0]["evidence"]
+    assert counts == {
+        "poisoned": evidence["poisoned"], "clean": evidence["clean"], "left out": evidence["left_out"]
+    }  # fmt: skip
+    planted_rows = set(json.loads((out / "attack.json").read_text())["poisoned"])
+    found = [line for line in table if line["part"] == "poisoned"]
+    assert len(planted_rows & {int(line["row"]) for line in found}) / len(found) == evidence["precision"]
+    assert {line["label"] for line in found} == {"3"}
+    assert all(float(line["score"]) < 0 for line in found)
+    assert table[7]["image"] == f"{out / 'train.npz'} row 7"
     tested = run(tmp_path, "test", *given, "--out", "whole", method="dau")
     assert tested.returncode == 0, tested.stderr
     assert f"ACC {100 * reports[0]['after']['acc']:6.2f} %" in tested.stdout

@@ -1,30 +1,36 @@
 """Many runs in one program equal the same runs one by one."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from jaxunlearn import Data, finetune, ibau, sweep
+from jaxunlearn import Data, finetune, sweep
 from tests import toys
+from tests.contract.methods import CASES
 
 
-@pytest.mark.parametrize("method", [finetune, ibau], ids=["finetune", "ibau"])
-def test_a_sweep_equals_its_runs(method: object) -> None:
+@pytest.mark.parametrize("name", ["finetune", "ibau-default", "sau-default", "ulrl-default", "dau-default"])
+def test_a_sweep_equals_its_runs(name: str) -> None:
+    case = CASES[name]
     images, labels = toys.images_and_labels(20)
-    base = dataclasses.replace(method.PRESETS["default"], rounds=2, batch_size=8)  # type: ignore[attr-defined]
-    configs = [dataclasses.replace(base, learning_rate=rate) for rate in (1e-3, 1e-2)]
-    checkpoints = [toys.variables(0), toys.variables(1)]
-    runs = sweep.grid(checkpoints, configs, [0, 5])
-    made = method.make_method(toys.apply_fn, method.Execution())  # type: ignore[attr-defined]
-    swept = sweep.sweep(made, runs, Data(images, labels))
+    configs = [dataclasses.replace(case.config, learning_rate=rate) for rate in (1e-3, 1e-2)]
+    runs = sweep.grid([toys.variables(0), toys.variables(1)], configs, [0, 5])
+    method = case.make_method()
+    rounds: list[int] = []
+
+    def step(state: Any, data: Data) -> Any:
+        rounds.append(int(state.round))  # has a value, so that a round computes only what it needs
+        return method.step(state, data)
+
+    swept = sweep.sweep(method._replace(step=step), runs, Data(images, labels))
+    assert rounds == list(range(case.config.rounds))
     assert swept.finite.tolist() == [True] * 8
     assert not np.allclose(*swept.variables["params"]["head"][:2])  # seeds differ
     for number, run in enumerate(runs):
-        alone, history = method.unlearn(  # type: ignore[attr-defined]
-            toys.apply_fn, run.variables, images, labels, run.config, run.key
-        )
+        alone, history = case.unlearn(toys.apply_fn, run.variables, images, labels, run.config, run.key)
         found = jax.tree.map(lambda leaf, n=number: leaf[n], (swept.variables, swept.history))
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, (alone, history)

@@ -1,15 +1,21 @@
 """``python -m jaxunlearn.dau``: cleans a PyTorch checkpoint with DAU and the images that it was trained on."""
 
+import csv
+import io
 import sys
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from jaxunlearn import cli, report
 from jaxunlearn._typing import Variables
+from jaxunlearn.data import LabelledImages
 from jaxunlearn.dau import PRESETS, Config, RoundStats, State, make_method
 from jaxunlearn.inputs import Inputs
 from jaxunlearn.job import Evidence, Procedure
+
+_SHOWN = 10  # images of either part
 
 
 def _losses(stats: RoundStats) -> dict[str, float]:
@@ -50,16 +56,39 @@ def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: S
         sentence += f" ({precision}, {recall})"
     facts["sentence"] = sentence + "."
     facts["gains"] = [round(float(gain), 1) for gain in gains]
-    shown = attacked[labels]
+    shown, scores = attacked[labels], np.asarray(state.scores)
     picture = report.draw_division(
         gains,
         attacked,
-        np.asarray(state.scores)[shown],
+        scores[shown],
         poisoned[shown],
         clean[shown],
         None if truth is None else truth[shown],
     )
-    return Evidence(facts, {"division.png": picture})
+    files = {"division.png": picture, "division.csv": _table(inputs.clean, poisoned, clean, scores)}
+    if count:
+        clearest = np.argsort(scores, kind="stable")
+        parts = (clearest[poisoned[clearest]], clearest[(clean & shown)[clearest]][::-1])
+        files["poisoned.png"] = report.draw_parts(
+            *(np.asarray(inputs.clean.images[np.sort(rows[:_SHOWN])]) for rows in parts)
+        )
+    return Evidence(facts, files)
+
+
+def _table(
+    data: LabelledImages,
+    poisoned: Bool[np.ndarray, " n"],
+    clean: Bool[np.ndarray, " n"],
+    scores: Float[np.ndarray, " n"],
+) -> bytes:
+    """CSV with a line for every image: its row in its source, what it is called there, and how it was divided."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["row", "image", "label", "part", "score"])
+    parts = np.where(poisoned, "poisoned", np.where(clean, "clean", "left out"))
+    for index, (label, part, score) in enumerate(zip(data.labels, parts, scores, strict=True)):
+        writer.writerow([data.rows[index], data.name_of(index), label, part, f"{score:.3f}"])
+    return buffer.getvalue().encode(errors="surrogateescape")  # names as the file system has them
 
 
 def _stages(config: Config) -> int:

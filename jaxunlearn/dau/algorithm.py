@@ -39,7 +39,7 @@ from jaxunlearn._optimizers import clipped, learning_rates, momentum_step
 from jaxunlearn._runtime import Compiled
 from jaxunlearn._training import forward_of_halves, forward_with_statistics
 from jaxunlearn._tree import combine, head_kernel, named_leaves, partition, trainable_mask
-from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Logits, Number, PRNGKey, Scalar, Variables
+from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Logits, Number, PRNGKey, Round, Scalar, Variables
 from jaxunlearn.dau.alltoall import attacked_alike
 from jaxunlearn.dau.config import Config
 from jaxunlearn.dau.splitting import (
@@ -117,7 +117,7 @@ class State(NamedTuple):
     start: Scalar
     stopped: Bool[Array, ""]
     stats: "RoundStats"
-    round: Int[Array, ""]
+    round: Round
     key: PRNGKey
     config: Config
 
@@ -280,7 +280,7 @@ def init(
         zero,
         jnp.asarray(False),
         RoundStats(zero, nothing, nothing, nothing - 1, zero, zero),
-        nothing,
+        _loop.NO_ROUND,
         key,
         jax.tree.map(lambda number: jnp.asarray(number, dtype), config),
     )

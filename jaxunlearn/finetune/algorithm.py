@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import PyTree
 
 from jaxunlearn import _loop
 from jaxunlearn._check import check_classes, check_images_and_labels
@@ -25,7 +25,7 @@ from jaxunlearn._loop import Batch, Data, Execution, Method, Pass
 from jaxunlearn._optimizers import learning_rates, momentum_step
 from jaxunlearn._training import count_classes, forward_of_halves
 from jaxunlearn._tree import combine, partition, trainable_mask
-from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Number, PRNGKey, Scalar, Variables
+from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Number, PRNGKey, Round, Scalar, Variables
 from jaxunlearn.finetune.config import Config
 from jaxunlearn.losses import masked_mean
 from jaxunlearn.pixels import augment
@@ -46,7 +46,7 @@ class State(NamedTuple):
     params: PyTree
     rest: PyTree
     velocity: PyTree
-    round: Int[Array, ""]
+    round: Round
     key: PRNGKey
     config: Config
 
@@ -122,7 +122,7 @@ def init(apply_fn: ApplyFn, variables: Variables, data: Data, config: Config, ke
     check_classes(data.labels, count_classes(apply_fn, variables, data.images))
     params, rest = partition(jax.tree.map(jnp.asarray, variables), trainable_mask(variables))
     numbers = jax.tree.map(lambda number: jnp.asarray(number, data.images.dtype), config)
-    return State(params, rest, optax.tree.zeros_like(params), jnp.asarray(0), key, numbers)
+    return State(params, rest, optax.tree.zeros_like(params), _loop.NO_ROUND, key, numbers)
 
 
 def finish(state: State) -> Variables:

@@ -29,7 +29,7 @@ from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
 from jaxunlearn._optimizers import direction, learning_rates
 from jaxunlearn._training import count_classes
 from jaxunlearn._tree import combine, partition, trainable_mask
-from jaxunlearn._typing import AnyImages, ApplyFn, Labels, PRNGKey, Scalar, Variables
+from jaxunlearn._typing import AnyImages, ApplyFn, Labels, PRNGKey, Round, Scalar, Variables
 from jaxunlearn._universal import Ascent, Kinds, Perturbations
 from jaxunlearn.ibau import perturbations
 from jaxunlearn.ibau.config import Config
@@ -60,7 +60,7 @@ class State(NamedTuple):
     weights: Float[Array, "rounds kinds"]
     suspicion: Float[Array, " kinds"]
     radius: Scalar
-    round: Int[Array, ""]
+    round: Round
     key: PRNGKey
     config: Config
 
@@ -166,7 +166,7 @@ def init(apply_fn: ApplyFn, variables: Variables, data: Data, config: Config, ke
         jnp.zeros((config.rounds, kinds), dtype),
         jnp.full(kinds, 1 / kinds, dtype),
         jnp.asarray(jnp.inf, dtype),
-        jnp.asarray(0),
+        _loop.NO_ROUND,
         key,
         jax.tree.map(lambda number: jnp.asarray(number, dtype), config),
     )

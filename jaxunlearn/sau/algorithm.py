@@ -30,7 +30,7 @@ from jaxunlearn._loop import Batch, Data, Execution, Method, Pass
 from jaxunlearn._optimizers import direction, learning_rates
 from jaxunlearn._training import count_classes, training_forward
 from jaxunlearn._tree import combine, partition, trainable_mask
-from jaxunlearn._typing import ApplyFn, Images, Labels, PRNGKey, Scalar, Variables
+from jaxunlearn._typing import ApplyFn, Images, Labels, PRNGKey, Round, Scalar, Variables
 from jaxunlearn._universal import Ascent
 from jaxunlearn.losses import complementary_cross_entropy, masked_mean, mean_cross_entropy
 from jaxunlearn.sau.config import Config
@@ -64,7 +64,7 @@ class State(NamedTuple):
     answers: Int[Array, " images"]
     ascent: Ascent | None
     perturbations: Float[Array, "rounds h w c"]
-    round: Int[Array, ""]
+    round: Round
     key: PRNGKey
     config: Config
 
@@ -205,7 +205,7 @@ def init(
         answers.reshape(-1)[: len(data.labels)],
         ascent,
         jnp.zeros((config.rounds, *data.images.shape[1:]), dtype),
-        jnp.asarray(0),
+        _loop.NO_ROUND,
         key,
         jax.tree.map(lambda number: jnp.asarray(number, dtype), config),
     )

@@ -36,7 +36,7 @@ from jaxunlearn._optimizers import clipped, momentum_step
 from jaxunlearn._runtime import Compiled
 from jaxunlearn._training import training_forward
 from jaxunlearn._tree import combine, head_kernel, named_leaves, partition, trainable_mask
-from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Number, PRNGKey, Scalar, Variables
+from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Number, PRNGKey, Round, Scalar, Variables
 from jaxunlearn.losses import mean_cross_entropy
 from jaxunlearn.pixels import augment
 from jaxunlearn.ulrl import neurons
@@ -74,7 +74,7 @@ class State(NamedTuple):
     stopped: Bool[Array, ""]
     loss: Scalar
     accuracy: Scalar
-    round: Int[Array, ""]
+    round: Round
     key: PRNGKey
     config: Config
 
@@ -223,7 +223,7 @@ def init(head: str, variables: Variables, data: Data, config: Config, key: PRNGK
         jnp.asarray(False),
         jnp.zeros((), dtype),
         jnp.zeros((), dtype),
-        jnp.asarray(0),
+        _loop.NO_ROUND,
         key,
         jax.tree.map(lambda number: jnp.asarray(number, dtype), config),
     )
@@ -235,7 +235,7 @@ def finish(state: State) -> Variables:
     return _loop.where(relearned, lambda: combine(state.params, state.rest), lambda: state.original)
 
 
-def phase_of(config: Config, now: Int[Array, ""]) -> Phase:
+def phase_of(config: Config, now: Round) -> Phase:
     """The numbers of round ``now``, from 0.
 
     The ascent's rate drops to a tenth every ``drop_every`` epochs; relearning follows half a cosine.
@@ -244,6 +244,7 @@ def phase_of(config: Config, now: Int[Array, ""]) -> Phase:
       >>> [round(float(phase_of(Config(), jnp.asarray(now)).rate), 4) for now in (0, 10, 20, 30)]
       [0.01, 0.001, 0.005, 0.0025]
     """
+    now = jnp.asarray(now)
     drops = now // config.drop_every
     unlearning = Phase(
         -1, config.unlearning_rate * 0.1**drops, config.momentum, config.weight_decay, config.clip_norm, 0
@@ -338,7 +339,7 @@ def _round(
     xs = (rows, jax.random.split(steps_key, len(rows.members)))
     originals = neurons.layer_kernels(state.original, head, config.layers)
 
-    def train(mode: str, now: jax.Array, config: Config, suspects: PyTree, start: PyTree) -> Epoch:
+    def train(mode: str, now: Round, config: Config, suspects: PyTree, start: PyTree) -> Epoch:
         consts = (originals, suspects, phase_of(config, now), config)
         carry, (losses, hits) = epochs[mode](consts, start, xs, data, execution)
         return carry, jnp.sum(losses) / count, jnp.sum(hits) / count
