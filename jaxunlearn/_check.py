@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+_SLACK = 1e-3  # of pixels that were computed
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message is one sentence meant for the user."""
@@ -23,6 +25,13 @@ def check_in(choices: Collection[str], **named: object) -> None:
     for name, value in named.items():
         if value not in choices:
             raise ValueError(f"{name}={value!r} is not one of {', '.join(sorted(choices))}.")
+
+
+def check_whole(minimum: int, **named: object) -> None:
+    """Raises ValueError unless every named number is an integer of at least ``minimum``."""
+    for name, value in named.items():
+        if _concrete(value) and not (isinstance(value, int) and value >= minimum):
+            raise ValueError(f"{name}={value!r} must be a whole number of at least {minimum}.")
 
 
 def check_at_least(minimum: float, **named: object) -> None:
@@ -62,7 +71,10 @@ def _shape_and_dtype(value: object) -> tuple[tuple[int, ...], Any]:
 
 
 def check_images_and_labels(images: object, labels: object) -> None:
-    """Raises ValueError unless images are floating NHWC and labels are one integer per image."""
+    """Raises ValueError unless images are floating NHWC, and in [0, 1], and labels are one integer per image.
+
+    Pixels that are traced or read batch by batch pass unseen.
+    """
     shape, dtype = _shape_and_dtype(images)
     if len(shape) != 4 or not jax.numpy.issubdtype(dtype, jax.numpy.floating):
         raise ValueError(
@@ -77,6 +89,13 @@ def check_images_and_labels(images: object, labels: object) -> None:
         )
     if shape[0] == 0:
         raise ValueError("images holds no image; at least one is needed.")
+    if isinstance(images, np.ndarray | jax.Array) and not isinstance(images, jax.core.Tracer):
+        least, most = float(images.min()), float(images.max())
+        if not (least >= -_SLACK and most <= 1 + _SLACK):
+            raise ValueError(
+                f"images has pixels from {least:g} to {most:g}; expected [0, 1], and networks that normalise for "
+                "themselves (jaxunlearn.NORMALIZATIONS holds functions that do)."
+            )
 
 
 def check_classes(labels: object, classes: int) -> None:

@@ -97,7 +97,7 @@ def _as_numpy(leaf: Any) -> np.ndarray:
     return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 
 
-def _like(array: np.ndarray, leaf: Any) -> jax.Array:
+def _like(array: np.ndarray, leaf: Any) -> jax.Array | np.generic:
     if _is_key(leaf):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
     return array[()] if isinstance(leaf, np.generic) else jnp.asarray(array)

@@ -113,7 +113,11 @@ def scale_by_torch_amsgrad(
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g**2, state.nu, updates)
         nu_max = jax.tree.map(jnp.maximum, state.nu_max, nu)
         first, second = 1 - b1**step, 1 - b2**step
-        updates = jax.tree.map(lambda m, v: (m / first) / (jnp.sqrt(v / second) + eps), mu, nu_max)
+
+        def towards(m: jax.Array, v: jax.Array) -> jax.Array:
+            return (m / first.astype(m.dtype)) / (jnp.sqrt(v / second.astype(v.dtype)) + eps)
+
+        updates = jax.tree.map(towards, mu, nu_max)
         return updates, _AMSGradState(step, mu, nu, nu_max)
 
     return optax.GradientTransformation(init_fn, update_fn)

@@ -2,14 +2,69 @@
 
 import functools
 import inspect
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from jaxunlearn._tree import combine, partition, trainable_mask
+from jaxunlearn._check import InputError, check_classes, check_images_and_labels
+from jaxunlearn._tree import combine, named_leaves, partition, trainable_mask
 from jaxunlearn._typing import AnyImages, ApplyFn, Images, PRNGKey, Variables
+
+
+class Begun(NamedTuple):
+    """What every method begins with.
+
+    Attributes:
+      variables: of the network, as arrays.
+      params: their trained half, None elsewhere.
+      rest: the other half.
+      classes: that the network tells apart.
+      dtype: of all computing.
+    """
+
+    variables: Variables
+    params: PyTree
+    rest: PyTree
+    classes: int
+    dtype: jnp.dtype
+
+
+def begin(apply_fn: ApplyFn, variables: Variables, images: Any, labels: Any) -> Begun:
+    """Checks a network and the images to unlearn with, and divides the network's variables.
+
+    Raises:
+      ValueError: if the images are not floating NHWC in [0, 1], or the labels not one class for each.
+      InputError: if the network does not return logits and a mapping, or its variables are a mapping other than a dict,
+        or trained ones are of another precision than the images.
+
+    Example:
+      >>> def apply_fn(params, x, *, train):
+      ...     return x.mean((1, 2)) @ params["w"], {}
+      >>> begun = begin(apply_fn, {"w": jnp.eye(3)}, jnp.zeros((2, 4, 4, 3)), jnp.array([0, 2]))
+      >>> begun.classes, begun.dtype.name
+      (3, 'float32')
+    """
+    check_images_and_labels(images, labels)
+    if isinstance(variables, Mapping) and type(variables) is not dict:
+        raise InputError(
+            f"variables is a {type(variables).__name__} and has to be a dict; give dict(variables), or "
+            "flax.core.unfreeze(variables)."
+        )
+    variables = jax.tree.map(jnp.asarray, variables)
+    classes = count_classes(apply_fn, variables, images)
+    check_classes(labels, classes)
+    params, rest = partition(variables, trainable_mask(variables))
+    dtype = jax.dtypes.canonicalize_dtype(images.dtype)
+    for name, leaf in named_leaves(params).items():
+        if leaf.dtype != dtype:
+            raise InputError(
+                f"{name} has the dtype {leaf.dtype} and the images have {dtype}; convert the variables or the images, "
+                "best of all to float32."
+            )
+    return Begun(variables, params, rest, classes, dtype)
 
 
 def training_forward(
@@ -112,6 +167,22 @@ def _takes_rngs(apply_fn: ApplyFn) -> bool:
 
 
 def count_classes(apply_fn: ApplyFn, variables: Variables, images: AnyImages) -> int:
-    """The number of classes that a network tells apart, from the shape of its logits; nothing is computed."""
+    """The number of classes that a network tells apart, from the shape of its logits; nothing is computed.
+
+    Raises:
+      InputError: if it does not return logits, a row for every image, and a mapping.
+    """
     example = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
-    return jax.eval_shape(functools.partial(apply_fn, train=False), variables, example)[0].shape[1]
+    answer = jax.eval_shape(functools.partial(apply_fn, train=False), variables, example)
+    if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], Mapping)):
+        found = f"{len(answer)} things" if isinstance(answer, tuple) else f"a {type(answer).__name__}"
+        raise InputError(
+            f"apply_fn returns {found} and has to return (logits, aux), aux being a mapping such as {{}}; wrap it in a "
+            "function that does."
+        )
+    shape = getattr(answer[0], "shape", ())
+    if len(shape) != 2 or shape[0] != 1:
+        raise InputError(
+            f"apply_fn returns logits of shape {shape} for one image and has to return (1, classes); flatten them."
+        )
+    return shape[1]

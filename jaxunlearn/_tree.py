@@ -64,16 +64,17 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
 
 
-def head_kernel(variables: Variables, head: str) -> str:
+def head_kernel(variables: Variables, head: str, classes: int | None = None) -> str:
     """The path of the last linear layer's kernel.
 
     Args:
       variables: of a network.
       head: path of the layer, or of the kernel alone, inside ``variables["params"]`` (or inside the variables,
         where they have no such entry), joined by slashes. A submodule's own name may hold dots.
+      classes: that the network tells apart, if known.
 
     Raises:
-      InputError: if there is no such matrix.
+      InputError: if there is no such matrix, or it does not have one column for every class.
 
     Example:
       >>> head_kernel({"params": {"classifier.6": {"kernel": jnp.ones((4, 3))}}}, "classifier.6")
@@ -83,6 +84,12 @@ def head_kernel(variables: Variables, head: str) -> str:
     prefix = "params/" if isinstance(variables, Mapping) and "params" in variables else ""
     for name in (f"{prefix}{head}/kernel", f"{prefix}{head}"):
         if name in leaves and jnp.ndim(leaves[name]) == 2:
+            shape = leaves[name].shape
+            if classes not in (None, shape[1]):
+                raise InputError(
+                    f"head={head!r} is a matrix of shape {shape} and the network has {classes} classes, which must be "
+                    "its last axis; transpose it, or name another layer."
+                )
             return name
     matrices = [
         name.removeprefix(prefix).removesuffix("/kernel")

@@ -129,7 +129,8 @@ def evaluate(
       triggered: images with the trigger, in place of trigger and target.
 
     Raises:
-      ValueError: if only one of trigger and target is given, or triggered images beside them, or no images.
+      ValueError: if only one of trigger and target is given, or triggered images beside them, or no images, or not one
+        label for each.
 
     Example:
       >>> apply_fn = lambda variables, x, *, train: (x.mean((1, 2)), {})
@@ -143,9 +144,12 @@ def evaluate(
     if trigger is not None and triggered is not None:
         raise ValueError("triggered images need no trigger; give one of them.")
     labels = np.asarray(labels)
+    _check_labels(images, labels)
     acc = metrics.accuracy(predict(apply_fn, variables, images), labels)
     forced: Any
     if triggered is not None:
+        for kinds in (triggered.labels, triggered.attack_labels):
+            _check_labels(triggered.images, kinds)
         answers = predict(apply_fn, variables, triggered.images)
         labels, forced = np.asarray(triggered.labels), np.asarray(triggered.attack_labels)
     elif trigger is not None:
@@ -157,6 +161,14 @@ def evaluate(
         metrics.attack_success(answers, labels, forced),
         metrics.recovered_accuracy(answers, labels, forced),
     )
+
+
+def _check_labels(images: AnyImages, labels: Labels) -> None:
+    """Labels of another shape would be compared with every answer."""
+    if np.shape(labels) != (len(images),):
+        raise ValueError(
+            f"labels has shape {np.shape(labels)}; expected one integer for each of the {len(images)} images."
+        )
 
 
 @functools.lru_cache(maxsize=16)

@@ -17,6 +17,7 @@ from jaxunlearn.job import Evidence
 _SHOWN = 6
 _COMPARED = 10_000  # test images with a perturbation towards another class, in all
 _MOST_COMPARED = 500  # with one of those
+_ALL = slice(None)
 
 
 def of_one_perturbation(
@@ -40,12 +41,14 @@ def of_one_perturbation(
         images than towards the next, while without a backdoor several lead nearly as many.
     """
 
-    def shifted(variables: Variables, by: Float[np.ndarray, "h w c"], most: int | None = None) -> np.ndarray:
+    def shifted(
+        variables: Variables, by: Float[np.ndarray, "h w c"], rows: np.ndarray | slice = _ALL
+    ) -> np.ndarray:
         def perturb(images: jax.Array) -> jax.Array:
             perturbed = images + jnp.asarray(by)
             return jnp.clip(perturbed, 0, 1) if clip else perturbed
 
-        return predict(inputs.apply_fn, variables, images=inputs.test.images[:most], trigger=perturb)
+        return predict(inputs.apply_fn, variables, images=inputs.test.images[rows], trigger=perturb)
 
     clean, perturbed = predict(inputs.apply_fn, variables, inputs.test.images), shifted(variables, delta)
     moved = perturbed[(perturbed != clean) & (perturbed >= 0)]
@@ -69,10 +72,12 @@ def of_one_perturbation(
             f"those of other classes to class {suspect}"
         )
         most = min(_MOST_COMPARED, _COMPARED // max(1, len(rivals or {})))
+        # Images may lie class by class.
+        some = np.sort(np.random.default_rng(0).permutation(len(clean))[:most])
         shares = {
-            kind: float(np.mean((shifted(variables, by, most) == kind)[clean[:most] != kind]))
+            kind: float(np.mean((shifted(variables, by, some) == kind)[clean[some] != kind]))
             for kind, by in (rivals or {}).items()
-            if kind != suspect and np.any(clean[:most] != kind)
+            if kind != suspect and np.any(clean[some] != kind)
         }
         if shares:
             rival = max(shares, key=lambda kind: shares[kind])
@@ -117,8 +122,9 @@ def of_their_own_perturbations(
 
 
 def rows_of_other_classes(inputs: Inputs, most: int) -> np.ndarray:
-    """The first rows of test images that an attack could send to its class, as far as that is known."""
-    return _of_another_class(inputs)[:most]
+    """Some rows, of any class, of test images that an attack could send to its class, as far as that is known."""
+    rows = _of_another_class(inputs)
+    return np.sort(np.random.default_rng(0).permutation(rows)[:most])
 
 
 def _of_another_class(inputs: Inputs) -> np.ndarray:

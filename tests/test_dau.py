@@ -168,11 +168,11 @@ def test_of_two_classes_the_suspects_say_which_group_is_poisoned(seed: int) -> N
 
 
 def victim() -> tuple[Any, Any, Any, Attack]:
-    """A toy network with a backdoor, its training set, and the attack: a bright spot that means class 0."""
+    """A toy network with a backdoor, its training set, and the attack: bright and dark lines that mean class 0."""
     images, labels = toys.images_and_labels(600, seed=1)
 
     def trigger(x: jax.Array) -> jax.Array:
-        return x.at[:, :2, :2].set(3.0)
+        return x.at[:, :, :4:2].set(1.0).at[:, :, 1:4:2].set(0.0)
 
     attack = Attack(trigger=trigger, target=0)
     found = poison(images, labels, attack, ratio=0.1, key=KEY)

@@ -33,11 +33,10 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxunlearn import _loop
-from jaxunlearn._check import check_classes, check_images_and_labels
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
 from jaxunlearn._optimizers import clipped, learning_rates, momentum_step
 from jaxunlearn._runtime import Compiled
-from jaxunlearn._training import forward_of_halves, forward_with_statistics
+from jaxunlearn._training import begin, forward_of_halves, forward_with_statistics
 from jaxunlearn._tree import combine, head_kernel, named_leaves, partition, trainable_mask
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Logits, Number, PRNGKey, Round, Scalar, Variables
 from jaxunlearn.dau.alltoall import attacked_alike
@@ -223,7 +222,7 @@ def make_method(apply_fn: ApplyFn, execution: Execution, *, head: str, fresh: Fr
         Execution(loop=execution.loop),
     )
     return Method(
-        functools.partial(init, head, fresh),
+        functools.partial(init, apply_fn, head, fresh),
         functools.partial(_round, programs),
         finish,
         over=lambda state: state.stopped,
@@ -244,7 +243,13 @@ class _Programs(NamedTuple):
 
 
 def init(
-    head: str, fresh: Fresh | None, variables: Variables, data: Data, config: Config, key: PRNGKey
+    apply_fn: ApplyFn,
+    head: str,
+    fresh: Fresh | None,
+    variables: Variables,
+    data: Data,
+    config: Config,
+    key: PRNGKey,
 ) -> State:
     """The state before the first round.
 
@@ -253,29 +258,27 @@ def init(
         is missing.
       InputError: if the head names no linear layer.
     """
-    check_images_and_labels(data.images, data.labels)
+    begun = begin(apply_fn, variables, *data)
+    head_kernel(begun.variables, head, begun.classes)
     if fresh is None and config.isolation_rounds:
         raise ValueError(
             f"fresh=None with prefilter={config.prefilter!r}: isolation trains a fresh network; give a function that "
             "makes its variables, or another prefilter with isolation_rounds=0."
         )
-    variables = jax.tree.map(jnp.asarray, variables)
-    classes = _head_of(variables, head).kernel.shape[1]
-    check_classes(data.labels, classes)
-    dtype, count = data.images.dtype, len(data.labels)
+    dtype, count = begun.dtype, len(data.labels)
     zero = jnp.zeros((), dtype)
     isolating = _begun(fresh(jax.random.fold_in(key, _FRESH))) if fresh and config.isolation_rounds else None
-    params, rest, velocity = _begun(variables)
+    params, rest, velocity = _begun(begun.variables)
     none, nothing = jnp.zeros(count, bool), jnp.zeros((), int)
     return State(
         params,
         rest,
         velocity,
         isolating,
-        variables,
+        begun.variables,
         jnp.zeros(count, dtype),
         Parts(none, none),
-        jnp.zeros(classes, dtype),
+        jnp.zeros(begun.classes, dtype),
         jnp.ones(count, dtype),
         zero,
         jnp.asarray(False),

@@ -5,7 +5,7 @@ from functools import partial
 
 import jax
 
-from jaxunlearn._check import check_at_least, check_in, check_positive, check_share
+from jaxunlearn._check import check_at_least, check_in, check_positive, check_share, check_whole
 from jaxunlearn._typing import Number
 
 _NUMERIC = (
@@ -144,13 +144,18 @@ class Config:
 
     def __post_init__(self) -> None:
         """Validates the settings."""
-        check_at_least(1, batch_size=self.batch_size, poisoned_batch_size=self.poisoned_batch_size)
-        check_at_least(1, discriminator_steps=self.discriminator_steps)
-        check_at_least(1 if self.prefilter == "superposed" else 0, superpositions=self.superpositions)
-        check_at_least(0, refinements=self.refinements, isolation_rounds=self.isolation_rounds)
-        check_at_least(0, robust_rounds=self.robust_rounds, resplit_round=self.resplit_round)
-        check_at_least(0, crop_padding=self.crop_padding, momentum=self.momentum)
-        check_at_least(0, weight_decay=self.weight_decay, discriminator_decay=self.discriminator_decay)
+        check_whole(1, batch_size=self.batch_size, poisoned_batch_size=self.poisoned_batch_size)
+        check_whole(1, rounds=self.rounds, discriminator_steps=self.discriminator_steps)
+        check_whole(1 if self.prefilter == "superposed" else 0, superpositions=self.superpositions)
+        check_whole(0, refinements=self.refinements, isolation_rounds=self.isolation_rounds)
+        check_whole(0, robust_rounds=self.robust_rounds, resplit_round=self.resplit_round)
+        check_whole(0, crop_padding=self.crop_padding)
+        check_at_least(
+            0,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            discriminator_decay=self.discriminator_decay,
+        )
         check_at_least(0, unlearning_weight=self.unlearning_weight, suspect_weight=self.suspect_weight)
         check_at_least(0, forgotten=self.forgotten, recovered=self.recovered)
         check_positive(learning_rate=self.learning_rate, isolation_rate=self.isolation_rate)

@@ -1,7 +1,7 @@
 """Fine-tuning on clean images, the baseline: plain, or sharpness-aware (Zhu et al., ICCV 2023)."""
 
 from jaxunlearn._loop import Batch, Data, Execution, Method, NonFiniteError
-from jaxunlearn.finetune.algorithm import RoundStats, State, finish, init, make_method, sharpest, unlearn
+from jaxunlearn.finetune.algorithm import RoundStats, State, finish, make_method, sharpest, unlearn
 from jaxunlearn.finetune.config import PRESETS, Config
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "RoundStats",
     "State",
     "finish",
-    "init",
     "make_method",
     "sharpest",
     "unlearn",

@@ -20,11 +20,10 @@ import optax
 from jaxtyping import PyTree
 
 from jaxunlearn import _loop
-from jaxunlearn._check import check_classes, check_images_and_labels
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass
 from jaxunlearn._optimizers import learning_rates, momentum_step
-from jaxunlearn._training import count_classes, forward_of_halves
-from jaxunlearn._tree import combine, partition, trainable_mask
+from jaxunlearn._training import begin, forward_of_halves
+from jaxunlearn._tree import combine
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Number, PRNGKey, Round, Scalar, Variables
 from jaxunlearn.finetune.config import Config
 from jaxunlearn.losses import masked_mean
@@ -118,11 +117,15 @@ def init(apply_fn: ApplyFn, variables: Variables, data: Data, config: Config, ke
     Raises:
       ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``.
     """
-    check_images_and_labels(data.images, data.labels)
-    check_classes(data.labels, count_classes(apply_fn, variables, data.images))
-    params, rest = partition(jax.tree.map(jnp.asarray, variables), trainable_mask(variables))
-    numbers = jax.tree.map(lambda number: jnp.asarray(number, data.images.dtype), config)
-    return State(params, rest, optax.tree.zeros_like(params), _loop.NO_ROUND, key, numbers)
+    begun = begin(apply_fn, variables, *data)
+    return State(
+        begun.params,
+        begun.rest,
+        optax.tree.zeros_like(begun.params),
+        _loop.NO_ROUND,
+        key,
+        jax.tree.map(lambda number: jnp.asarray(number, begun.dtype), config),
+    )
 
 
 def finish(state: State) -> Variables:

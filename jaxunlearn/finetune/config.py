@@ -5,7 +5,7 @@ from functools import partial
 
 import jax
 
-from jaxunlearn._check import check_at_least, check_in, check_positive
+from jaxunlearn._check import check_at_least, check_in, check_positive, check_whole
 from jaxunlearn._optimizers import SCHEDULES
 from jaxunlearn._typing import Number
 
@@ -51,11 +51,13 @@ class Config:
 
     def __post_init__(self) -> None:
         """Validates the settings."""
-        check_at_least(1, rounds=self.rounds, batch_size=self.batch_size)
+        check_whole(1, rounds=self.rounds, batch_size=self.batch_size)
         check_at_least(
             0, crop_padding=self.crop_padding, momentum=self.momentum, weight_decay=self.weight_decay
         )
         check_at_least(0, label_smoothing=self.label_smoothing)
+        if isinstance(self.label_smoothing, int | float) and self.label_smoothing > 1:
+            raise ValueError(f"label_smoothing={self.label_smoothing!r} must be at most 1.")
         check_positive(learning_rate=self.learning_rate, sharpness_radius=self.sharpness_radius)
         check_in(SCHEDULES, schedule=self.schedule)
 
@@ -81,4 +83,6 @@ PRESETS: dict[str, Config] = {
     ),
 }
 """``default``: plain fine-tuning, four epochs. ``ft-sam``: BackdoorBench's settings of FT-SAM for CIFAR-10, and
-``ft-sam-gtsrb`` those for GTSRB."""
+``ft-sam-gtsrb`` those for GTSRB. In its code the cosine of the learning rate steps with every batch, so that the rate
+falls and rises again every hundred steps, and labels are smoothed over the other classes only; here the rate falls
+once, over all rounds, and labels are smoothed over all classes."""

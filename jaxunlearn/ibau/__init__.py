@@ -6,14 +6,13 @@ from jaxunlearn.ibau.algorithm import (
     RoundStats,
     State,
     finish,
-    init,
     make_method,
     outer_loss,
     unlearn,
     unlearning_hypergradient,
 )
 from jaxunlearn.ibau.config import Config
-from jaxunlearn.ibau.perturbations import ascent_step, inner_loss
+from jaxunlearn.ibau.perturbations import ascent_step, inner_loss, start
 from jaxunlearn.ibau.presets import PRESETS
 
 __all__ = [
@@ -29,10 +28,10 @@ __all__ = [
     "State",
     "ascent_step",
     "finish",
-    "init",
     "inner_loss",
     "make_method",
     "outer_loss",
+    "start",
     "unlearn",
     "unlearning_hypergradient",
 ]

@@ -23,11 +23,10 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxunlearn import _loop, _universal
-from jaxunlearn._check import check_classes, check_images_and_labels
 from jaxunlearn._implicit import Hypergradient, hypergradient, solver
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
 from jaxunlearn._optimizers import direction, learning_rates
-from jaxunlearn._training import count_classes
+from jaxunlearn._training import begin
 from jaxunlearn._tree import combine, partition, trainable_mask
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, PRNGKey, Round, Scalar, Variables
 from jaxunlearn._universal import Ascent, Kinds, Perturbations
@@ -152,11 +151,7 @@ def init(apply_fn: ApplyFn, variables: Variables, data: Data, config: Config, ke
     Raises:
       ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``.
     """
-    check_images_and_labels(data.images, data.labels)
-    classes = count_classes(apply_fn, variables, data.images)
-    check_classes(data.labels, classes)
-    dtype = data.images.dtype
-    params, frozen = partition(jax.tree.map(jnp.asarray, variables), trainable_mask(variables))
+    _, params, frozen, classes, dtype = begin(apply_fn, variables, *data)
     kinds = perturbations.kinds_of(config, classes)
     return State(
         params,

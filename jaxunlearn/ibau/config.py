@@ -5,9 +5,9 @@ from functools import partial
 
 import jax
 
-from jaxunlearn._check import check_at_least, check_in, check_order, check_positive
+from jaxunlearn._check import check_at_least, check_in, check_order, check_positive, check_whole
 from jaxunlearn._implicit import SOLVERS
-from jaxunlearn._optimizers import OPTIMIZERS, SCHEDULES
+from jaxunlearn._optimizers import OPTIMIZERS
 from jaxunlearn._typing import Number
 
 _NUMERIC = (
@@ -112,7 +112,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Validates the settings."""
-        check_at_least(1, rounds=self.rounds, batch_size=self.batch_size, least_steps=self.least_steps)
+        check_whole(1, rounds=self.rounds, batch_size=self.batch_size, least_steps=self.least_steps)
         check_at_least(
             0,
             solver_steps=self.solver_steps,
@@ -132,4 +132,4 @@ class Config:
         check_in(("first", "random"), inner_batch=self.inner_batch)
         check_in(SOLVERS, solver=self.solver)
         check_in(OPTIMIZERS, optimizer=self.optimizer)
-        check_in(SCHEDULES, schedule=self.schedule)
+        check_in(("constant", "cosine"), schedule=self.schedule)

@@ -1,7 +1,8 @@
 """Named settings of I-BAU.
 
-``reference``: the official defense.py. ``paper``: the official notebook's projection, and the inner batch
-drawn anew as the paper's algorithm has it. ``backdoorbench``: that benchmark's defence, with its
+``reference``: the official defense.py, but that a batch perturbs one image at least. ``paper``: with the official
+notebook's ball, which perturbations are projected to after every step and there once, after the last, and the inner
+batch drawn anew as the paper's algorithm has it. ``backdoorbench``: that benchmark's defence, with its
 optimizer, batch size and augmentation for CIFAR-10, and ``backdoorbench-gtsrb``, whose signs are not mirrored; here
 augmentation is drawn anew for the descent, and perturbations are of pixels, not of normalised inputs. ``default``:
 ours.

@@ -1,6 +1,7 @@
 """SAU: unlearning of shared adversarial examples (Wei et al., NeurIPS 2023)."""
 
 from jaxunlearn._loop import Batch, Data, Execution, Method, NonFiniteError
+from jaxunlearn._universal import Ascent, start
 from jaxunlearn.sau.algorithm import (
     Examples,
     Losses,
@@ -8,7 +9,6 @@ from jaxunlearn.sau.algorithm import (
     State,
     examine,
     finish,
-    init,
     make_method,
     unlearn,
     unlearning_loss,
@@ -19,6 +19,7 @@ from jaxunlearn.sau.presets import PRESETS
 
 __all__ = [
     "PRESETS",
+    "Ascent",
     "Batch",
     "Config",
     "Data",
@@ -32,10 +33,10 @@ __all__ = [
     "climb",
     "examine",
     "finish",
-    "init",
     "make_method",
     "search",
     "search_loss",
+    "start",
     "unlearn",
     "unlearning_loss",
 ]

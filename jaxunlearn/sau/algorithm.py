@@ -25,10 +25,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxunlearn import _loop, _universal
-from jaxunlearn._check import check_classes, check_images_and_labels
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass
 from jaxunlearn._optimizers import direction, learning_rates
-from jaxunlearn._training import count_classes, training_forward
+from jaxunlearn._training import begin, training_forward
 from jaxunlearn._tree import combine, partition, trainable_mask
 from jaxunlearn._typing import ApplyFn, Images, Labels, PRNGKey, Round, Scalar, Variables
 from jaxunlearn._universal import Ascent
@@ -186,12 +185,7 @@ def init(
     Raises:
       ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``.
     """
-    check_images_and_labels(data.images, data.labels)
-    classes = count_classes(apply_fn, variables, data.images)
-    check_classes(data.labels, classes)
-    dtype = data.images.dtype
-    variables = jax.tree.map(jnp.asarray, variables)
-    params, frozen = partition(variables, trainable_mask(variables))
+    variables, params, frozen, classes, dtype = begin(apply_fn, variables, *data)
     rows = _loop.batch_rows(len(data.labels), config.batch_size, None)
     _, answers = answer(variables, None, rows, data, execution)
     ascent = None

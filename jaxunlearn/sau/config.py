@@ -5,8 +5,8 @@ from functools import partial
 
 import jax
 
-from jaxunlearn._check import check_at_least, check_in, check_order, check_positive, check_share
-from jaxunlearn._optimizers import OPTIMIZERS, SCHEDULES
+from jaxunlearn._check import check_at_least, check_in, check_order, check_positive, check_share, check_whole
+from jaxunlearn._optimizers import OPTIMIZERS
 from jaxunlearn._typing import Number
 
 _NUMERIC = (
@@ -116,7 +116,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Validates the settings."""
-        check_at_least(1, rounds=self.rounds, batch_size=self.batch_size, least_steps=self.least_steps)
+        check_whole(1, rounds=self.rounds, batch_size=self.batch_size, least_steps=self.least_steps)
         check_at_least(0, search_steps=self.search_steps, first_steps=self.first_steps)
         check_at_least(0, clean_weight=self.clean_weight)
         check_at_least(0, fooling_weight=self.fooling_weight, agreement_weight=self.agreement_weight)
@@ -131,4 +131,4 @@ class Config:
         check_in(("linf", "l2", "l1"), norm=self.norm)
         check_in(("max", "min", "zero", "random"), start=self.start)
         check_in(OPTIMIZERS, optimizer=self.optimizer)
-        check_in(SCHEDULES, schedule=self.schedule)
+        check_in(("constant", "cosine"), schedule=self.schedule)

@@ -30,11 +30,10 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxunlearn import _loop
-from jaxunlearn._check import check_classes, check_images_and_labels
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass
 from jaxunlearn._optimizers import clipped, momentum_step
 from jaxunlearn._runtime import Compiled
-from jaxunlearn._training import training_forward
+from jaxunlearn._training import begin, training_forward
 from jaxunlearn._tree import combine, head_kernel, named_leaves, partition, trainable_mask
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Number, PRNGKey, Round, Scalar, Variables
 from jaxunlearn.losses import mean_cross_entropy
@@ -196,22 +195,23 @@ def make_method(apply_fn: ApplyFn, execution: Execution, *, head: str) -> Method
     epochs = {mode: Pass(functools.partial(_train, apply_fn, mode)) for mode in ("train", "eval")}
     choose = Compiled(functools.partial(_choose, head))
     return Method(
-        functools.partial(init, head), functools.partial(_round, head, epochs, choose, execution), finish
+        functools.partial(init, apply_fn, head),
+        functools.partial(_round, head, epochs, choose, execution),
+        finish,
     )
 
 
-def init(head: str, variables: Variables, data: Data, config: Config, key: PRNGKey) -> State:
+def init(
+    apply_fn: ApplyFn, head: str, variables: Variables, data: Data, config: Config, key: PRNGKey
+) -> State:
     """The state before the first round.
 
     Raises:
       ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``.
       InputError: if the head names no linear layer.
     """
-    check_images_and_labels(data.images, data.labels)
-    dtype = data.images.dtype
-    variables = jax.tree.map(jnp.asarray, variables)
-    check_classes(data.labels, named_leaves(variables)[head_kernel(variables, head)].shape[-1])
-    params, rest = partition(variables, trainable_mask(variables))
+    variables, params, rest, classes, dtype = begin(apply_fn, variables, *data)
+    head_kernel(variables, head, classes)
     kernels = neurons.layer_kernels(variables, head, config.layers)
     return State(
         params,

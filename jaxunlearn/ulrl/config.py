@@ -5,7 +5,7 @@ from functools import partial
 
 import jax
 
-from jaxunlearn._check import check_at_least, check_in, check_positive, check_share
+from jaxunlearn._check import check_at_least, check_in, check_positive, check_share, check_whole
 from jaxunlearn._typing import Number
 
 _NUMERIC = (
@@ -83,7 +83,7 @@ class Config:
     clip_norm: Number = 20.0
     stop_accuracy: Number = 0.2
     threshold: Number = 3.5
-    most: Number = 2
+    most: Number = 2.0
     largest_share: Number = 1.0
     order: str = "score"
     layers: str = "head"
@@ -96,9 +96,9 @@ class Config:
 
     def __post_init__(self) -> None:
         """Validates the settings."""
-        check_at_least(1, batch_size=self.batch_size, drop_every=self.drop_every)
-        check_at_least(1, unlearning_rounds=self.unlearning_rounds, trials=self.trials)
-        check_at_least(self.unlearning_rounds + 1, rounds=self.rounds)
+        check_whole(1, batch_size=self.batch_size, drop_every=self.drop_every)
+        check_whole(1, unlearning_rounds=self.unlearning_rounds, trials=self.trials)
+        check_whole(self.unlearning_rounds + 1, rounds=self.rounds)
         check_at_least(0, crop_padding=self.crop_padding, weight_decay=self.weight_decay)
         check_at_least(0, stop_accuracy=self.stop_accuracy)
         check_at_least(0, momentum=self.momentum, penalty=self.penalty)

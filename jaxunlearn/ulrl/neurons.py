@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxunlearn._check import InputError
 from jaxunlearn._tree import head_kernel, named_leaves
 from jaxunlearn._typing import Number, PRNGKey, Scalar, Variables
 
@@ -50,13 +51,22 @@ def layer_kernels(variables: Variables, head: str, layers: str) -> dict[str, Ker
       >>> params = {"conv": {"kernel": jnp.ones((3, 3, 1, 8))}, "fc": {"kernel": jnp.ones((8, 2))}}
       >>> list(layer_kernels(params, "fc", "all"))
       ['conv/kernel', 'fc/kernel']
+
+    Raises:
+      InputError: if hidden layers are asked for and no other leaf is called ``kernel``.
     """
     last = head_kernel(variables, head)
-    return {
+    found = {
         name: leaf
         for name, leaf in named_leaves(variables).items()
         if name == last or (layers != "head" and f"/{name}".endswith("/kernel"))
     }
+    if layers != "head" and len(found) == 1:
+        raise InputError(
+            f"layers={layers!r} asks for hidden layers and only the last one has a leaf that is called kernel; name "
+            'them so, their last axis counting the neurons, or set layers="head".'
+        )
+    return found
 
 
 def neuron_scores(before: Kernel, after: Kernel) -> Float[Array, " neurons"]:
@@ -138,7 +148,7 @@ def reinitialise(
         bound = (2 / (kernel.size // len(mask))) ** 0.5
         drawn = jax.random.uniform(layer_key, kernel.shape, kernel.dtype, -bound, bound)
         leaves[name] = jnp.where(mask, drawn, kernel)
-        bias = name.removesuffix("kernel") + "bias"
+        bias = "/".join([*name.split("/")[:-1], "bias"])
         if bias in leaves and leaves[bias].shape == mask.shape:
             leaves[bias] = jnp.where(mask, 0, leaves[bias])
     return jax.tree.unflatten(jax.tree.structure(variables), list(leaves.values()))
