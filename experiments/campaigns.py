@@ -77,6 +77,11 @@ class Cleaning:
     clean: int = 0
 
 
+_QUICK = 3  # methods of a quick variant
+_LEAST_POISON = 3  # images
+_QUICK_ARCHS = {"preact_resnet18": "preact_resnet18"}  # with another network's layers than a small VGG's
+
+
 @dataclass(frozen=True)
 class Campaign:
     """A frozen config.
@@ -108,16 +113,21 @@ class Campaign:
         )
 
     def quick(self) -> "Campaign":
-        """The first attack and the first two methods, on few images, with a small network, for few epochs."""
+        """The first attack, every method once and at most three, on few images, a small network, for few epochs."""
         few = min(self.train_images, 1000)
+        methods = list(dict.fromkeys(one.method for one in self.cleanings))
+        if len(methods) > _QUICK:
+            methods = [*methods[: _QUICK - 1], methods[-1]]
+        cleanings = (next(one for one in self.cleanings if one.method == name) for name in methods)
         return dataclasses.replace(
             self,
-            subjects=self.subjects[:1],
-            cleanings=tuple(
-                dataclasses.replace(one, clean=min(one.clean, 300)) for one in self.cleanings[:2]
+            subjects=tuple(
+                dataclasses.replace(one, ratio=max(one.ratio, _LEAST_POISON / few))
+                for one in self.subjects[:1]
             ),
+            cleanings=tuple(dataclasses.replace(one, clean=min(one.clean, 300)) for one in cleanings),
             seeds=self.seeds[:1],
-            arch="small_vgg_half",
+            arch=_QUICK_ARCHS.get(self.arch, "small_vgg_half"),
             train_images=few,
             test_images=300,
             training=("rounds=4",),
@@ -150,6 +160,9 @@ _ABLATIONS = (
     Cleaning("dau", settings=("prefilter=loss", "superpositions=0")),
     Cleaning("dau", settings=("poisoned_statistics=running",)),
     Cleaning("dau", settings=("poisoned_statistics=own",)),
+    Cleaning("dau", settings=("crop_padding=1",)),
+    Cleaning("dau", settings=("prefilter=early", "isolation_rounds=10", "rounds=21")),
+    Cleaning("dau", settings=("prefilter=flooding", "isolation_rounds=10", "rounds=21")),
     Cleaning("dau", "isolating"),
     Cleaning("dau", "robust"),
     Cleaning(RETRAINING),
@@ -188,14 +201,39 @@ _PREACT: Any = _LARGE | {"seeds": (0,), "arch": "preact_resnet18"}
 
 _PUBLISHED_ATTACKS = (
     "Published ASR (BackdoorBench, PreAct-ResNet18, all training images, 100 epochs on CIFAR-10 and 50 on GTSRB): 90 "
-    "to 100 but for BadNets on GTSRB, 59."
+    "to 100 but for BadNets on GTSRB, 59; at 1 % BadNets 75 and 50, Blended 95 and 96; on CIFAR-10 at 5 % sig 97 and "
+    "label-consistent 100, on GTSRB neither at this ratio; adaptive-blend nowhere."
 )
+
+PUBLISHED = {
+    ("cifar10", 0.1): ((92.1, 97.5), (92.4, 34.8), (88.5, 17.8)),
+    ("cifar10", 0.05): ((92.9, 95.3), (92.9, 64.9), (88.8, 12.6)),
+    ("cifar10", 0.01): ((92.8, 78.6), (93.4, 67.3), (89.7, 21.3)),
+    ("gtsrb", 0.1): ((97.8, 93.2), (98.5, 39.3), (96.0, 13.3)),
+    ("gtsrb", 0.05): ((97.9, 92.6), (98.5, 59.5), (72.2, 0.2)),
+    ("gtsrb", 0.01): ((98.3, 76.8), (98.6, 62.6), (93.9, 12.2)),
+}
+"""Mean ACC and ASR over the attacks of the BackdoorBench leaderboard, PreAct-ResNet18, of the backdoored networks,
+after fine-tuning and after I-BAU, with 5 % clean images, by data and share of poison."""
+
+
+def _published(data: str, ratio: float) -> str:
+    attacked, tuned, ibau = (f"{acc} and {asr}" for acc, asr in PUBLISHED[data, ratio])
+    return (
+        "Expected: at most 5 left by I-BAU on GTSRB and 10 on CIFAR-10, and 2 by DAU, where the attack is one pattern "
+        "and its backdoor formed; fine-tuning leaves nearly all. "
+        "Published (BackdoorBench leaderboard, PreAct-ResNet18, 5 % clean images), mean ACC and ASR over its attacks: "
+        f"before {attacked}, fine-tuning {tuned}, I-BAU {ibau}."
+    )
+
 
 _DAU = (Cleaning("dau"), Cleaning(RETRAINING), Cleaning("finetune", clean=500))
 _OF_DAU = (
     "DAU beside a network trained anew without the poison and beside fine-tuning: how it divides the training set, "
     "and what it leaves. Expected: precision at least 0.95 and recall at least 0.9 for BadNets and Blended, ASR below "
-    "3 with ACC within two points of the new network; nothing is published of DAU."
+    "3 with ACC within two points of the new network. Nothing is published of DAU; of defences that have the training "
+    "set too, at 10 % and in the mean over eight attacks, ACC and ASR on CIFAR-10: ABL 69.9 and 25.6, DBD 71.1 and "
+    "64.5; on GTSRB: 40.0 and 42.9, 85.4 and 50.0 (BackdoorBench leaderboard, PreAct-ResNet18)."
 )
 
 CAMPAIGNS = {
@@ -207,6 +245,7 @@ CAMPAIGNS = {
         (
             Attacked("digits", "badnets", ("trigger=patch:size=2,offset=0",)),
             Attacked("digits", "blended", ("strength=0.3",)),
+            Attacked("digits", "adaptive-blend", ("strength=0.3", "training_strength=0.2")),
         ),
         _ABLATIONS,
         train_images=1000,
@@ -234,6 +273,19 @@ CAMPAIGNS = {
         ),
         _DAU,
         seeds=(0, 1, 2),
+        **_SMALL["gtsrb"],
+    ),
+    "dau-tiny": Campaign(
+        "DAU where hardly anything is poisoned: half a percent and a thousandth on GTSRB. Two CPU cores, five minutes "
+        "per model. Expected: nothing found where the backdoor does not form. Published ASR (BackdoorBench, "
+        "PreAct-ResNet18) at 0.5 %: BadNets 45, Blended 90, TrojanNN 100; of defences that have the training set too, "
+        "mean ACC and ASR of eight attacks at 0.5 %: ABL 11.9 and 49.1, DBD 78.8 and 0.0.",
+        tuple(
+            Attacked("gtsrb", name, ratio=ratio)
+            for ratio in (0.005, 0.001)
+            for name in ("badnets", "blended", "trojannn")
+        ),
+        (Cleaning("dau"), Cleaning("finetune", clean=500)),
         **_SMALL["gtsrb"],
     ),
     "dau-cifar10": Campaign(
@@ -296,9 +348,7 @@ CAMPAIGNS = {
             f"All methods on {data} with {100 * ratio:g} % poison of all attacks, but for those with true labels where "
             "the target's class has too few images; with clean images of 5 % and 1 % of "
             "the training set's number. Two CPU cores, ten minutes per model on GTSRB and half an hour on CIFAR-10. "
-            "Published for PreAct-ResNet18 with 5 % clean images and 10 % poison, mean ACC and ASR of eight attacks, "
-            "on CIFAR-10: fine-tuning 92.4 and 34.8, I-BAU 88.5 and 17.8 (BackdoorBench leaderboard), FT-SAM 92.1 and "
-            "2.5 (its paper); on GTSRB: fine-tuning 98.5 and 39.3, I-BAU 96.0 and 13.3.",
+            f"{_published(data, ratio)}",
             _all(data, ratio, _DIRTY) + (_all(data, ratio, _CLEAN) if ratio <= _CLEAN_RATIOS[data] else ()),
             (
                 *_methods(small["train_images"] // 20, _FT_SAM[data]),

@@ -11,6 +11,7 @@ interrupted. Each finished cleaning, and each retraining, appends one JSON line 
 
 import argparse
 import dataclasses
+import functools
 import hashlib
 import importlib
 import json
@@ -22,6 +23,8 @@ from typing import Any
 import jax
 import numpy as np
 
+import converters
+import jaxunlearn
 from converters import convert, torch_io
 from experiments.campaigns import CAMPAIGNS, NOTHING, RETRAINING, SOURCES, Attacked, Campaign, Cleaning
 from experiments.tables import RESULTS, read_lines
@@ -39,7 +42,18 @@ from jaxunlearn.fit import training_for
 from jaxunlearn.inputs import REPORT_FILE, Request
 from jaxunlearn.models import NAMES
 
-_REPORTED = ("before", "after", "der", "evidence", "stopped", "warnings", "seconds", "device", "versions")
+_REPORTED = (
+    "before",
+    "after",
+    "der",
+    "evidence",
+    "stopped",
+    "warnings",
+    "seconds",
+    "device",
+    "versions",
+    "code",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -109,7 +123,7 @@ def run(campaign: Campaign, shared: Path, work: Path, out: Path, *, arch: str, s
                 except NonFiniteError as error:
                     failed.append(f"{folder.name}, {cleaning.method} {cleaning.preset}: {error}")
                     continue
-                line = config | {name: found[name] for name in _REPORTED}
+                line = config | {name: found[name] for name in _REPORTED if name in found} | {"code": code()}
                 out.parent.mkdir(parents=True, exist_ok=True)
                 with out.open("a") as file:
                     file.write(json.dumps(line) + "\n")
@@ -220,6 +234,19 @@ def clean(
     if finished is None:
         raise RuntimeError(f"{out} was not finished.")
     return finished
+
+
+@functools.cache
+def code() -> str:
+    """The first digits of a hash of the sources of ``jaxunlearn`` and ``converters``, to tell what a line came from."""
+    digest = hashlib.sha256()
+    for package in (jaxunlearn, converters):
+        root = Path(package.__file__).parent
+        for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).as_posix()):
+            digest.update(
+                path.relative_to(root.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0"
+            )
+    return digest.hexdigest()[:12]
 
 
 def leave(folder: Path) -> dict[str, Any]:

@@ -3,13 +3,23 @@
 import dataclasses
 import hashlib
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from experiments import reproduce, tables
-from experiments.campaigns import CAMPAIGNS, NOTHING, RETRAINING, SOURCES, Attacked, Campaign, Cleaning
+from experiments.campaigns import (
+    CAMPAIGNS,
+    NOTHING,
+    PUBLISHED,
+    RETRAINING,
+    SOURCES,
+    Attacked,
+    Campaign,
+    Cleaning,
+)
 from jaxunlearn import cli, ibau, subjects
 from jaxunlearn._check import InputError
 from jaxunlearn._loop import NonFiniteError
@@ -31,7 +41,23 @@ def test_every_campaign_asks_for_what_there_is(name: str) -> None:
         cli.configured(presets[cleaning.preset], cleaning.settings)
     quick = campaign.quick()
     assert (len(quick.subjects), len(quick.seeds)) == (1, 1)
+    assert round(quick.subjects[0].ratio * quick.train_images) >= 1
+    methods = {one.method for one in campaign.cleanings}
+    assert {one.method for one in quick.cleanings} <= methods
+    assert len(quick.cleanings) == min(len(methods), 3)
+    assert ("dau" in methods) == ("dau" in {one.method for one in quick.cleanings})
     assert len({reproduce._key(line) for line in lines_of(campaign)}) == len(lines_of(campaign))
+
+
+@pytest.mark.parametrize(("data", "ratio"), PUBLISHED)
+def test_published_means_are_those_of_the_leaderboard(data: str, ratio: float, shared: Path) -> None:
+    board = json.loads((shared / "reference" / "backdoorbench-leaderboard.json").read_text())
+    rows = [dict(zip(board["columns"], row, strict=True)) for row in board["rows"]]
+    for defence, means in zip(("no", "ft", "i-bau"), PUBLISHED[data, ratio], strict=True):
+        wanted = {"dataset": data, "net": "PreActResNet-18", "defence": defence, "poison_ratio": ratio}
+        found = [row for row in rows if wanted.items() <= row.items()]
+        for name, mean in zip(("clean_accuracy", "attack_success_rate"), means, strict=True):
+            assert round(statistics.mean(row[name] for row in found), 1) == mean
 
 
 def lines_of(campaign: Any) -> list[dict[str, Any]]:
