@@ -336,7 +336,7 @@ def where(
 ) -> PyTree:
     """``fun()`` where the condition holds and ``other()`` where not, of equal structure.
 
-    Under ``jit`` and ``vmap`` both are computed; where the condition has a value, only what it asks for.
+    Where the condition is traced both are computed; where it has a value, only what it asks for.
     """
     if not isinstance(condition, jax.core.Tracer):
         return fun() if bool(condition) else other()

@@ -61,6 +61,22 @@ def test_an_image_in_both_parts_ends_at_the_stated_probability(
     assert float(jax.nn.sigmoid(logit)) == pytest.approx(kept / (kept + weight * forgotten), abs=1e-4)
 
 
+@pytest.mark.parametrize(("kept", "forgotten"), [(0.1, 0.9), (0.9, 0.1)])
+def test_ascent_has_no_minimum(kept: float, forgotten: float) -> None:
+    """The loss falls in one direction for all logits: without end if a < lambda b, and else nothing is forgotten."""
+    label = jnp.array([0])
+
+    def loss_fn(logit: jax.Array) -> jax.Array:
+        z = jnp.stack([logit, jnp.zeros(())])[None]
+        learning = dau.clean_losses(z, label, False, 1.0)[0]
+        return kept * learning + forgotten * dau.poisoned_losses(z, label, "ascent")[0]
+
+    slopes = jax.vmap(jax.grad(loss_fn))(jnp.linspace(-9.0, 9.0, 19))
+    assert np.all(np.sign(slopes) == np.sign(forgotten - kept))
+    lowest = float(loss_fn(jnp.asarray(-200.0 if kept < forgotten else 200.0)))
+    assert lowest == pytest.approx(200 * (kept - forgotten) if kept < forgotten else 0, abs=1e-3)
+
+
 def test_the_uniform_loss_is_lowest_at_the_uniform_answer_of_other_classes() -> None:
     logits = jnp.array([-80.0, 1.0, 1.0, 1.0])
     assert float(dau.poisoned_losses(logits[None], jnp.array([0]), "uniform")[0]) == pytest.approx(np.log(3))
@@ -280,9 +296,10 @@ def test_unlearning_forgets_the_poisoned_part_and_keeps_the_rest(statistics: str
     assert int(stats.suspect) == 0
 
 
-def test_isolation_trains_a_fresh_network_and_leaves_the_given_one() -> None:
+@pytest.mark.parametrize("prefilter", dau.config.ISOLATING)
+def test_isolation_trains_a_fresh_network_and_leaves_the_given_one(prefilter: str) -> None:
     images, found, *_ = victim()
-    config = dau.Config(prefilter="lga", isolation_rounds=1, rounds=3, batch_size=50, isolation_rate=0.1)
+    config = dau.Config(prefilter=prefilter, isolation_rounds=1, rounds=3, batch_size=50, isolation_rate=0.1)
     data = dau.Data(images, found.labels)
     method = dau.make_method(toys.apply_fn, dau.Execution(), head="head", fresh=toys.fresh)
     state = method.init(toys.variables(), data, config, KEY)
@@ -613,3 +630,72 @@ def test_the_division_multiplies_in_full_precision_on_every_device() -> None:
     assert len(products) >= len(dau.splitting.RIDGES) + 2
     assert all("[HIGHEST, HIGHEST]" in line for line in products)
     assert "precision DEFAULT" in lowered  # the network's own products are as the user wants them
+
+
+@pytest.mark.parametrize("precision", [1.0, 0.5])
+@pytest.mark.parametrize("weight", [1.0, 3.0])
+def test_a_discriminator_doubts_all_that_is_poisoned(precision: float, weight: float) -> None:
+    """The label's probability of poisoned images outside P_0 ends at s = pi / (pi + mu q)."""
+    clean, poisoned, suspects = 90, 10, 20
+    hits = round(precision * suspects)
+    kinds = np.repeat([0, 1, 2, 2, 0], [clean // 2, clean // 2, poisoned, hits, suspects - hits])
+    labels = np.where(kinds == 1, 1, 0)  # kind 2 carries the trigger, and the label 0
+    with jax.enable_x64(True):
+        odds = dau.discriminate(
+            jnp.eye(3)[kinds],
+            labels,
+            jnp.arange(len(kinds)) >= clean + poisoned,
+            dau.Head(jnp.zeros((3, 2)), jnp.zeros(2)),
+            KEY,
+            steps=4000,
+            batch_size=clean + poisoned,
+            suspect_batch_size=suspects,
+            rate=0.5,
+            momentum=0.9,
+            weight_decay=0.0,
+            suspect_weight=weight,
+        )
+    share = poisoned / (clean + poisoned)
+    expected = share / (share + weight * precision)
+    assert float(jax.nn.sigmoid(odds[clean])) == pytest.approx(expected, abs=0.02)
+
+
+def free_logit(variables: Any, images: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, Any]]:
+    """Whatever is bright has one logit, and the answer to what is dark is fixed; the mean is that of the pixels."""
+    bright = images.mean((1, 2, 3)) > 0.5
+    logit = jnp.where(bright, variables["params"]["logit"], 9.0)
+    logits = jnp.stack([logit, jnp.zeros_like(logit)], axis=1) + 0 * variables["params"]["head"].sum()
+    aux: dict[str, Any] = {"features": bright[:, None].astype(images.dtype)}
+    if train:
+        aux["batch_stats"] = {"mean": 0.9 * variables["batch_stats"]["mean"] + 0.1 * images.mean()}
+    return logits, aux
+
+
+@pytest.mark.parametrize("statistics", dau.config.STATISTICS)
+def test_unlearning_ends_at_the_stated_probability(statistics: str) -> None:
+    """p = a / (a + lambda b w), and running statistics are those of the clean part alone."""
+    count, leaked, missed, weight, certainty = 50, 5, 4, 3.0, 0.5
+    poisoned = jnp.arange(70) >= count
+    bright = (jnp.arange(70) < leaked) | (jnp.arange(70) >= count + missed)
+    images = jnp.broadcast_to(jnp.where(bright, 0.9, 0.2)[:, None, None, None], (70, 2, 2, 1))
+    variables = {
+        "params": {"logit": jnp.asarray(4.0), "head": jnp.zeros((1, 2))},
+        "batch_stats": {"mean": jnp.asarray(0.0)},
+    }
+    config = dau.Config(
+        rounds=41, batch_size=count, poisoned_batch_size=20, unlearning_weight=weight, learning_rate=0.5,
+        schedule="constant", momentum=0.0, weight_decay=0.0, forgotten=0.0, poisoned_statistics=statistics,
+    )  # fmt: skip
+    data = dau.Data(images, jnp.zeros(70, int))
+    method = dau.make_method(free_logit, dau.Execution(), head="head")
+    state = method.init(variables, data, config, KEY)._replace(
+        parts=dau.Parts(poisoned, ~poisoned),
+        scores=jnp.where(poisoned, -certainty, 1.0),
+        round=jnp.asarray(1),
+    )
+    for _ in range(40):
+        state, _ = method.step(state, data)
+    a, b = leaked / count, 1 - missed / 20
+    expected = a / (a + weight * b * certainty)
+    assert float(jax.nn.sigmoid(state.params["params"]["logit"])) == pytest.approx(expected, abs=1e-3)
+    assert float(state.rest["batch_stats"]["mean"]) == pytest.approx(0.2 + 0.7 * a, abs=1e-3)
