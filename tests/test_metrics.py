@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import losses, metrics
-from jaxunlearn.evaluate import Evaluation, evaluate, predict
+from jaxunlearn.evaluate import Evaluation, Triggered, evaluate, predict
 from jaxunlearn.metrics import Count
 
 LABELS = np.array([0, 0, 1, 1, 2, 2])
@@ -72,3 +72,16 @@ def test_means_count_only_what_the_mask_keeps() -> None:
     values, mask = jnp.array([1.0, 2.0, 100.0]), jnp.array([True, True, False])
     assert float(losses.masked_mean(values, mask)) == 1.5
     assert float(losses.masked_mean(values, jnp.zeros(3, bool))) == 0.0
+
+
+def test_labels_are_one_for_each_image() -> None:
+    images, column = np.zeros((4, 2, 2, 3), np.float32), np.zeros((4, 1), int)
+    with pytest.raises(
+        ValueError, match=r"labels has shape \(4, 1\); expected one integer for each of the 4"
+    ):
+        evaluate(brightest, {}, images, column)
+    triggered = Triggered(images, np.zeros(4, int), column)
+    with pytest.raises(
+        ValueError, match=r"labels has shape \(4, 1\); expected one integer for each of the 4"
+    ):
+        evaluate(brightest, {}, images, np.zeros(4, int), triggered=triggered)

@@ -133,6 +133,12 @@ def test_reinitialisation_draws_suspicious_neurons_and_keeps_the_rest() -> None:
     )
 
 
+def test_the_bias_beside_a_matrix_of_any_name_goes_to_zero() -> None:
+    params = {"fc": {"weight": jnp.ones((2, 3)), "bias": jnp.ones(3)}}
+    new = ulrl.reinitialise(params, {"fc/weight": jnp.array([False, True, False])}, jax.random.key(0))
+    assert new["fc"]["bias"].tolist() == [1.0, 0.0, 1.0]
+
+
 def test_the_penalty_sees_suspicious_neurons_only() -> None:
     rng = np.random.default_rng(0)
     kernel, original = jnp.asarray(rng.standard_normal((2, 6, 4)))

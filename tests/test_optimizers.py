@@ -23,3 +23,13 @@ def test_amsgrad_takes_pytorchs_steps() -> None:
         updates, state = transformation.update(jax.numpy.asarray(gradient), state)
         ours = ours - 0.1 * updates
         np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_amsgrad_keeps_the_precision(dtype: str) -> None:
+    gradient = jax.numpy.ones(3, dtype)
+    transformation = scale_by_torch_amsgrad()
+    updates, state = transformation.update(gradient, transformation.init(gradient))
+    assert {leaf.dtype.name for leaf in (updates, state.mu, state.nu, state.nu_max)} == {dtype}
+    np.testing.assert_allclose(updates.astype(float), 1, rtol=1e-2)

@@ -1,5 +1,6 @@
-"""The forward pass of training: who gets a key for dropout, and whose statistics move."""
+"""What methods begin with, and the forward pass of training: who gets a key for dropout, whose statistics move."""
 
+from collections import OrderedDict
 from typing import Any
 
 import flax.linen as nn
@@ -8,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn._training import forward_of_halves, forward_with_statistics, training_forward
+from jaxunlearn._check import InputError
+from jaxunlearn._training import begin, forward_of_halves, forward_with_statistics, training_forward
 from jaxunlearn._tree import combine, partition, trainable_mask
 from jaxunlearn.models import small_vgg
 
@@ -149,3 +151,48 @@ def test_a_network_without_statistics_has_none_of_its_own() -> None:
     )  # fmt: skip
     np.testing.assert_allclose(logits, IMAGES.mean((1, 2)), rtol=1e-6)
     assert own == rest
+
+
+def linear(variables: Any, images: Any, *, train: bool) -> Any:
+    return images.mean((1, 2)) @ variables["params"]["w"], {}
+
+
+PLAIN = {"params": {"w": jnp.ones((1, 3))}}
+LABELS = np.arange(4) % 3
+
+
+@pytest.mark.parametrize(
+    ("apply_fn", "message"),
+    [
+        (lambda v, x, *, train: linear(v, x, train=train)[0], "returns a ShapeDtypeStruct and has to return"),
+        (lambda v, x, *, train: (*linear(v, x, train=train), 0), "returns 3 things and has to return"),
+        (lambda v, x, *, train: (x, {}), r"logits of shape \(1, 8, 8, 1\) for one image"),
+    ],
+)
+def test_a_network_has_to_return_logits_and_a_mapping(apply_fn: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        begin(apply_fn, PLAIN, IMAGES, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (OrderedDict(PLAIN), "variables is a OrderedDict and has to be a dict"),
+        ({"params": {"w": jnp.ones((1, 3), jnp.bfloat16)}}, "params/w has the dtype bfloat16 and the images"),
+    ],
+)
+def test_variables_are_dicts_of_the_images_precision(variables: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        begin(linear, variables, IMAGES, LABELS)
+
+
+@pytest.mark.parametrize("scale", [255.0, float("nan"), -1.0])
+def test_pixels_are_in_their_range(scale: float) -> None:
+    with pytest.raises(ValueError, match=r"images has pixels from .* expected \[0, 1\]"):
+        begin(linear, PLAIN, IMAGES * scale, LABELS)
+
+
+def test_double_precision_of_numpy_is_what_jax_makes_of_it() -> None:
+    begun = begin(linear, PLAIN, np.asarray(IMAGES, np.float64), LABELS)
+    assert begun.dtype == jnp.float32
+    assert begun.classes == 3

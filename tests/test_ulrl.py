@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import _loop, ulrl
+from jaxunlearn._check import InputError
 from tests import toys
 
 KEY = jax.random.key(3)
@@ -128,3 +129,26 @@ def test_padding_is_made_of_other_images_of_the_set(count: int) -> None:
     assert sorted(np.asarray(rows.members)[np.asarray(rows.mask)].tolist()) == list(range(count))
     for members in np.asarray(rows.members):
         assert len(set(members.tolist())) == len(members)
+
+
+def test_a_head_counts_the_classes_in_its_last_axis() -> None:
+    def transposed(params: Any, images: Any, *, train: bool) -> Any:
+        features = images.mean((1, 2)) @ params["hidden"]
+        return features @ params["fc"].T, {}
+
+    images, labels = toys.images_and_labels(8)
+    params = {"hidden": jnp.ones((1, 5)), "fc": jnp.ones((3, 5))}
+    config = ulrl.Config(rounds=2, unlearning_rounds=1)
+    with pytest.raises(InputError, match=r"shape \(3, 5\) and the network has 3 classes"):
+        ulrl.unlearn(transposed, params, images, labels, config, jax.random.key(0), head="fc")
+
+
+def test_hidden_layers_have_to_be_called_kernels() -> None:
+    def nameless(params: Any, images: Any, *, train: bool) -> Any:
+        return images.mean((1, 2)) @ params["w1"] @ params["w2"], {}
+
+    images, labels = toys.images_and_labels(8)
+    params = {"w1": jnp.ones((1, 5)), "w2": jnp.ones((5, 3))}
+    config = ulrl.PRESETS["default"]
+    with pytest.raises(InputError, match="only the last one has a leaf that is called kernel"):
+        ulrl.unlearn(nameless, params, images, labels, config, jax.random.key(0), head="w2")

@@ -30,6 +30,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxunlearn import _loop
+from jaxunlearn._check import InputError
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass
 from jaxunlearn._optimizers import clipped, momentum_step
 from jaxunlearn._runtime import Compiled
@@ -208,11 +209,17 @@ def init(
 
     Raises:
       ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``.
-      InputError: if the head names no linear layer.
+      InputError: if the head names no linear layer with a column for every class, or no hidden layer is found where
+        such are asked for.
     """
     variables, params, rest, classes, dtype = begin(apply_fn, variables, *data)
     head_kernel(variables, head, classes)
     kernels = neurons.layer_kernels(variables, head, config.layers)
+    if config.layers != "head" and len(kernels) == 1:
+        raise InputError(
+            f"layers={config.layers!r} asks for hidden layers and only the last one has a leaf that is called kernel; "
+            'name them so, their last axis counting the neurons, or set layers="head".'
+        )
     return State(
         params,
         rest,

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxunlearn._check import InputError
 from jaxunlearn._tree import head_kernel, named_leaves
 from jaxunlearn._typing import Number, PRNGKey, Scalar, Variables
 
@@ -51,22 +50,13 @@ def layer_kernels(variables: Variables, head: str, layers: str) -> dict[str, Ker
       >>> params = {"conv": {"kernel": jnp.ones((3, 3, 1, 8))}, "fc": {"kernel": jnp.ones((8, 2))}}
       >>> list(layer_kernels(params, "fc", "all"))
       ['conv/kernel', 'fc/kernel']
-
-    Raises:
-      InputError: if hidden layers are asked for and no other leaf is called ``kernel``.
     """
     last = head_kernel(variables, head)
-    found = {
+    return {
         name: leaf
         for name, leaf in named_leaves(variables).items()
         if name == last or (layers != "head" and f"/{name}".endswith("/kernel"))
     }
-    if layers != "head" and len(found) == 1:
-        raise InputError(
-            f"layers={layers!r} asks for hidden layers and only the last one has a leaf that is called kernel; name "
-            'them so, their last axis counting the neurons, or set layers="head".'
-        )
-    return found
 
 
 def neuron_scores(before: Kernel, after: Kernel) -> Float[Array, " neurons"]:
