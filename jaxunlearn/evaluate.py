@@ -163,7 +163,7 @@ def evaluate(
     )
 
 
-def _check_labels(images: AnyImages, labels: Labels) -> None:
+def _check_labels(images: AnyImages, labels: Any) -> None:
     """Labels of another shape would be compared with every answer."""
     if np.shape(labels) != (len(images),):
         raise ValueError(
