@@ -64,6 +64,6 @@ class Attack:
         return np.full_like(labels, self.target)
 
     def victims(self, labels: Labels) -> np.ndarray:
-        """The rows of the images that may be poisoned."""
+        """The rows of the images that may be poisoned; without those whose label the attack would not change."""
         same = np.asarray(labels) == self.forced(labels)
         return np.flatnonzero(same if self.clean_label else ~same)

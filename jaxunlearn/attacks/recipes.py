@@ -1,4 +1,8 @@
-"""The published attacks by name, each with its settings; BackdoorBench's are the defaults where it has the attack."""
+"""The published attacks by name, each with its settings; BackdoorBench's are the defaults where it has the attack.
+
+The exceptions: it poisons images of all classes, the target's too; its ``trojannn`` draws an apple and excites two
+neurons, where ours is a square and excites one; it rotates the images of ``wanet``, ``bpp`` and ``input-aware`` too.
+"""
 
 import functools
 from collections.abc import Callable
