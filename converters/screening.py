@@ -7,6 +7,7 @@ files whose cost is bounded: no member that expands, no value that grows without
 import mmap
 import pickletools
 import re
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,12 @@ _LARGEST_GROWTH = 2  # of an archive's members over the file; torch.save does no
 _SLACK_BYTES = 16 * 2**20
 _LEGACY_PICKLES = 5  # magic number, protocol, system, content, storage keys
 _LONGEST_NAME = 200
+_BYTES_CODEC = "latin1"  # in which protocol 2 writes bytes; others can take for ever
+# The records that end an archive, in this order; the first two only where numbers need 64 bits, or torch wrote it.
+_END64 = struct.Struct("<4sQ2H2I4Q")
+_LOCATOR = struct.Struct("<4sIQI")
+_END = struct.Struct("<4s4H2IH")
+_ZIP64_FIELD = 1
 
 
 class Screened(NamedTuple):
@@ -55,17 +62,18 @@ class _Value(NamedTuple):
       nodes: values in it, shared parts counted every time: what hashing or printing it costs.
       depth: of tuples in tuples.
       text: the string, if it is one.
-      named: whether it was asked for by name.
+      name: under which it was asked for, if it was.
+      second: the string that is the second of two in a tuple.
     """
 
     nodes: int = 1
     depth: int = 0
     text: str = ""
-    named: bool = False
+    name: str = ""
+    second: str = ""
 
 
 _ATOM = _Value()
-_NAMED = _Value(named=True)
 
 
 def screen(path: Path) -> Screened:
@@ -142,9 +150,8 @@ def _archived_pickles(path: Path) -> Iterator[_Opcodes]:
     try:
         with zipfile.ZipFile(path) as archive:
             _check_directory(path, archive)
-            for entry in archive.infolist():
-                if entry.filename.endswith(".pkl"):
-                    yield _read_opcodes(archive.read(entry))
+            (pickle,) = (entry for entry in archive.infolist() if _is_pickle(entry))
+            yield _read_opcodes(archive.read(pickle))
     except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -155,7 +162,8 @@ def _check_directory(path: Path, archive: zipfile.ZipFile) -> None:
     entries = archive.infolist()
     if len(entries) > _MOST_MEMBERS:
         raise refusal(path, (), f"an archive of {len(entries)} members")
-    names = [entry.filename for entry in entries]
+    # The reader proper matches names without case, and takes what comes after a zero for a part of the name.
+    names = [entry.orig_filename.lower() for entry in entries]
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
         raise InputError(
@@ -170,11 +178,17 @@ def _check_directory(path: Path, archive: zipfile.ZipFile) -> None:
         raise InputError(
             f"{path} holds NumPy arrays; python -m converters brings Flax variables back into a PyTorch file."
         )
+    if not _describes_itself(path, archive):
+        raise refusal(path, (), "an archive whose end does not describe what it holds")
+    if any(entry.comment for entry in entries):
+        raise refusal(path, (), "an archive with comments, which torch.save does not write")
+    if any(_has_odd_fields(entry.extra) for entry in entries):
+        raise refusal(path, (), "an archive with extra fields, which torch.save does not write")
     odd = [name for name in names if _leaves(name)]
     if odd:
         raise refusal(path, (), f"a member named {odd[0][:_LONGEST_NAME]!r}")
     if len(set(names)) < len(names):
-        raise refusal(path, (), "two members of one name")
+        raise refusal(path, (), "two members of one name, for a reader that ignores case")
     if any(entry.flag_bits & 1 for entry in entries):
         raise refusal(path, (), "encrypted")
     if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
@@ -182,10 +196,47 @@ def _check_directory(path: Path, archive: zipfile.ZipFile) -> None:
     total, size = sum(entry.file_size for entry in entries), path.stat().st_size
     if total > _LARGEST_GROWTH * size + _SLACK_BYTES:
         raise refusal(path, (), f"an archive of {size} bytes that expands to {total}")
-    if any(entry.filename.endswith(".pkl") and entry.file_size > _LARGEST_PICKLE_BYTES for entry in entries):
-        raise refusal(path, (), "a pickle larger than any state dict needs")
     if sum(name.count("/") == 1 and name.endswith("/data.pkl") for name in names) != 1:
         raise refusal(path, (), "an archive without data.pkl, so not from torch.save")
+    pickles = [entry for entry in entries if _is_pickle(entry)]
+    if len(pickles) > 1:
+        raise refusal(path, (), "an archive with pickles besides data.pkl, which torch.save does not write")
+    if pickles[0].file_size > _LARGEST_PICKLE_BYTES:
+        raise refusal(path, (), "a pickle larger than any state dict needs")
+
+
+def _describes_itself(path: Path, archive: zipfile.ZipFile) -> bool:
+    """Whether every reader finds the directory that was read here.
+
+    Readers differ in where they look for it when records at the end of the file contradict one another.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - _END.size - _LOCATOR.size - _END64.size))
+        tail = file.read()
+    signature, _, _, _, count, length, start, _ = _END.unpack(tail[-_END.size :])
+    if signature != b"PK\5\6":
+        return False
+    end = size - _END.size
+    found = tail[: -_END.size]
+    if found[-_LOCATOR.size :].startswith(b"PK\6\7") and len(found) == _LOCATOR.size + _END64.size:
+        _, _, position, _ = _LOCATOR.unpack(found[_END64.size :])
+        end -= len(found)
+        signature, _, _, _, _, _, _, count, length, start = _END64.unpack(found[: _END64.size])
+        if signature != b"PK\6\6" or position != end:
+            return False
+    return start == archive.start_dir and start + length == end and count == len(archive.infolist())
+
+
+def _has_odd_fields(extra: bytes) -> bool:
+    """Whether a member's extra fields are anything but one of large sizes, which can be read in one way only."""
+    return bool(extra) and (
+        len(extra) < 4 or struct.unpack("<2H", extra[:4]) != (_ZIP64_FIELD, len(extra) - 4)
+    )
+
+
+def _is_pickle(entry: zipfile.ZipInfo) -> bool:
+    return entry.filename.lower().endswith(".pkl")
 
 
 def _leaves(name: str) -> bool:
@@ -236,8 +287,9 @@ def _follow(stream: "mmap.mmap | bytes", asked: dict[str, None]) -> str | None:
         elif name == "MARK":
             marks.append(len(stack))
         elif name in ("GLOBAL", "INST"):
-            asked[argument.replace(" ", ".")] = None
-            stack.append(_NAMED)
+            called = argument.replace(" ", ".")
+            asked[called] = None
+            stack.append(_Value(name=called))
         elif name not in ("PROTO", "FRAME", "STOP"):
             operands, to_mark = _OPERANDS[name]
             cut = (marks.pop() if to_mark else len(stack)) - operands
@@ -246,10 +298,14 @@ def _follow(stream: "mmap.mmap | bytes", asked: dict[str, None]) -> str | None:
             taken = stack[cut:]
             del stack[cut:]
             stack.append(taken[0] if name in _IN_PLACE else _made_of(taken))
+            if name in ("TUPLE", "TUPLE2") and len(taken) == 2:
+                stack[-1] = stack[-1]._replace(second=taken[1].text)
             if name == "STACK_GLOBAL":
                 asked[f"{taken[0].text}.{taken[1].text}"] = None
-            if name in ("REDUCE", "NEWOBJ") and not taken[0].named:
+            if name in ("REDUCE", "NEWOBJ") and not taken[0].name:
                 problem = problem or "it calls what it did not ask for"
+            if name == "REDUCE" and taken[0].name == "_codecs.encode" and taken[1].second != _BYTES_CODEC:
+                problem = problem or f"it encodes text otherwise than in {_BYTES_CODEC}"
         if name not in _KNOWN:
             problem = problem or f"torch.save writes no {name}"
     return problem

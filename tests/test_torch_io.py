@@ -1,7 +1,9 @@
 """Reading hostile and odd checkpoints."""
 
 import collections
+import io
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -371,13 +373,100 @@ def bomb(path: Path) -> Path:
     return path
 
 
+# A dictionary whose key is a tuple that doubles sixty times: hashing it would take for ever.
+DOUBLING = b"\x80\x02})" + b"".join(b"q%ch%ch%c\x86" % (i, i, i) for i in range(60)) + b"K\x01s."
+HARMLESS = b"\x80\x02}."
+
+
+def archive_of(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
 def nested(path: Path) -> Path:
-    """A dictionary whose key is a tuple that doubles sixty times: hashing it would take for ever."""
-    doubling = b"".join(b"q%ch%ch%c\x86" % (i, i, i) for i in range(60))
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a/data.pkl", b"\x80\x02})" + doubling + b"K\x01s.")
-        archive.writestr("a/version", "3")
+    path.write_bytes(archive_of({"a/data.pkl": DOUBLING, "a/version": b"3"}))
     return path
+
+
+def hidden_by_case(path: Path) -> Path:
+    path.write_bytes(archive_of({"a/DATA.PKL": DOUBLING, "a/data.pkl": HARMLESS, "a/version": b"3"}))
+    return path
+
+
+def nested_in_capitals(path: Path) -> Path:
+    path.write_bytes(archive_of({"a/DATA.PKL": DOUBLING, "a/version": b"3"}))
+    return path
+
+
+def second_pickle(path: Path) -> Path:
+    path.write_bytes(
+        archive_of({"a/data.pkl": HARMLESS, "a/extra.pkl": b"cos\nsystem\n.", "a/version": b"3"})
+    )
+    return path
+
+
+def hidden_directory(path: Path) -> Path:
+    """Records for large archives, hidden in a member's comment, lead to another directory."""
+    with path.open("wb+") as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("a/data.pkl", DOUBLING)
+            archive.writestr("a/version", b"3")
+        end = file.seek(-22, 2)
+        start = archive.start_dir
+        file.write(struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, 2, 2, end - start, start))
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("a/data.pkl", HARMLESS)
+            last = zipfile.ZipInfo("a/version")
+            last.comment = struct.pack("<4sIQI", b"PK\6\7", 0, end, 1)
+            archive.writestr(last, b"3")
+    return path
+
+
+def shifted_directory(path: Path) -> Path:
+    """Where some readers add what was put in front of an archive to its positions, and others do not."""
+    good = archive_of({"a/data.pkl": HARMLESS, "a/version": b"3"})
+    path.write_bytes(archive_of({"a/data.pkl": DOUBLING, "a/version": b"3"}) + good)
+    return path
+
+
+def miscounted(path: Path) -> Path:
+    """torch.save's own records for large archives, with one member less in them."""
+    content = bytearray(saved(path, {"w": torch.zeros(1)}).read_bytes())
+    record = content.rindex(b"PK\6\6")
+    content[record + 32] -= 1
+    path.write_bytes(content)
+    return path
+
+
+def with_field(name: str, value: bytes) -> Callable[[Path], Path]:
+    """An archive whose last member has a comment or an extra field."""
+
+    def write(path: Path) -> Path:
+        last = zipfile.ZipInfo("a/version")
+        setattr(last, name, value)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a/data.pkl", HARMLESS)
+            archive.writestr(last, b"3")
+        return path
+
+    return write
+
+
+def encoded(codec: str) -> Callable[[Path], Path]:
+    """Bytes as protocol 2 spells them, in some codec; the third argument of the call tries to hide it."""
+    call = b"c_codecs\nencode\nX\x03\0\0\0abcX%c\0\0\0%b" % (len(codec), codec.encode())
+    hidden = b"\x87" if codec == "punycode" else b"\x86"
+    error = b"X\x06\0\0\0latin1" if codec == "punycode" else b""
+
+    def write(path: Path) -> Path:
+        content = b"\x80\x02}" + call + error + hidden + b"RK\x01s."
+        path.write_bytes(archive_of({"a/data.pkl": content, "a/version": b"3", "a/byteorder": b"little"}))
+        return path
+
+    return write
 
 
 def legacy_tar(path: Path) -> Path:
@@ -393,6 +482,18 @@ def legacy_tar(path: Path) -> Path:
     [
         (bomb, "expands to"),
         (nested, "nested without end"),
+        (nested_in_capitals, "nested without end"),
+        (hidden_by_case, "two members of one name"),
+        (hidden_directory, "end does not describe what it holds"),
+        (shifted_directory, "end does not describe what it holds"),
+        (miscounted, "end does not describe what it holds"),
+        (second_pickle, "pickles besides data.pkl"),
+        (with_field("comment", b"x"), "with comments"),
+        (with_field("extra", b"UT\0\0"), "with extra fields"),
+        (with_field("extra", b"\1\0\0\0\1\0\0\0"), "with extra fields"),
+        (encoded("idna"), "encodes text otherwise"),
+        (encoded("punycode"), "encodes text otherwise"),
+        (encoded("latin1"), "holds no state dict: its entries are b'abc'"),
         (legacy_tar, "a tar archive"),
         (lambda path: saved(path, {"w": print}), "asks to run"),
         (lambda path: (path.write_bytes(pickle.dumps({"w": 1})), path)[1], "torch.save writes no"),
