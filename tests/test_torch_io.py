@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -17,8 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils import prune
 
-from converters import torch_io
+from converters import convert, safetensors_io, torch_io
+from converters.numpy_twins import TwinArray, TwinDtype
 from jaxunlearn._check import InputError
+from jaxunlearn.models import named
 
 
 def saved(path: Path, content: Any) -> Path:
@@ -67,6 +70,10 @@ def test_the_reader_never_leaves_weights_only(monkeypatch: pytest.MonkeyPatch, t
         (torch.zeros(2, dtype=torch.complex64), "complex64"),
         (torch.zeros(1).expand(2**20, 2**20), "far more than the"),
         (torch.tensor([1.0, float("inf")]), "NaN or infinite"),
+        (torch.tensor([1.0, -1e300], dtype=torch.float64), "too large for single precision"),
+        (torch.zeros([1] * 9), "has 9 axes"),
+        (torch.zeros([1] * 65), "has 65 axes"),
+        (torch._neg_view(torch.ones(2)), "negated view"),
         (torch.zeros(3, device="meta"), "has no values"),
     ],
 )
@@ -77,7 +84,7 @@ def test_tensors_that_cannot_be_weights(tensor: torch.Tensor, message: str, tmp_
 
 def test_two_state_dicts_are_ambiguous(tmp_path: Path) -> None:
     content = {"net": {"w": torch.zeros(1)}, "model": {"w": torch.ones(1)}}
-    with pytest.raises(InputError, match=r"several state dicts \(net, model\).*--key NAME"):
+    with pytest.raises(InputError, match=r"several state dicts \('net', 'model'\).*--key NAME"):
         torch_io.read(saved(tmp_path / "a.pth", content))
 
 
@@ -111,15 +118,17 @@ def one(value: float = 0.0) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"model": one(), "model_ema": one()}, r"several state dicts \(model, model_ema\)"),
+        ({"model": one(), "model_ema": one()}, r"several state dicts \('model', 'model_ema'\)"),
         (
             {"state_dict_ema": one(), "epoch": 3},
-            r"only averaged weights \(state_dict_ema\).*--key state_dict_ema",
+            r"only averaged weights \('state_dict_ema'\).*--key 'state_dict_ema'",
         ),
         ({"generator": one(), "critic": one()}, r"unusual names \('generator', 'critic'\).*--key NAME"),
         ({"net": {"": torch.zeros(1)}}, "of 0 characters"),
         ({"net": {"a\x1b[31m": torch.zeros(1)}}, "printable"),
         ({"net": {"a" * 301: torch.zeros(1)}}, "of 301 characters"),
+        ({"model": one(), "\x1b[2J_ema": one()}, r"several state dicts \('model', '\\x1b\[2J_ema'\)"),
+        ({"\x1b[2J_ema": one()}, r"only averaged weights \('\\x1b\[2J_ema'\).*--key '\\x1b\[2J_ema'"),
         ({("net", 1): one()}, r"its entries are \('net', 1\)"),
     ],
 )
@@ -211,10 +220,16 @@ def test_parts_of_weights_are_put_together_as_torch_does(
     [
         ({"a.weight_mask": (2,)}, "a.weight only as mask"),
         ({"a.weight_orig": (2,)}, "a.weight only as orig"),
-        ({"a.weight_orig": (2,), "a.weight_mask": (1,)}, r"do not fit one another: orig \(2,\), mask \(1,\)"),
+        (
+            {"a.weight_orig": (2,), "a.weight_mask": (1,)},
+            r"do not fit one another: orig \(2,\) of torch.float32, mask \(1,\) of",
+        ),
         ({"a.weight_g": (3,), "a.weight_v": (2, 2)}, "do not fit one another"),
         ({"a.weight_orig": (2, 2), "a.weight_u": (3,), "a.weight_v": (2,)}, "do not fit one another"),
         ({"a.weight": (2,), "a.weight_orig": (2,), "a.weight_mask": (2,)}, "holds both a.weight and"),
+        ({"a.weight_g": (0, 1), "a.weight_v": (0, 5)}, r"a.weight in parts without values \(g, v\)"),
+        ({"a.weight_orig": (0, 5), "a.weight_u": (0,), "a.weight_v": (5,)}, "without values"),
+        ({"a.weight_orig": (0,), "a.weight_mask": (0,)}, "without values"),
         ({"a.parametrizations.weight.original": (2, 2)}, "a.weight only as original"),
     ],
 )
@@ -224,6 +239,66 @@ def test_incomplete_parts_are_refused(
     content = {key: torch.ones(shape) for key, shape in parts.items()}
     with pytest.raises(InputError, match=message):
         torch_io.read(saved(tmp_path / "a.pth", content))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
+def test_a_spectral_norm_is_of_real_numbers(dtype: torch.dtype, tmp_path: Path) -> None:
+    shapes = {"a.weight_orig": (2, 3), "a.weight_u": (2,), "a.weight_v": (3,)}
+    content = {key: torch.ones(shape).to(dtype) for key, shape in shapes.items()}
+    with pytest.raises(InputError, match=rf"do not fit one another: orig \(2, 3\) of {dtype}"):
+        torch_io.read(saved(tmp_path / "a.pth", content))
+
+
+def test_axes_are_counted_before_their_sizes_are_multiplied() -> None:
+    header = b'{"w":{"dtype":"F32","shape":%b,"data_offsets":[0,4]}}' % str([2**62] * 9).encode()
+    with pytest.raises(ValueError, match="has 9 axes"):
+        safetensors_io.decode(len(header).to_bytes(8, "little") + header + bytes(4))
+    for shape in ((1,) * 33, (0, 2**63)):
+        with pytest.raises(ValueError, match="not plain numbers"):
+            TwinArray().__setstate__((1, shape, TwinDtype("f4"), False, bytes(4 if shape[0] else 0)))
+
+
+def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
+    """The shapes of a state dict."""
+    spec = named(name, classes=10)
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), spec.shapes())
+    return {key: array.shape for key, array in convert.to_torch(spec, variables).items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "shape", "message"),
+    [
+        ("small_vgg", "features.0.weight", (32, 0, 3, 3), r"weight is empty, of shape \(32, 0, 3, 3\)"),
+        ("small_vgg", "classifier.weight", (0, 10**16), "classifier.weight is empty"),
+        ("mobilenet_v3_large", "features.1.block.0.0.weight", (16, 1, 2, 2), "shapes that make no network"),
+    ],
+)
+def test_shapes_that_make_no_network(name: str, key: str, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        convert.recognise({**shapes_of(name), key: shape})
+
+
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="File name too long"):
+        torch_io.read(tmp_path / ("a" * 300))
+
+
+def test_files_from_before_torch_1_6_stay_such_files(tmp_path: Path) -> None:
+    content = {"net": {"module.w": torch.rand(3), "module.n": torch.tensor(7)}, "epoch": 3}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    checkpoint = torch_io.read(tmp_path / "a.pth")
+    (tmp_path / "b.pth").write_bytes(
+        torch_io.encode(checkpoint, {**checkpoint.arrays, "w": np.ones(3, np.float32)})
+    )
+    starts = [(tmp_path / name).read_bytes()[:15] for name in ("a.pth", "b.pth")]
+    assert starts[0] == starts[1]
+    assert torch_io.read(tmp_path / "b.pth").kind == "legacy"
+    again = torch.load(tmp_path / "b.pth", weights_only=True)
+    assert list(again) == ["net", "epoch"]
+    assert {key: tensor.tolist() for key, tensor in again["net"].items()} == {
+        "module.w": [1, 1, 1],
+        "module.n": 7,
+    }
 
 
 def test_safetensors_go_back_as_they_came(tmp_path: Path) -> None:
