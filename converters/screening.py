@@ -149,7 +149,9 @@ def _archived_pickles(path: Path) -> Iterator[_Opcodes]:
     """The pickles of a torch.save archive, after a look at its directory."""
     try:
         with zipfile.ZipFile(path) as archive:
+            _check_program(path, archive)
             _check_directory(path, archive)
+            _check_sizes(path, archive)
             (pickle,) = (entry for entry in archive.infolist() if _is_pickle(entry))
             yield _read_opcodes(archive.read(pickle))
     except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, ValueError) as error:
@@ -158,12 +160,9 @@ def _archived_pickles(path: Path) -> Iterator[_Opcodes]:
         raise refusal(path, ()) from None
 
 
-def _check_directory(path: Path, archive: zipfile.ZipFile) -> None:
-    entries = archive.infolist()
-    if len(entries) > _MOST_MEMBERS:
-        raise refusal(path, (), f"an archive of {len(entries)} members")
-    # The reader proper matches names without case, and takes what comes after a zero for a part of the name.
-    names = [entry.orig_filename.lower() for entry in entries]
+def _check_program(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuses archives that hold something else than weights, by a name of their own."""
+    names = _names(archive)
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
         raise InputError(
@@ -178,6 +177,11 @@ def _check_directory(path: Path, archive: zipfile.ZipFile) -> None:
         raise InputError(
             f"{path} holds NumPy arrays; python -m converters brings Flax variables back into a PyTorch file."
         )
+
+
+def _check_directory(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuses archives that another reader could read otherwise than they are read here."""
+    entries, names = archive.infolist(), _names(archive)
     if not _describes_itself(path, archive):
         raise refusal(path, (), "an archive whose end does not describe what it holds")
     if any(entry.comment for entry in entries):
@@ -193,16 +197,27 @@ def _check_directory(path: Path, archive: zipfile.ZipFile) -> None:
         raise refusal(path, (), "encrypted")
     if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
         raise refusal(path, (), "compressed in an unusual way")
+    if sum(name.count("/") == 1 and name.endswith("/data.pkl") for name in names) != 1:
+        raise refusal(path, (), "an archive without data.pkl, so not from torch.save")
+    if sum(map(_is_pickle, entries)) > 1:
+        raise refusal(path, (), "an archive with pickles besides data.pkl, which torch.save does not write")
+
+
+def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuses archives that take far more than their own size to read."""
+    entries = archive.infolist()
+    if len(entries) > _MOST_MEMBERS:
+        raise refusal(path, (), f"an archive of {len(entries)} members")
     total, size = sum(entry.file_size for entry in entries), path.stat().st_size
     if total > _LARGEST_GROWTH * size + _SLACK_BYTES:
         raise refusal(path, (), f"an archive of {size} bytes that expands to {total}")
-    if sum(name.count("/") == 1 and name.endswith("/data.pkl") for name in names) != 1:
-        raise refusal(path, (), "an archive without data.pkl, so not from torch.save")
-    pickles = [entry for entry in entries if _is_pickle(entry)]
-    if len(pickles) > 1:
-        raise refusal(path, (), "an archive with pickles besides data.pkl, which torch.save does not write")
-    if pickles[0].file_size > _LARGEST_PICKLE_BYTES:
+    if any(_is_pickle(entry) and entry.file_size > _LARGEST_PICKLE_BYTES for entry in entries):
         raise refusal(path, (), "a pickle larger than any state dict needs")
+
+
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    """The names of the members as the reader proper takes them: whole, also behind a zero, and without case."""
+    return [entry.orig_filename.lower() for entry in archive.infolist()]
 
 
 def _describes_itself(path: Path, archive: zipfile.ZipFile) -> bool:
@@ -302,13 +317,20 @@ def _follow(stream: "mmap.mmap | bytes", asked: dict[str, None]) -> str | None:
                 stack[-1] = stack[-1]._replace(second=taken[1].text)
             if name == "STACK_GLOBAL":
                 asked[f"{taken[0].text}.{taken[1].text}"] = None
-            if name in ("REDUCE", "NEWOBJ") and not taken[0].name:
-                problem = problem or "it calls what it did not ask for"
-            if name == "REDUCE" and taken[0].name == "_codecs.encode" and taken[1].second != _BYTES_CODEC:
-                problem = problem or f"it encodes text otherwise than in {_BYTES_CODEC}"
+            if name in ("REDUCE", "NEWOBJ"):
+                problem = problem or _odd_call(*taken)
         if name not in _KNOWN:
             problem = problem or f"torch.save writes no {name}"
     return problem
+
+
+def _odd_call(called: _Value, arguments: _Value) -> str | None:
+    """What is wrong with a call, if anything is."""
+    if not called.name:
+        return "it calls what it did not ask for"
+    if called.name == "_codecs.encode" and arguments.second != _BYTES_CODEC:
+        return f"it encodes text otherwise than in {_BYTES_CODEC}"
+    return None
 
 
 def _opcodes_of(stream: "mmap.mmap | bytes") -> Iterator[tuple[str, Any]]:
