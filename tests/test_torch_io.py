@@ -406,6 +406,16 @@ def rewritten(path: Path, old: bytes, new: bytes) -> Path:
     return path
 
 
+def test_archives_whose_numbers_need_64_bits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.pth", one(3))
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 0)
+    rewritten(path, b"", b"")
+    with zipfile.ZipFile(path) as archive:
+        assert all(entry.extra.startswith(b"\1\0") for entry in archive.infolist())
+    assert path.read_bytes()[-42:].startswith(b"PK\6\7")
+    assert torch_io.read(path).arrays["w"].tolist() == [3, 3]
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
