@@ -14,7 +14,7 @@ import numpy as np
 from converters import convert, torch_io
 from converters.convert import Converted
 from converters.inspection import as_text, inspect
-from converters.torch_io import Checkpoint
+from converters.torch_io import Checkpoint, is_finite
 from jaxunlearn._check import InputError
 from jaxunlearn._files import write_whole
 from jaxunlearn._tree import named_leaves
@@ -37,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             _convert(_convert_parser().parse_args(arguments))
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
+        return 2
+    except OSError as error:  # of names too long, and folders that must not be looked into
+        sys.stderr.write(f"error: {error.filename} cannot be used ({error.strerror}); give another path.\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: nothing was written.\n")
@@ -131,7 +134,14 @@ def _into_container(flags: argparse.Namespace) -> bytes:
     _report(like)
     if flags.input.suffix == ".npz":
         variables = _read_variables(flags.input, model.variables)
-        return torch_io.encode(like, convert.to_torch(model.spec, variables, like=like.arrays))
+        converted = convert.to_torch(model.spec, variables, like=like.arrays)
+        odd = [key for key, array in converted.items() if not is_finite(array)]
+        if odd:
+            raise InputError(
+                f"{flags.input} gives NaN or infinite values for {odd[0]}, which {flags.like} stores as "
+                f"{converted[odd[0]].dtype}; expected finite weights that this type can hold."
+            )
+        return torch_io.encode(like, converted)
     arrays = torch_io.read(flags.input).arrays
     wrong = [
         key for key in {**like.arrays, **arrays} if _kind(arrays.get(key)) != _kind(like.arrays.get(key))
@@ -174,9 +184,7 @@ def _read_variables(path: Path, variables: Variables) -> Variables:
         raise InputError(
             f"{path} cannot be read as NumPy arrays without pickle; get an intact copy."
         ) from None
-    wrong = [
-        name for name in {**expected, **leaves} if _shape(leaves.get(name)) != _shape(expected.get(name))
-    ]
+    wrong = [name for name in {**expected, **leaves} if _form(leaves.get(name)) != _form(expected.get(name))]
     if wrong:
         raise InputError(
             f"{path} does not hold the variables of this network: {wrong[0][:80]!r} differs; expected the leaves that "
@@ -185,8 +193,9 @@ def _read_variables(path: Path, variables: Variables) -> Variables:
     return jax.tree.unflatten(jax.tree.structure(variables), [leaves[name] for name in expected])
 
 
-def _shape(array: Any) -> tuple[int, ...] | None:
-    return None if array is None or array.dtype.kind != "f" else array.shape
+def _form(array: Any) -> tuple[Any, ...] | None:
+    """What an array must have in common with the one whose place it takes; its precision may differ."""
+    return None if array is None else (array.dtype.kind, array.shape)
 
 
 if __name__ == "__main__":

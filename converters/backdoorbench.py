@@ -69,16 +69,21 @@ def _entries(content: Any) -> Mapping[Any, Any] | None:
 
 
 def _images(path: Path, folder: Path, entries: Mapping[Any, Any]) -> Iterator[AttackImage]:
+    seen = set()
     for index, entry in entries.items():
         stored = entry.get("path") if isinstance(entry, Mapping) else None
         labels = entry.get("other_info") if isinstance(entry, Mapping) else None
         if not isinstance(stored, str) or not isinstance(labels, (list, tuple)) or len(labels) != 2:
             raise InputError(
-                f"{path}: entry {str(index)[:20]} of its triggered images is no path with two labels."
+                f"{path}: entry {str(index)[:20]!r} of its triggered images is no path with two labels."
             )
         if not all(isinstance(label, (int, np.integer)) and 0 <= label < 2**31 for label in labels):
             raise InputError(f"{path}: the labels of {stored[:80]!r} are no class numbers.")
-        yield AttackImage(_located(path, folder, stored), int(labels[0]), int(labels[1]))
+        picture = _located(path, folder, stored)
+        if picture in seen:  # a small file could ask for one picture any number of times
+            raise InputError(f"{path} names the image {stored[-80:]!r} twice; expected every image once.")
+        seen.add(picture)
+        yield AttackImage(picture, int(labels[0]), int(labels[1]))
 
 
 def _located(path: Path, folder: Path, stored: str) -> Path:

@@ -109,6 +109,12 @@ def recognise(shapes: Shapes) -> tuple[Architecture, ModelSpec]:
             f"The checkpoint holds {len(shapes)} tensors, and no supported network has more than {_MOST_TENSORS}; "
             "give a checkpoint of a supported architecture."
         )
+    for key, shape in shapes.items():
+        if 0 in shape:
+            raise InputError(
+                f"The checkpoint's {key} is empty, of shape {shape}; no supported network has layers without weights, "
+                "so get an intact copy."
+            )
     for architecture in architectures():
         spec = architecture.read(shapes)
         if spec is not None:
@@ -120,6 +126,19 @@ def recognise(shapes: Shapes) -> tuple[Architecture, ModelSpec]:
             f"The tensors are named like {architecture.family}, but {spec}. Give a checkpoint of a supported "
             "architecture."
         )
+    try:
+        _leaves(spec)
+    except (
+        ArithmeticError,
+        LookupError,
+        MemoryError,
+        TypeError,
+        ValueError,
+    ) as error:  # from JAX and the network
+        raise InputError(
+            f"The tensors are named like {spec.name} but have shapes that make no network; check that the file is "
+            "complete and unchanged."
+        ) from error
     expected = _expected(architecture, spec)
     found = {architecture.canonical(key): shape for key, shape in shapes.items()}
     if len(found) < len(shapes):

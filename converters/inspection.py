@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from converters import convert
-from converters.torch_io import Checkpoint, is_finite
+from converters.torch_io import Checkpoint, as_single, is_finite
 from jaxunlearn._check import InputError
 
 Name = TypeVar("Name")
@@ -33,7 +33,7 @@ def inspect(checkpoint: Checkpoint) -> dict[str, Any]:
         "container": checkpoint.kind,
         "bytes": checkpoint.size,
         "sha256": checkpoint.sha256,
-        "globals": list(checkpoint.globals),
+        "globals": [ascii(name)[1:-1] for name in checkpoint.globals],
         "key": checkpoint.container_key,
         "prefix": checkpoint.prefix,
         "facts": {name: value for name, value in vars(checkpoint.facts).items() if value is not None},
@@ -90,10 +90,11 @@ def _is_parameter(key: str, array: np.ndarray) -> bool:
 
 def _suspicious(arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
     """Sentences on what an ordinary trained network does not have."""
+    arrays = {key: as_single(array) for key, array in arrays.items()}
     finite = {key: array for key, array in arrays.items() if is_finite(array)}
     for key in arrays.keys() - finite.keys():
         count = int(np.sum(~np.isfinite(arrays[key])))
-        yield f"{key} holds {count} NaN or infinite values."
+        yield f"{key} holds {count} NaN or infinite values (in single precision)."
     floating = {
         key: array.astype(np.float32) for key, array in finite.items() if array.dtype.kind not in "iub"
     }

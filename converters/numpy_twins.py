@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+_MOST_AXES = 32  # more than any array of a checkpoint has
 _CODES = {code: np.dtype(code) for code in ("i8", "i4", "f8", "f4", "b1", "u1")}
 
 
@@ -37,12 +38,16 @@ class TwinArray:
         """Builds the array."""
         version, shape, twin, by_columns, content = state
         plain = version == 1 and isinstance(twin, TwinDtype) and isinstance(content, bytes)
-        if not plain or not all(type(size) is int and size >= 0 for size in shape):
+        if not plain or len(shape) > _MOST_AXES or not all(map(_is_size, shape)):
             raise ValueError("an array that is not plain numbers")
         if math.prod(shape) * twin.value.itemsize != len(content):
             raise ValueError("an array whose bytes do not fit its shape")
         flat = np.frombuffer(content, twin.value)
         self.value = np.array(flat.reshape(shape[::-1]).T if by_columns else flat.reshape(shape))
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
 
 
 def _twin_reconstruct(kind: type, *_: Any) -> TwinArray:

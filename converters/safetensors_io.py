@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 
 _LARGEST_HEADER_BYTES = 100_000_000  # the format's own limit
+_MOST_AXES = 8
 _DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -97,11 +98,11 @@ def _array(key: str, entry: Any, data: memoryview) -> np.ndarray:
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:
         raise ValueError(f"the shape or the offsets of {shown} are no list of sizes")
+    if len(shape) > _MOST_AXES:  # before they are multiplied, which would take long
+        raise ValueError(f"{shown} has {len(shape)} axes")
     start, end = offsets
     if not start <= end <= len(data) or end - start != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{shown} claims bytes that do not belong to its shape")
-    if len(shape) > 8:
-        raise ValueError(f"{shown} has {len(shape)} axes")
     if dtype == np.bool_ and not set(data[start:end]) <= {0, 1}:
         raise ValueError(f"{shown} holds truth values other than 0 and 1")
     return np.frombuffer(data[start:end], dtype).reshape(shape)

@@ -7,6 +7,7 @@ files whose cost is bounded: no member that expands, no value that grows without
 import mmap
 import pickletools
 import re
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,12 @@ _LARGEST_GROWTH = 2  # of an archive's members over the file; torch.save does no
 _SLACK_BYTES = 16 * 2**20
 _LEGACY_PICKLES = 5  # magic number, protocol, system, content, storage keys
 _LONGEST_NAME = 200
+_BYTES_CODEC = "latin1"  # in which protocol 2 writes bytes; others can take for ever
+# The records that end an archive, in this order; the first two only where numbers need 64 bits, or torch wrote it.
+_END64 = struct.Struct("<4sQ2H2I4Q")
+_LOCATOR = struct.Struct("<4sIQI")
+_END = struct.Struct("<4s4H2IH")
+_ZIP64_FIELD = 1
 
 
 class Screened(NamedTuple):
@@ -55,17 +62,18 @@ class _Value(NamedTuple):
       nodes: values in it, shared parts counted every time: what hashing or printing it costs.
       depth: of tuples in tuples.
       text: the string, if it is one.
-      named: whether it was asked for by name.
+      name: under which it was asked for, if it was.
+      second: the string that is the second of two in a tuple.
     """
 
     nodes: int = 1
     depth: int = 0
     text: str = ""
-    named: bool = False
+    name: str = ""
+    second: str = ""
 
 
 _ATOM = _Value()
-_NAMED = _Value(named=True)
 
 
 def screen(path: Path) -> Screened:
@@ -141,21 +149,20 @@ def _archived_pickles(path: Path) -> Iterator[_Opcodes]:
     """The pickles of a torch.save archive, after a look at its directory."""
     try:
         with zipfile.ZipFile(path) as archive:
+            _check_program(path, archive)
             _check_directory(path, archive)
-            for entry in archive.infolist():
-                if entry.filename.endswith(".pkl"):
-                    yield _read_opcodes(archive.read(entry))
+            _check_sizes(path, archive)
+            (pickle,) = (entry for entry in archive.infolist() if _is_pickle(entry))
+            yield _read_opcodes(archive.read(pickle))
     except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise refusal(path, ()) from None
 
 
-def _check_directory(path: Path, archive: zipfile.ZipFile) -> None:
-    entries = archive.infolist()
-    if len(entries) > _MOST_MEMBERS:
-        raise refusal(path, (), f"an archive of {len(entries)} members")
-    names = [entry.filename for entry in entries]
+def _check_program(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuses archives that hold something else than weights, by a name of their own."""
+    names = _names(archive)
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
         raise InputError(
@@ -170,22 +177,81 @@ def _check_directory(path: Path, archive: zipfile.ZipFile) -> None:
         raise InputError(
             f"{path} holds NumPy arrays; python -m converters brings Flax variables back into a PyTorch file."
         )
+
+
+def _check_directory(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuses archives that another reader could read otherwise than they are read here."""
+    entries, names = archive.infolist(), _names(archive)
+    if not _describes_itself(path, archive):
+        raise refusal(path, (), "an archive whose end does not describe what it holds")
+    if any(entry.comment for entry in entries):
+        raise refusal(path, (), "an archive with comments, which torch.save does not write")
+    if any(_has_odd_fields(entry.extra) for entry in entries):
+        raise refusal(path, (), "an archive with extra fields, which torch.save does not write")
     odd = [name for name in names if _leaves(name)]
     if odd:
         raise refusal(path, (), f"a member named {odd[0][:_LONGEST_NAME]!r}")
     if len(set(names)) < len(names):
-        raise refusal(path, (), "two members of one name")
+        raise refusal(path, (), "two members of one name, for a reader that ignores case")
     if any(entry.flag_bits & 1 for entry in entries):
         raise refusal(path, (), "encrypted")
     if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
         raise refusal(path, (), "compressed in an unusual way")
+    if sum(name.count("/") == 1 and name.endswith("/data.pkl") for name in names) != 1:
+        raise refusal(path, (), "an archive without data.pkl, so not from torch.save")
+    if sum(map(_is_pickle, entries)) > 1:
+        raise refusal(path, (), "an archive with pickles besides data.pkl, which torch.save does not write")
+
+
+def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuses archives that take far more than their own size to read."""
+    entries = archive.infolist()
+    if len(entries) > _MOST_MEMBERS:
+        raise refusal(path, (), f"an archive of {len(entries)} members")
     total, size = sum(entry.file_size for entry in entries), path.stat().st_size
     if total > _LARGEST_GROWTH * size + _SLACK_BYTES:
         raise refusal(path, (), f"an archive of {size} bytes that expands to {total}")
-    if any(entry.filename.endswith(".pkl") and entry.file_size > _LARGEST_PICKLE_BYTES for entry in entries):
+    if any(_is_pickle(entry) and entry.file_size > _LARGEST_PICKLE_BYTES for entry in entries):
         raise refusal(path, (), "a pickle larger than any state dict needs")
-    if sum(name.count("/") == 1 and name.endswith("/data.pkl") for name in names) != 1:
-        raise refusal(path, (), "an archive without data.pkl, so not from torch.save")
+
+
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    """The names of the members as the reader proper takes them: whole, also behind a zero, and without case."""
+    return [entry.orig_filename.lower() for entry in archive.infolist()]
+
+
+def _describes_itself(path: Path, archive: zipfile.ZipFile) -> bool:
+    """Whether every reader finds the directory that was read here.
+
+    Readers differ in where they look for it when records at the end of the file contradict one another.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - _END.size - _LOCATOR.size - _END64.size))
+        tail = file.read()
+    signature, _, _, _, count, length, start, _ = _END.unpack(tail[-_END.size :])
+    if signature != b"PK\5\6":
+        return False
+    end = size - _END.size
+    found = tail[: -_END.size]
+    if found[-_LOCATOR.size :].startswith(b"PK\6\7") and len(found) == _LOCATOR.size + _END64.size:
+        _, _, position, _ = _LOCATOR.unpack(found[_END64.size :])
+        end -= len(found)
+        signature, _, _, _, _, _, _, count, length, start = _END64.unpack(found[: _END64.size])
+        if signature != b"PK\6\6" or position != end:
+            return False
+    return start == archive.start_dir and start + length == end and count == len(archive.infolist())
+
+
+def _has_odd_fields(extra: bytes) -> bool:
+    """Whether a member's extra fields are anything but one of large sizes, which can be read in one way only."""
+    return bool(extra) and (
+        len(extra) < 4 or struct.unpack("<2H", extra[:4]) != (_ZIP64_FIELD, len(extra) - 4)
+    )
+
+
+def _is_pickle(entry: zipfile.ZipInfo) -> bool:
+    return entry.filename.lower().endswith(".pkl")
 
 
 def _leaves(name: str) -> bool:
@@ -236,8 +302,9 @@ def _follow(stream: "mmap.mmap | bytes", asked: dict[str, None]) -> str | None:
         elif name == "MARK":
             marks.append(len(stack))
         elif name in ("GLOBAL", "INST"):
-            asked[argument.replace(" ", ".")] = None
-            stack.append(_NAMED)
+            called = argument.replace(" ", ".")
+            asked[called] = None
+            stack.append(_Value(name=called))
         elif name not in ("PROTO", "FRAME", "STOP"):
             operands, to_mark = _OPERANDS[name]
             cut = (marks.pop() if to_mark else len(stack)) - operands
@@ -246,13 +313,24 @@ def _follow(stream: "mmap.mmap | bytes", asked: dict[str, None]) -> str | None:
             taken = stack[cut:]
             del stack[cut:]
             stack.append(taken[0] if name in _IN_PLACE else _made_of(taken))
+            if name in ("TUPLE", "TUPLE2") and len(taken) == 2:
+                stack[-1] = stack[-1]._replace(second=taken[1].text)
             if name == "STACK_GLOBAL":
                 asked[f"{taken[0].text}.{taken[1].text}"] = None
-            if name in ("REDUCE", "NEWOBJ") and not taken[0].named:
-                problem = problem or "it calls what it did not ask for"
+            if name in ("REDUCE", "NEWOBJ"):
+                problem = problem or _odd_call(*taken)
         if name not in _KNOWN:
             problem = problem or f"torch.save writes no {name}"
     return problem
+
+
+def _odd_call(called: _Value, arguments: _Value) -> str | None:
+    """What is wrong with a call, if anything is."""
+    if not called.name:
+        return "it calls what it did not ask for"
+    if called.name == "_codecs.encode" and arguments.second != _BYTES_CODEC:
+        return f"it encodes text otherwise than in {_BYTES_CODEC}"
+    return None
 
 
 def _opcodes_of(stream: "mmap.mmap | bytes") -> Iterator[tuple[str, Any]]:

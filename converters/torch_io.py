@@ -34,6 +34,8 @@ _PREFIXES = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "model.", "net.",
 _MOST_TENSORS = 20_000
 _LONGEST_KEY = 300
 _DEEPEST = 64
+_MOST_AXES = 8
+_LARGEST_SINGLE = float(np.finfo(np.float32).max)
 _SHARED_TIMES = 4  # tensors over the file's size: weights may be shared, and so be counted more than once
 _SLACK_BYTES = 2**20
 _DTYPES = {
@@ -125,24 +127,26 @@ def read(path: Path, key: str | None = None, *, finite: bool = True) -> Checkpoi
       path: a file written by ``torch.save``, a state dict or a dictionary that holds one (also BackdoorBench's
         ``attack_result.pt`` and ``defense_result.pt``), or a safetensors file.
       key: of the dictionary's entry to take, where it holds several state dicts or an unusual one.
-      finite: whether NaN and infinity are refused.
+      finite: whether NaN, infinity and what single precision makes infinite are refused.
 
     Raises:
       InputError: if the file is missing, is no checkpoint, asks to run code, holds a whole module, leaves
         open which state dict is meant, or holds tensors that cannot be weights.
     """
     _check_torch()
-    if not path.exists():
-        raise InputError(f"There is no file {path}; give the path of a PyTorch checkpoint.")
-    if not path.is_file():
-        raise InputError(f"{path} is not a file; give the path of a PyTorch checkpoint.")
     try:
+        if not path.exists():
+            raise InputError(f"There is no file {path}; give the path of a PyTorch checkpoint.")
+        if not path.is_file():
+            raise InputError(f"{path} is not a file; give the path of a PyTorch checkpoint.")
         screened = screening.screen(path)
         size = path.stat().st_size
         sha256 = _hash_beside(path)
         opened = (_open_safetensors if screened.kind == "safetensors" else _open_pickled)(path, key, screened)
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); check its name and permissions."
+        ) from None
     except MemoryError:
         raise screening.refusal(path, (), "it needs more memory than there is") from None
     _check_keys(path, opened.tensors)
@@ -174,7 +178,8 @@ def encode(checkpoint: Checkpoint, arrays: Mapping[str, np.ndarray]) -> bytes:
     """The bytes of a checkpoint file like the one read, with other weights.
 
     Same container, same keys in the same order, same dtypes and extra entries. Equal weights give equal
-    bytes, whatever the file will be called.
+    bytes, whatever the file will be called; but not in the container from before torch 1.6, which names tensors by
+    their address in memory.
     """
     if checkpoint.kind == "safetensors":
         return encode_safetensors(checkpoint, arrays)
@@ -185,7 +190,7 @@ def encode(checkpoint: Checkpoint, arrays: Mapping[str, np.ndarray]) -> bytes:
         tensors = _like(content[checkpoint.container_key], _with_keys(checkpoint, arrays))
         content = content | {checkpoint.container_key: tensors}
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(content, buffer, _use_new_zipfile_serialization=checkpoint.kind != "legacy")
     return buffer.getvalue()
 
 
@@ -328,13 +333,14 @@ def _state_dict_in(
         return inside[candidates[0]], candidates[0]
     if len(candidates) > 1:
         raise InputError(
-            f"{path} holds several state dicts ({', '.join(candidates)}), which are different networks; say which "
-            "one with --key NAME."
+            f"{path} holds several state dicts ({', '.join(map(_shown, candidates))}), which are different networks; "
+            "say which one with --key NAME."
         )
     if candidates:
+        averaged = _shown(candidates[0])
         raise InputError(
-            f"{path} holds only averaged weights ({candidates[0]}), which may behave unlike the network itself; "
-            f"if they are meant, say so with --key {candidates[0]}."
+            f"{path} holds only averaged weights ({averaged}), which may behave unlike the network itself; "
+            f"if they are meant, say so with --key {averaged}."
         )
     if inside:
         raise InputError(
@@ -376,6 +382,10 @@ def _check_tensors(path: Path, tensors: Mapping[str, torch.Tensor], size: int) -
     """Refuses tensors that cannot be weights, before anything is computed from them."""
     total = 0
     for key, tensor in tensors.items():
+        if tensor.dim() > _MOST_AXES:
+            raise InputError(
+                f"{path}: {key} has {tensor.dim()} axes; expected weights of at most {_MOST_AXES}."
+            )
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.dtype not in _DTYPES:
             raise InputError(
                 f"{path}: {key} is a {tensor.layout} tensor of {tensor.dtype}; expected dense floating or integer "
@@ -383,6 +393,10 @@ def _check_tensors(path: Path, tensors: Mapping[str, torch.Tensor], size: int) -
             )
         if tensor.device.type != "cpu":
             raise InputError(f"{path}: {key} has no values (device {tensor.device}); save the real weights.")
+        if tensor.is_neg():
+            raise InputError(
+                f"{path}: {key} is a negated view; save the weights themselves (tensor.resolve_neg())."
+            )
         # A few bytes can describe a huge tensor by repeating one element.
         total += math.prod(tensor.shape) * tensor.element_size()
         if total > _SHARED_TIMES * size + _SLACK_BYTES:
@@ -405,10 +419,22 @@ def _common_prefix(keys: list[str]) -> str:
 
 def _check_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     for key, array in arrays.items():
+        if is_finite(as_single(array)):
+            continue
         if not is_finite(array):
             raise InputError(
                 f"{path}: {key} holds NaN or infinite values; the file is damaged, get an intact copy."
             )
+        raise InputError(
+            f"{path}: {key} holds values too large for single precision, in which networks are computed; "
+            f"expected weights of at most {_LARGEST_SINGLE:.1e}."
+        )
+
+
+def as_single(array: np.ndarray) -> np.ndarray:
+    """The array as networks compute with it: double precision in single, where large values become infinite."""
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
 def is_finite(array: np.ndarray) -> bool:

@@ -63,11 +63,19 @@ def materialise(tensors: Mapping[str, Tensor]) -> Materialised:
 
 def _compute(weight: str, parts: Mapping[str, Tensor]) -> tuple[str, Tensor]:
     """A weight of its parts, and what kind of parts they are."""
+    empty = [name for name, part in parts.items() if part.numel() == 0]
+    if empty:  # on which torch's kernels divide by zero
+        raise InputError(
+            f"The checkpoint holds {weight} in parts without values ({', '.join(empty)}); the file is damaged, get an "
+            "intact copy."
+        )
     for kind, names, compute in _KINDS:
         if set(names) == set(parts):
             result = compute(*(parts[name] for name in names))
             if result is None:
-                shapes = ", ".join(f"{name} {tuple(parts[name].shape)}" for name in names)
+                shapes = ", ".join(
+                    f"{name} {tuple(parts[name].shape)} of {parts[name].dtype}" for name in names
+                )
                 raise InputError(f"The parts of {weight} ({kind}) do not fit one another: {shapes}.")
             return kind, result
     expected = "; ".join(f"{' + '.join(names)} for {kind}" for kind, names, _ in _KINDS)
@@ -95,7 +103,9 @@ def _weight_normed(scale: Tensor, direction: Tensor) -> Tensor | None:
 
 def _spectral_normed(original: Tensor, u: Tensor, v: Tensor) -> Tensor | None:
     # Output channels come first but in transposed convolutions, where they come second.
-    if u.dim() != 1 or v.dim() != 1 or {u.dtype, v.dtype} != {original.dtype} or original.dim() < 2:
+    if not original.is_floating_point() or {u.dtype, v.dtype} != {original.dtype}:
+        return None
+    if u.dim() != 1 or v.dim() != 1 or original.dim() < 2:
         return None
     for axis in (0, 1):
         if len(u) == original.shape[axis] and len(u) * len(v) == original.numel():

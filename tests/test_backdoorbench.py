@@ -68,6 +68,7 @@ def test_the_images_are_found_beside_the_file(tmp_path: Path) -> None:
         ({"path": "bd_test_dataset/0/link.png"}, "links that leave the folder"),
         ({"path": "bd_test_dataset/0/absent.png"}, "not beside it"),
         ({"path": "bd_test_dataset/0/circle.png"}, "not beside it"),
+        ({"path": stored(1, 1)}, "twice; expected every image once"),
         ({"path": b"bytes"}, "no path with two labels"),
         ({"other_info": [1]}, "no path with two labels"),
         ({"other_info": [1, -1]}, "no class numbers"),
@@ -80,6 +81,13 @@ def test_paths_never_leave_the_folder(changes: dict[str, Any], message: str, tmp
     (tmp_path / "bd_test_dataset" / "0" / "circle.png").symlink_to("circle.png")
     with pytest.raises(InputError, match=message):
         read_attack(path)
+
+
+def test_names_of_entries_are_shown_without_control_characters(tmp_path: Path) -> None:
+    table = {"bd_data_container": {"data_dict": {"\x1b[2J": {}}}}
+    torch.save({"net": {"w": torch.zeros(1)}, "bd_test": table}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"entry '\\x1b\[2J' of its triggered images"):
+        read_attack(tmp_path / "a.pt")
 
 
 def test_a_file_without_images(tmp_path: Path) -> None:

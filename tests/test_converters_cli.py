@@ -1,5 +1,6 @@
 """``python -m converters``: formats, the way back, and what it says of a file."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 
 from converters import convert, torch_io
 from converters.__main__ import main
+from converters.inspection import inspect
 from experiments.torch_ibau import SmallVGG
 from jaxunlearn._tree import named_leaves
 
@@ -92,6 +94,44 @@ def test_bad_input(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert not [path for path in tmp_path.iterdir() if path.stem == "a"]
 
 
+def test_leaves_that_are_not_those_of_the_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, flax = tmp_path / "m.pth", tmp_path / "m.npz"
+    torch.save({**state_dict(), "classifier.bias": torch.ones(10, dtype=torch.int32)}, model)
+    assert main([str(model), str(flax)]) == 0
+    with np.load(flax) as archive:
+        leaves = {name: archive[name] for name in archive.files}
+    kernel, bias = "params/classifier/kernel", "params/classifier/bias"
+    assert leaves[bias].dtype == np.int32
+    odd: list[tuple[dict[str, Any], str]] = [
+        ({**leaves, "extra": np.arange(3)}, "'extra' differs"),
+        ({name: leaf for name, leaf in leaves.items() if name != bias}, f"{bias!r} differs"),
+        ({**leaves, bias: leaves[bias].astype(np.float32)}, f"{bias!r} differs"),
+        ({**leaves, kernel: leaves[kernel] * np.nan}, "NaN or infinite values for classifier.weight"),
+        (
+            {**leaves, kernel: leaves[kernel].astype(np.float64) + 1e300},
+            "NaN or infinite values for classifier.weight",
+        ),
+    ]
+    for changed, message in odd:
+        np.savez(flax, **changed)
+        assert message in refused(capsys, flax, tmp_path / "back.pth", "--like", model)
+    assert not (tmp_path / "back.pth").exists()
+    np.savez(flax, **{**leaves, kernel: leaves[kernel].astype(np.float64)})
+    assert main([str(flax), str(tmp_path / "back.pth"), "--like", str(model)]) == 0
+
+
+def test_names_that_no_file_can_have(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = tmp_path / ("a" * 300 + ".npz")
+    assert "File name too long" in refused(capsys, "inspect", long)
+    assert "File name too long" in refused(capsys, model, long)
+    assert "File name too long" in refused(capsys, long, tmp_path / "back.pth", "--like", model)
+
+
+def test_names_are_described_without_control_characters(model: Path) -> None:
+    odd = dataclasses.replace(torch_io.read(model), globals=("os\x1b[2J.system",))
+    assert inspect(odd)["globals"] == [r"os\x1b[2J.system"]
+
+
 def described(capsys: pytest.CaptureFixture[str], path: Path) -> dict[str, Any]:
     assert main(["inspect", str(path), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
@@ -133,6 +173,21 @@ def test_inspect_says_what_is_odd(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert len(found["suspicious"]) == len(expected)
     for start in expected:
         assert [line for line in found["suspicious"] if line.startswith(start)], start
+
+
+def test_inspect_double_precision_that_single_cannot_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = state_dict()
+    odd["features.0.bias"] = odd["features.0.bias"].double()
+    odd["features.0.bias"][1] = 1e300
+    torch.save(odd, tmp_path / "odd.pth")
+    assert described(capsys, tmp_path / "odd.pth")["suspicious"] == [
+        "features.0.bias holds 1 NaN or infinite values (in single precision)."
+    ]
+    assert "too large for single precision" in refused(
+        capsys, tmp_path / "odd.pth", tmp_path / "odd.safetensors"
+    )
 
 
 def test_inspect_an_unknown_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,15 @@
 """Reading hostile and odd checkpoints."""
 
 import collections
+import io
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -15,8 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils import prune
 
-from converters import torch_io
+from converters import convert, safetensors_io, torch_io
+from converters.numpy_twins import TwinArray, TwinDtype
 from jaxunlearn._check import InputError
+from jaxunlearn.models import named
 
 
 def saved(path: Path, content: Any) -> Path:
@@ -65,6 +70,10 @@ def test_the_reader_never_leaves_weights_only(monkeypatch: pytest.MonkeyPatch, t
         (torch.zeros(2, dtype=torch.complex64), "complex64"),
         (torch.zeros(1).expand(2**20, 2**20), "far more than the"),
         (torch.tensor([1.0, float("inf")]), "NaN or infinite"),
+        (torch.tensor([1.0, -1e300], dtype=torch.float64), "too large for single precision"),
+        (torch.zeros([1] * 9), "has 9 axes"),
+        (torch.zeros([1] * 65), "has 65 axes"),
+        (torch._neg_view(torch.ones(2)), "negated view"),
         (torch.zeros(3, device="meta"), "has no values"),
     ],
 )
@@ -75,7 +84,7 @@ def test_tensors_that_cannot_be_weights(tensor: torch.Tensor, message: str, tmp_
 
 def test_two_state_dicts_are_ambiguous(tmp_path: Path) -> None:
     content = {"net": {"w": torch.zeros(1)}, "model": {"w": torch.ones(1)}}
-    with pytest.raises(InputError, match=r"several state dicts \(net, model\).*--key NAME"):
+    with pytest.raises(InputError, match=r"several state dicts \('net', 'model'\).*--key NAME"):
         torch_io.read(saved(tmp_path / "a.pth", content))
 
 
@@ -109,15 +118,17 @@ def one(value: float = 0.0) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"model": one(), "model_ema": one()}, r"several state dicts \(model, model_ema\)"),
+        ({"model": one(), "model_ema": one()}, r"several state dicts \('model', 'model_ema'\)"),
         (
             {"state_dict_ema": one(), "epoch": 3},
-            r"only averaged weights \(state_dict_ema\).*--key state_dict_ema",
+            r"only averaged weights \('state_dict_ema'\).*--key 'state_dict_ema'",
         ),
         ({"generator": one(), "critic": one()}, r"unusual names \('generator', 'critic'\).*--key NAME"),
         ({"net": {"": torch.zeros(1)}}, "of 0 characters"),
         ({"net": {"a\x1b[31m": torch.zeros(1)}}, "printable"),
         ({"net": {"a" * 301: torch.zeros(1)}}, "of 301 characters"),
+        ({"model": one(), "\x1b[2J_ema": one()}, r"several state dicts \('model', '\\x1b\[2J_ema'\)"),
+        ({"\x1b[2J_ema": one()}, r"only averaged weights \('\\x1b\[2J_ema'\).*--key '\\x1b\[2J_ema'"),
         ({("net", 1): one()}, r"its entries are \('net', 1\)"),
     ],
 )
@@ -209,10 +220,16 @@ def test_parts_of_weights_are_put_together_as_torch_does(
     [
         ({"a.weight_mask": (2,)}, "a.weight only as mask"),
         ({"a.weight_orig": (2,)}, "a.weight only as orig"),
-        ({"a.weight_orig": (2,), "a.weight_mask": (1,)}, r"do not fit one another: orig \(2,\), mask \(1,\)"),
+        (
+            {"a.weight_orig": (2,), "a.weight_mask": (1,)},
+            r"do not fit one another: orig \(2,\) of torch.float32, mask \(1,\) of",
+        ),
         ({"a.weight_g": (3,), "a.weight_v": (2, 2)}, "do not fit one another"),
         ({"a.weight_orig": (2, 2), "a.weight_u": (3,), "a.weight_v": (2,)}, "do not fit one another"),
         ({"a.weight": (2,), "a.weight_orig": (2,), "a.weight_mask": (2,)}, "holds both a.weight and"),
+        ({"a.weight_g": (0, 1), "a.weight_v": (0, 5)}, r"a.weight in parts without values \(g, v\)"),
+        ({"a.weight_orig": (0, 5), "a.weight_u": (0,), "a.weight_v": (5,)}, "without values"),
+        ({"a.weight_orig": (0,), "a.weight_mask": (0,)}, "without values"),
         ({"a.parametrizations.weight.original": (2, 2)}, "a.weight only as original"),
     ],
 )
@@ -222,6 +239,66 @@ def test_incomplete_parts_are_refused(
     content = {key: torch.ones(shape) for key, shape in parts.items()}
     with pytest.raises(InputError, match=message):
         torch_io.read(saved(tmp_path / "a.pth", content))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
+def test_a_spectral_norm_is_of_real_numbers(dtype: torch.dtype, tmp_path: Path) -> None:
+    shapes = {"a.weight_orig": (2, 3), "a.weight_u": (2,), "a.weight_v": (3,)}
+    content = {key: torch.ones(shape).to(dtype) for key, shape in shapes.items()}
+    with pytest.raises(InputError, match=rf"do not fit one another: orig \(2, 3\) of {dtype}"):
+        torch_io.read(saved(tmp_path / "a.pth", content))
+
+
+def test_axes_are_counted_before_their_sizes_are_multiplied() -> None:
+    header = b'{"w":{"dtype":"F32","shape":%b,"data_offsets":[0,4]}}' % str([2**62] * 9).encode()
+    with pytest.raises(ValueError, match="has 9 axes"):
+        safetensors_io.decode(len(header).to_bytes(8, "little") + header + bytes(4))
+    for shape in ((1,) * 33, (0, 2**63)):
+        with pytest.raises(ValueError, match="not plain numbers"):
+            TwinArray().__setstate__((1, shape, TwinDtype("f4"), False, bytes(4 if shape[0] else 0)))
+
+
+def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
+    """The shapes of a state dict."""
+    spec = named(name, classes=10)
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), spec.shapes())
+    return {key: array.shape for key, array in convert.to_torch(spec, variables).items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "shape", "message"),
+    [
+        ("small_vgg", "features.0.weight", (32, 0, 3, 3), r"weight is empty, of shape \(32, 0, 3, 3\)"),
+        ("small_vgg", "classifier.weight", (0, 10**16), "classifier.weight is empty"),
+        ("mobilenet_v3_large", "features.1.block.0.0.weight", (16, 1, 2, 2), "shapes that make no network"),
+    ],
+)
+def test_shapes_that_make_no_network(name: str, key: str, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        convert.recognise({**shapes_of(name), key: shape})
+
+
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="File name too long"):
+        torch_io.read(tmp_path / ("a" * 300))
+
+
+def test_files_from_before_torch_1_6_stay_such_files(tmp_path: Path) -> None:
+    content = {"net": {"module.w": torch.rand(3), "module.n": torch.tensor(7)}, "epoch": 3}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    checkpoint = torch_io.read(tmp_path / "a.pth")
+    (tmp_path / "b.pth").write_bytes(
+        torch_io.encode(checkpoint, {**checkpoint.arrays, "w": np.ones(3, np.float32)})
+    )
+    starts = [(tmp_path / name).read_bytes()[:15] for name in ("a.pth", "b.pth")]
+    assert starts[0] == starts[1]
+    assert torch_io.read(tmp_path / "b.pth").kind == "legacy"
+    again = torch.load(tmp_path / "b.pth", weights_only=True)
+    assert list(again) == ["net", "epoch"]
+    assert {key: tensor.tolist() for key, tensor in again["net"].items()} == {
+        "module.w": [1, 1, 1],
+        "module.n": 7,
+    }
 
 
 def test_safetensors_go_back_as_they_came(tmp_path: Path) -> None:
@@ -329,6 +406,16 @@ def rewritten(path: Path, old: bytes, new: bytes) -> Path:
     return path
 
 
+def test_archives_whose_numbers_need_64_bits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.pth", one(3))
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 0)
+    rewritten(path, b"", b"")
+    with zipfile.ZipFile(path) as archive:
+        assert all(entry.extra.startswith(b"\1\0") for entry in archive.infolist())
+    assert path.read_bytes()[-42:].startswith(b"PK\6\7")
+    assert torch_io.read(path).arrays["w"].tolist() == [3, 3]
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -371,13 +458,100 @@ def bomb(path: Path) -> Path:
     return path
 
 
+# A dictionary whose key is a tuple that doubles sixty times: hashing it would take for ever.
+DOUBLING = b"\x80\x02})" + b"".join(b"q%ch%ch%c\x86" % (i, i, i) for i in range(60)) + b"K\x01s."
+HARMLESS = b"\x80\x02}."
+
+
+def archive_of(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
 def nested(path: Path) -> Path:
-    """A dictionary whose key is a tuple that doubles sixty times: hashing it would take for ever."""
-    doubling = b"".join(b"q%ch%ch%c\x86" % (i, i, i) for i in range(60))
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a/data.pkl", b"\x80\x02})" + doubling + b"K\x01s.")
-        archive.writestr("a/version", "3")
+    path.write_bytes(archive_of({"a/data.pkl": DOUBLING, "a/version": b"3"}))
     return path
+
+
+def hidden_by_case(path: Path) -> Path:
+    path.write_bytes(archive_of({"a/DATA.PKL": DOUBLING, "a/data.pkl": HARMLESS, "a/version": b"3"}))
+    return path
+
+
+def nested_in_capitals(path: Path) -> Path:
+    path.write_bytes(archive_of({"a/DATA.PKL": DOUBLING, "a/version": b"3"}))
+    return path
+
+
+def second_pickle(path: Path) -> Path:
+    path.write_bytes(
+        archive_of({"a/data.pkl": HARMLESS, "a/extra.pkl": b"cos\nsystem\n.", "a/version": b"3"})
+    )
+    return path
+
+
+def hidden_directory(path: Path) -> Path:
+    """Records for large archives, hidden in a member's comment, lead to another directory."""
+    with path.open("wb+") as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("a/data.pkl", DOUBLING)
+            archive.writestr("a/version", b"3")
+        end = file.seek(-22, 2)
+        start = archive.start_dir
+        file.write(struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, 2, 2, end - start, start))
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("a/data.pkl", HARMLESS)
+            last = zipfile.ZipInfo("a/version")
+            last.comment = struct.pack("<4sIQI", b"PK\6\7", 0, end, 1)
+            archive.writestr(last, b"3")
+    return path
+
+
+def shifted_directory(path: Path) -> Path:
+    """Where some readers add what was put in front of an archive to its positions, and others do not."""
+    good = archive_of({"a/data.pkl": HARMLESS, "a/version": b"3"})
+    path.write_bytes(archive_of({"a/data.pkl": DOUBLING, "a/version": b"3"}) + good)
+    return path
+
+
+def miscounted(path: Path) -> Path:
+    """torch.save's own records for large archives, with one member less in them."""
+    content = bytearray(saved(path, {"w": torch.zeros(1)}).read_bytes())
+    record = content.rindex(b"PK\6\6")
+    content[record + 32] -= 1
+    path.write_bytes(content)
+    return path
+
+
+def with_field(name: str, value: bytes) -> Callable[[Path], Path]:
+    """An archive whose last member has a comment or an extra field."""
+
+    def write(path: Path) -> Path:
+        last = zipfile.ZipInfo("a/version")
+        setattr(last, name, value)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a/data.pkl", HARMLESS)
+            archive.writestr(last, b"3")
+        return path
+
+    return write
+
+
+def encoded(codec: str) -> Callable[[Path], Path]:
+    """Bytes as protocol 2 spells them, in some codec; the third argument of the call tries to hide it."""
+    call = b"c_codecs\nencode\nX\x03\0\0\0abcX%c\0\0\0%b" % (len(codec), codec.encode())
+    hidden = b"\x87" if codec == "punycode" else b"\x86"
+    error = b"X\x06\0\0\0latin1" if codec == "punycode" else b""
+
+    def write(path: Path) -> Path:
+        content = b"\x80\x02}" + call + error + hidden + b"RK\x01s."
+        path.write_bytes(archive_of({"a/data.pkl": content, "a/version": b"3", "a/byteorder": b"little"}))
+        return path
+
+    return write
 
 
 def legacy_tar(path: Path) -> Path:
@@ -393,6 +567,18 @@ def legacy_tar(path: Path) -> Path:
     [
         (bomb, "expands to"),
         (nested, "nested without end"),
+        (nested_in_capitals, "nested without end"),
+        (hidden_by_case, "two members of one name"),
+        (hidden_directory, "end does not describe what it holds"),
+        (shifted_directory, "end does not describe what it holds"),
+        (miscounted, "end does not describe what it holds"),
+        (second_pickle, "pickles besides data.pkl"),
+        (with_field("comment", b"x"), "with comments"),
+        (with_field("extra", b"UT\0\0"), "with extra fields"),
+        (with_field("extra", b"\1\0\0\0\1\0\0\0"), "with extra fields"),
+        (encoded("idna"), "encodes text otherwise"),
+        (encoded("punycode"), "encodes text otherwise"),
+        (encoded("latin1"), "holds no state dict: its entries are b'abc'"),
         (legacy_tar, "a tar archive"),
         (lambda path: saved(path, {"w": print}), "asks to run"),
         (lambda path: (path.write_bytes(pickle.dumps({"w": 1})), path)[1], "torch.save writes no"),
