@@ -100,4 +100,4 @@ def _as_numpy(leaf: Any) -> np.ndarray:
 def _like(array: np.ndarray, leaf: Any) -> jax.Array | np.generic:
     if _is_key(leaf):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
-    return array[()] if isinstance(leaf, np.generic) else jnp.asarray(array)
+    return array.dtype.type(array) if isinstance(leaf, np.generic) else jnp.asarray(array)

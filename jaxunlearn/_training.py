@@ -173,14 +173,14 @@ def count_classes(apply_fn: ApplyFn, variables: Variables, images: AnyImages) ->
       InputError: if it does not return logits, a row for every image, and a mapping.
     """
     example = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
-    answer = jax.eval_shape(functools.partial(apply_fn, train=False), variables, example)
+    answer: Any = jax.eval_shape(functools.partial(apply_fn, train=False), variables, example)
     if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], Mapping)):
         found = f"{len(answer)} things" if isinstance(answer, tuple) else f"a {type(answer).__name__}"
         raise InputError(
             f"apply_fn returns {found} and has to return (logits, aux), aux being a mapping such as {{}}; wrap it in a "
             "function that does."
         )
-    shape = getattr(answer[0], "shape", ())
+    shape: tuple[int, ...] = getattr(answer[0], "shape", ())
     if len(shape) != 2 or shape[0] != 1:
         raise InputError(
             f"apply_fn returns logits of shape {shape} for one image and has to return (1, classes); flatten them."
