@@ -436,15 +436,14 @@ def test_images_under_the_triggers_are_kept_apart_from_those_to_clean_with(plant
         read(dataclasses.replace(request_with(out), clean=f"npz:{out / subjects.TEST}"))
 
 
-def test_triggered_images_of_the_attacks_class_alone_measure_nothing(
-    planted: tuple[Path, Any], tmp_path: Path
-) -> None:
-    out, _ = planted
-    for name in (subjects.MODEL, subjects.TEST):
-        (tmp_path / name).write_bytes((out / name).read_bytes())
-    with np.load(out / subjects.TRIGGERED) as held:
-        labels = held["attack_labels"]
-        np.savez(tmp_path / subjects.TRIGGERED, x=held["x"], y=labels, attack_labels=labels)
+def test_triggered_images_of_the_attacks_class_alone_measure_nothing(tmp_path: Path) -> None:
+    spec = small_vgg(10, (8, 8, 1), (4, 4, 4))
+    arrays = convert.to_torch(spec, jax.tree.map(np.asarray, spec.init(jax.random.key(0))))
+    (tmp_path / subjects.MODEL).write_bytes(torch_io.new_state_dict_bytes(arrays))
+    digits = load("digits[:40]")
+    images, threes = as_bytes(np.asarray(digits.images)), np.full(40, 3)
+    np.savez(tmp_path / subjects.TEST, x=images, y=digits.labels)
+    np.savez(tmp_path / subjects.TRIGGERED, x=images, y=threes, attack_labels=threes)
     with pytest.raises(InputError, match="has only images of the class that the attack forces"):
         read(request_with(tmp_path))
 
