@@ -15,6 +15,17 @@ class InputError(ValueError):
     """Something the user gave cannot be used; the message is one sentence meant for the user."""
 
 
+def shown(text: object, most: int = 120) -> str:
+    """A text from a file for a message: cut to so many characters, and those that do not print escaped.
+
+    Example:
+      >>> shown("a" + chr(27) + "[2J")
+      'a\\\\x1b[2J'
+    """
+    cut = str(text)[:most]
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in cut)
+
+
 def _concrete(value: object) -> bool:
     """Whether a value can be looked at: tracers and placeholders of tree transformations cannot."""
     return isinstance(value, int | float) and not isinstance(value, jax.core.Tracer)

@@ -83,7 +83,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        json.loads(arrays[_NOTES].tobytes())
+        if not isinstance(json.loads(arrays[_NOTES].tobytes()), dict):
+            raise ValueError("the notes are none")
         return arrays
     except Exception:  # a damaged archive raises zipfile, zlib, NumPy and JSON errors alike
         raise InputError(f"{path} is damaged; start anew with --force.") from None

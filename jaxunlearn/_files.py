@@ -3,8 +3,24 @@
 import contextlib
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from jaxunlearn._check import InputError
+
+
+def check_free(folder: Path, names: Iterable[str]) -> None:
+    """Refuses a folder of results that holds files under the names of those to be written.
+
+    Raises:
+      InputError: if it does.
+    """
+    taken = [name for name in names if os.path.lexists(folder / name)]
+    if taken:
+        raise InputError(
+            f"{folder} holds {', '.join(taken)} already, which would be replaced; give another --out, or --force to "
+            "replace what is there."
+        )
 
 
 def write_whole(path: Path, content: bytes) -> None:

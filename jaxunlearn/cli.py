@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import io
 import signal
 import sys
 import time
@@ -35,10 +36,15 @@ def main(
     trains = procedure.first_stage is not None
     flags = _parser(procedure.name, presets, description, trains=trains).parse_args(argv)
     given = flags.attack or flags.ckpt
-    stem = _DEMO_NAME if flags.demo or given is None else given.stem
+    stem = _DEMO_NAME if flags.demo or given is None else _stem(given)
     out = flags.out or Path(f"{stem}-{procedure.name}")
     work = _demo if flags.demo else _clean
     return guarded(lambda: work(procedure, presets, flags, out, started), out, STATE_FILE)
+
+
+def _stem(given: Path) -> str:
+    """What a file or folder is called, where it is meant by a dot, too."""
+    return given.stem if given.stem.strip(".") else given.resolve().stem
 
 
 def guarded(work: Callable[[], int], out: Path, state: str) -> int:
@@ -50,13 +56,16 @@ def guarded(work: Callable[[], int], out: Path, state: str) -> int:
       state: pattern of the files in it that an interrupted run goes on from.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names of files that are no text
     try:
         return work()
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write(f"interrupted:{_kept(out, state) or ' nothing was written.'}\n")
+        nothing = " there is nothing to go on from." if out.exists() else " nothing was written."
+        sys.stderr.write(f"interrupted:{_kept(out, state) or nothing}\n")
         return 130
     except OSError as error:
         place = error.filename or out
@@ -349,14 +358,14 @@ def _demo(
     from jaxunlearn import demo
     from jaxunlearn._runtime import keep_compilations
     from jaxunlearn.display import make_display
-    from jaxunlearn.inputs import check_folder
+    from jaxunlearn.inputs import check_folder, files_written
 
     subtask = flags.subtask
     goes_on = flags.resume or subtask == "unlearning"
     force = flags.force or (flags.out is None and not goes_on)
     _config(presets, flags)
     if subtask != "test":
-        check_folder(out, resume=goes_on, force=force)
+        check_folder(out, files_written(procedure.name, ".pth"), resume=goes_on, force=force)
     keep_compilations()
     display = make_display(quiet=flags.quiet)
     victim = demo.make_victim(out, display, training_set=procedure.first_stage is not None)

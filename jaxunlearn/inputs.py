@@ -6,6 +6,7 @@ Nothing is written before everything here has been checked.
 import dataclasses
 import functools
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from converters.backdoorbench import read_attack
 from converters.convert import Converted
 from converters.torch_io import Checkpoint
 from jaxunlearn import subjects
-from jaxunlearn._check import InputError
+from jaxunlearn._check import InputError, shown
 from jaxunlearn._checkpointing import STATE_FILE
+from jaxunlearn._files import check_free
 from jaxunlearn._typing import ApplyFn, Variables
 from jaxunlearn.attacks import Trigger, fits, parse_trigger
 from jaxunlearn.data import LabelledImages, Takes, hold_out, keep_apart, load, read_image
@@ -30,7 +32,15 @@ from jaxunlearn.preprocessing import Choice, choose_preprocessing
 from jaxunlearn.reactivation import Shown, reactivate
 
 REPORT_FILE = "report.json"
+CURVES_FILE = "curves.png"
 ATTACK = "attack:"
+
+_EVIDENCE_FILES = {
+    "ibau": ("perturbation.png",),
+    "sau": ("perturbation.png",),
+    "ulrl": ("scores.png",),
+    "dau": ("division.png", "division.csv", "poisoned.png"),
+}
 
 _FEWEST_TO_CLEAN = 10
 _FEWEST_TO_JUDGE = 10
@@ -230,7 +240,7 @@ def read(request: Request) -> Inputs:
             f"All {len(clean.labels)} images of {clean.origin} are of class {clean.labels[0]}; give images of "
             "several classes."
         )
-    notices = list(dict.fromkeys([*checkpoint.notices, *clean.notices, *test.notices]))
+    notices = list(dict.fromkeys([*checkpoint.notices, *_left(checkpoint), *clean.notices, *test.notices]))
     trigger = _checked_trigger(request, model.spec, test)
     triggered = None if attack is None else _triggered(attack, model.spec)
     if trigger is None and triggered is None:
@@ -248,6 +258,34 @@ def read(request: Request) -> Inputs:
     )
     _check_reactivation(request, inputs)
     return inputs
+
+
+def _left(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """A notice of the other state dicts of a file, if it has any."""
+    if checkpoint.container_key is None:
+        return ()
+    others = {key: entry for key, entry in checkpoint.content.items() if key != checkpoint.container_key}
+    names = list(_state_dicts(others, "", set()))
+    if not names:
+        return ()
+    listed = ", ".join(names[:8] + ["..."] * (len(names) > 8))
+    return (
+        f"of the file's state dicts only {checkpoint.container_key} is cleaned; the others ({listed}) stay as they are "
+        "in the written file, and still carry whatever they carried.",
+    )
+
+
+def _state_dicts(entries: Mapping[Any, Any], prefix: str, seen: set[int]) -> Iterator[str]:
+    """The names of the state dicts among nested entries; an optimizer's buffers have names without a dot."""
+    seen.add(id(entries))
+    for key, entry in entries.items():
+        name = f"{prefix}{shown(key, 40)}"
+        if not isinstance(entry, dict):
+            continue
+        if any("." in str(inner) and hasattr(value, "is_floating_point") for inner, value in entry.items()):
+            yield name
+        elif id(entry) not in seen:
+            yield from _state_dicts(entry, f"{name}.", seen)
 
 
 def _attack_file(request: Request) -> Path | None:
@@ -276,8 +314,17 @@ def _originals(attack: Path | None, test: str | None, takes: Takes) -> list[Labe
 
 def _triggered(path: Path, spec: ModelSpec) -> Triggered:
     """The triggered images that an attack's folder holds or its file names, for this network."""
-    if path.is_dir():
-        return _planted(path, spec)
+    triggered = _planted(path, spec) if path.is_dir() else _listed(path, spec)
+    if bool(np.all(triggered.labels == triggered.attack_labels)):
+        raise InputError(
+            f"{path} has only images of the class that the attack forces; nothing can be measured, so give images of "
+            "other classes, or no trigger."
+        )
+    return triggered
+
+
+def _listed(path: Path, spec: ModelSpec) -> Triggered:
+    """The triggered images that a BackdoorBench file names."""
     attack = read_attack(path)
     labels = np.array([image.label for image in attack.images], np.int32)
     attack_labels = np.array([image.attack_label for image in attack.images], np.int32)
@@ -288,10 +335,6 @@ def _triggered(path: Path, spec: ModelSpec) -> Triggered:
     )
     _check_images(data, spec)
     _check_images(dataclasses.replace(data, labels=attack_labels), spec)
-    if bool(np.all(labels == attack_labels)):
-        raise InputError(
-            f"{path} names only images of the class that the attack forces; nothing can be measured."
-        )
     return Triggered(data.images, labels, attack_labels)
 
 
@@ -392,8 +435,30 @@ def _checked_trigger(request: Request, spec: ModelSpec, test: LabelledImages) ->
     return trigger
 
 
-def check_folder(out: Path, *, resume: bool, force: bool) -> None:
-    """Refuses an output folder that cannot be written or holds a run already.
+def model_files(suffix: str) -> tuple[str, str]:
+    """The names of the cleaned model as it came, and for those who load no pickles."""
+    return f"model{suffix}", "model.safetensors"
+
+
+def files_written(method: str, suffix: str) -> list[str]:
+    """The names of the files that a run of a method may leave behind, the report last."""
+    names = (*model_files(suffix), CURVES_FILE, *_EVIDENCE_FILES.get(method, ()), REPORT_FILE)
+    return list(dict.fromkeys(names))
+
+
+def files_of_any_run() -> set[str]:
+    """The names of the files that a run of any method may leave behind."""
+    return {name for method in _EVIDENCE_FILES for name in files_written(method, ".pth")}
+
+
+def check_folder(out: Path, written: Sequence[str], *, resume: bool, force: bool) -> None:
+    """Refuses an output folder that cannot be written or holds a run already, or files under the same names.
+
+    Args:
+      out: the folder.
+      written: names of the files that the run will write.
+      resume: go on with an interrupted run, which may have written some of them.
+      force: replace them.
 
     Raises:
       InputError: if so, or if there is nothing to resume.
@@ -412,6 +477,8 @@ def check_folder(out: Path, *, resume: bool, force: bool) -> None:
         raise InputError(
             f"{out} holds {kind} run already; give {advice}--force to replace it, or another --out."
         )
+    if not resume and not force:
+        check_free(out, written)
     parent = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not parent.is_dir() or not _writable(parent):
         raise InputError(

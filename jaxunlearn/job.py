@@ -22,7 +22,18 @@ from jaxunlearn._tree import all_finite
 from jaxunlearn._typing import Variables
 from jaxunlearn.display import Display, describe
 from jaxunlearn.evaluate import Evaluation
-from jaxunlearn.inputs import REPORT_FILE, Inputs, Request, check_folder, judge_reactivated, read
+from jaxunlearn.inputs import (
+    CURVES_FILE,
+    REPORT_FILE,
+    Inputs,
+    Request,
+    check_folder,
+    files_of_any_run,
+    files_written,
+    judge_reactivated,
+    model_files,
+    read,
+)
 
 
 class Evidence(NamedTuple):
@@ -77,15 +88,65 @@ class _Journal:
 
     @classmethod
     def load(cls, path: Path) -> "_Journal":
+        """Reads what ``save`` wrote.
+
+        Raises:
+          InputError: if it is anything else.
+        """
         notes = _checkpointing.load_notes(path)
-        return cls(**{**notes, "before": Evaluation.from_counts(notes["before"])})
+        try:
+            for entry in ({"round": 0, **notes["before"]}, *notes["rounds"]):
+                Evaluation.from_counts(entry).rates()
+                int(entry["round"])
+            seconds = {name: float(notes["seconds"][name]) for name in _ACTIVITIES}
+            before, rounds = Evaluation.from_counts(notes["before"]), list(notes["rounds"])
+            return cls(dict(notes["fingerprint"]), before, rounds, seconds)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise InputError(f"{path} is damaged; start anew with --force.") from None
+
+
+class _Earlier(NamedTuple):
+    """What a report tells of the model that the run has written.
+
+    Attributes:
+      model: the name of its file.
+      normalization: of its inputs, as ``--normalize`` takes it.
+      channels: their order.
+    """
+
+    model: str
+    normalization: str
+    channels: str
+
+    @classmethod
+    def read(cls, path: Path) -> "_Earlier":
+        """Reads the report at ``path``.
+
+        Raises:
+          InputError: if it is not one that a run wrote.
+        """
+        try:
+            content = json.loads(path.read_text())
+            model, told = content["files"][0], content["preprocessing"]
+            mean, std = (",".join(str(float(number)) for number in told[name]) for name in ("mean", "std"))
+            channels = {"rgb": "rgb", "bgr": "bgr"}[told["channels"]]
+            if model not in model_files(".pth"):
+                raise ValueError("it names no model")
+            return cls(model, f"{mean}/{std}", channels)
+        except (LookupError, TypeError, ValueError, RecursionError):
+            raise InputError(
+                f"{path} is not the report of a finished run; run again with --force, or give another --out."
+            ) from None
+
+
+_ACTIVITIES = ("load", "compile", "unlearn", "evaluate")
 
 
 class _Clock:
     """Seconds by activity; compilation is told apart by listening to JAX."""
 
     def __init__(self, since: float) -> None:
-        self.seconds = {"load": 0.0, "compile": 0.0, "unlearn": 0.0, "evaluate": 0.0}
+        self.seconds = dict.fromkeys(_ACTIVITIES, 0.0)
         self._mark, self._compiled = since, 0.0
         jax.monitoring.register_event_duration_secs_listener(self._listen)
 
@@ -154,8 +215,10 @@ def run(
     """
     clock = _Clock(loading_since)
     inputs = read(request)
-    check_folder(request.out, resume=request.resume, force=request.force)
-    _check_kept(request, inputs.checkpoint.suffix)
+    suffix = inputs.checkpoint.suffix
+    _check_kept(request, suffix)
+    written = files_written(procedure.name, suffix)
+    check_folder(request.out, written, resume=request.resume, force=request.force)
     clock.lap("load")
     for notice in inputs.notices:
         display.say(f"note     {notice}")
@@ -208,12 +271,11 @@ def judge(procedure: Procedure, request: Request, display: Display) -> None:
         raise InputError(
             f"{request.out} holds no finished run of {procedure.name}; run it, or give another --out."
         )
-    earlier = json.loads(report_file.read_text())
-    written = request.out / Path(earlier["files"][0]).name
+    earlier = _Earlier.read(report_file)
+    written = request.out / earlier.model
     if request.normalize is None:
-        mean, std = (",".join(map(str, earlier["preprocessing"][name])) for name in ("mean", "std"))
-        channels = request.channels or earlier["preprocessing"]["channels"]
-        request = dataclasses.replace(request, normalize=f"{mean}/{std}", channels=channels)
+        channels = request.channels or earlier.channels
+        request = dataclasses.replace(request, normalize=earlier.normalization, channels=channels)
     inputs = read(dataclasses.replace(request, checkpoint=written))
     evaluation = inputs.judge(jax.tree.map(jnp.asarray, inputs.model.variables))
     display.say(f"{written}  {describe(evaluation)}  ({evaluation.acc.total} images)")
@@ -263,15 +325,17 @@ def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) ->
     evidence = this.procedure.evidence(inputs, variables, cleaned, state)
     reactivation = _reactivate(this, cleaned)
     model_bytes = torch_io.encode(inputs.checkpoint, arrays)
-    as_given, as_safetensors = _model_files(inputs.checkpoint.suffix)
+    as_given, as_safetensors = model_files(inputs.checkpoint.suffix)
     files = {
         as_given: model_bytes,
         as_safetensors: torch_io.encode_safetensors(inputs.checkpoint, arrays),
-        "curves.png": report.draw_curves(journal.before, journal.rounds),
+        CURVES_FILE: report.draw_curves(journal.before, journal.rounds),
         **evidence.files,
     }
     this.clock.lap("evaluate")
     content = report.assemble(
+        checkpoint=str(request.checkpoint),
+        key=inputs.checkpoint.container_key,
         method=this.procedure.name,
         preset=request.preset,
         config=dataclasses.asdict(request.config),
@@ -326,15 +390,10 @@ def _reactivate(this: _Run, cleaned: Variables) -> list[dict[str, Any]]:
     return entries
 
 
-def _model_files(suffix: str) -> tuple[str, str]:
-    """The cleaned model as it came, and for those who load no pickles."""
-    return f"model{suffix}", "model.safetensors"
-
-
 def _check_kept(request: Request, suffix: str) -> None:
     """Refuses an output folder in which the cleaned model would take the place of the given one."""
     given = request.checkpoint.resolve()
-    if given in [(request.out / name).resolve() for name in _model_files(suffix)]:
+    if given in [(request.out / name).resolve() for name in model_files(suffix)]:
         raise InputError(
             f"The cleaned model would replace {request.checkpoint}; give another folder with --out."
         )
@@ -355,12 +414,12 @@ def _make_folder(request: Request) -> None:
 
 
 def _files_of(report_file: Path) -> list[str]:
-    """The names of the files that a report names, itself first."""
+    """The names of the files of the run that a report is of, itself first; whatever else it names is not ours."""
     try:
-        named = json.loads(report_file.read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        named = []
-    return list(dict.fromkeys([report_file.name, *(Path(str(name)).name for name in named)]))
+        named = {name for name in json.loads(report_file.read_text())["files"] if isinstance(name, str)}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        named = set()
+    return [report_file.name, *sorted((named & files_of_any_run()) - {report_file.name})]
 
 
 def _fingerprint(procedure: Procedure, request: Request, inputs: Inputs) -> dict[str, Any]:

@@ -24,6 +24,8 @@ _COLOURS = {"acc": "#2a6fbb", "asr": "#c43c39", "ra": "#3a9a5b"}
 
 def assemble(
     *,
+    checkpoint: str,
+    key: str | None,
     method: str,
     preset: str,
     config: Mapping[str, Any],
@@ -44,8 +46,13 @@ def assemble(
     stopped: str | None,
     files: Sequence[str],
 ) -> dict[str, Any]:
-    """The content of ``report.json``: rates in [0, 1], counts as [hits, total], times in seconds."""
+    """The content of ``report.json``: rates in [0, 1], counts as [hits, total], times in seconds.
+
+    ``checkpoint`` is the cleaned file as it was named, and ``key`` that of the state dict in it; None for a bare one.
+    """
     return {
+        "checkpoint": checkpoint,
+        "key": key,
         "method": method,
         "preset": preset,
         "config": {name: _plain(value) for name, value in config.items()},

@@ -19,7 +19,7 @@ import numpy as np
 from converters import convert, torch_io
 from jaxunlearn import _checkpointing, _loop, finetune, report
 from jaxunlearn._check import InputError
-from jaxunlearn._files import write_together
+from jaxunlearn._files import check_free, write_together
 from jaxunlearn._typing import AnyImages, ApplyFn, Variables
 from jaxunlearn.attacks import (
     Attack,
@@ -253,7 +253,7 @@ def read_triggered(folder: Path) -> Triggered:
     path = folder / TRIGGERED
     arrays = read_arrays(path)
     wanted = ("x", "y", "attack_labels")
-    if not isinstance(arrays, dict) or not set(wanted) <= set(arrays):
+    if isinstance(arrays, np.ndarray) or not set(wanted) <= set(arrays):
         raise InputError(f"{path} does not hold the arrays {', '.join(wanted)}; make the attack anew.")
     images, labels, attack_labels = (arrays[name] for name in wanted)
     shapes = images.ndim == 4 and labels.shape == attack_labels.shape == images.shape[:1]
@@ -422,3 +422,5 @@ def _check_folder(order: Order) -> None:
         advice = "--resume to go on with it, or " if begun else ""
         found = "an interrupted training" if begun else "a finished attack"
         raise InputError(f"{order.out} holds {found} already; give {advice}--force to replace it.")
+    if not (order.resume or order.force):
+        check_free(order.out, _FILES)

@@ -18,6 +18,7 @@ from jaxunlearn import ibau
 from jaxunlearn.cli import settings_of
 from jaxunlearn.data import load
 from jaxunlearn.ibau.__main__ import main as ibau_main
+from jaxunlearn.inputs import files_written
 from tests.shop import GOOD, PATCH, WIDTHS, command, environment, run, shop
 
 __all__ = ["shop"]  # the fixture
@@ -36,6 +37,7 @@ def test_a_run_writes_everything(finished: tuple[Path, Any]) -> None:
     assert done.returncode == 0, done.stderr
     names = {path.name for path in out.iterdir()}
     assert names == {"model.pth", "model.safetensors", "report.json", "curves.png", "perturbation.png"}
+    assert names == set(files_written("ibau", ".pth"))
     for name in ("curves.png", "perturbation.png"):
         with Image.open(out / name) as picture:
             assert picture.width > 300
@@ -225,6 +227,7 @@ def test_the_other_methods_have_the_same_command(
     assert report["evidence"]["sentence"] in done.stdout
     common = {"model.pth", "model.safetensors", "report.json", "curves.png"}
     assert {path.name for path in (shop / name).iterdir()} == common | pictures
+    assert common | pictures == set(files_written(method, ".pth"))
     for picture in pictures:
         with Image.open(shop / name / picture) as opened:
             assert opened.width > 300

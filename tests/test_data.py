@@ -1,7 +1,9 @@
 """Sources of images: the same images by every road."""
 
 import io
+import os
 import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,17 @@ from PIL import Image
 
 from jaxunlearn import evaluate, ibau
 from jaxunlearn._check import InputError
-from jaxunlearn.data import StoredImages, Takes, hold_out, images, keep_apart, load, read_image
+from jaxunlearn.data import (
+    StoredImages,
+    Takes,
+    hold_out,
+    images,
+    keep_apart,
+    load,
+    read_arrays,
+    read_image,
+    sources,
+)
 from tests import toys
 
 
@@ -137,6 +149,51 @@ def test_single_pictures(tmp_path: Path) -> None:
     np.save(tmp_path / "flat.npy", np.zeros(5))
     with pytest.raises(InputError, match="is no picture"):
         read_image(tmp_path / "flat.npy")
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((4, 4), np.nan, np.float32), "of the type float32 beyond 1 or not finite"),
+        (np.full((4, 4, 1), 255.0), "of the type float64 beyond 1 or not finite"),
+        (np.full((4, 4), -1.5), "of the type float64 beyond 1 or not finite"),
+        (np.full((4, 4), 300, np.uint16), "of the type uint16; expected pixels as uint8"),
+        (np.ones((4, 4), np.int64), "of the type int64;"),
+        (np.ones((4, 4), complex), "of the type complex128;"),
+        (np.ones((4, 4), "datetime64[s]"), r"of the type datetime64\[s\];"),
+        (np.full((4, 4), "red"), "of the type <U3;"),
+    ],
+)
+def test_arrays_that_hold_no_pixels(tmp_path: Path, array: np.ndarray, message: str) -> None:
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(InputError, match=message):
+        read_image(tmp_path / "a.npy")
+
+
+def test_arrays_to_be_added_may_be_negative(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.linspace(-1, 1, 16).reshape(4, 4).astype(np.float16))
+    assert (read_image(tmp_path / "a.npy").min(), read_image(tmp_path / "a.npy").dtype) == (-1, np.float32)
+
+
+def test_pictures_of_other_formats_start_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow hands EPS, whatever its name, to Ghostscript."""
+    started: list[Any] = []
+    monkeypatch.setattr("subprocess.Popen", lambda *given, **_: started.append(given))
+    folder = coloured_folder(tmp_path, ("0", "1"))
+    eps = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+    (folder / "1" / "a.png").write_text(eps)
+    message = r"1/a\.png is damaged \(neither PNG, .* nor TIFF\)"
+    with pytest.raises(InputError, match=message):
+        read_image(folder / "1" / "a.png")
+    with pytest.raises(InputError, match=message):
+        load(f"folder:{folder}").fingerprints  # noqa: B018  # reads every picture
+    assert started == []
+
+
+@pytest.mark.parametrize("ending", sources.PICTURE_ENDINGS)
+def test_pictures_of_every_ending_are_read(tmp_path: Path, ending: str) -> None:
+    Image.new("L", (8, 8), 200).save(tmp_path / f"a{ending}")
+    assert abs(read_image(tmp_path / f"a{ending}").mean() * 255 - 200) < 2
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
@@ -286,6 +343,7 @@ def test_a_file_tells_the_classes_of_a_folder(tmp_path: Path, content: str) -> N
         ('{"cat": 0, "dog": 0, "ship": 1}', "does not name classes"),
         ('{"cat": "0"}', "does not name classes"),
         ('{"cat": 0', "does not name classes"),
+        ('{"a":' * 100_000, "does not name classes"),
         (None, "There is no file"),
     ],
 )
@@ -295,6 +353,54 @@ def test_files_that_tell_no_classes(tmp_path: Path, content: str | None, message
         (tmp_path / "classes").write_text(content)
     with pytest.raises(InputError, match=message):
         load(f"folder:{folder},classes={tmp_path}/classes")
+
+
+def test_a_mark_of_byte_order_is_no_part_of_a_name(tmp_path: Path) -> None:
+    folder = coloured_folder(tmp_path / "tree", ("cat", "dog"))
+    for content in ("dog\ncat\n", '{"dog": 0, "cat": 1}'):
+        (tmp_path / "classes").write_text(content, "utf-8-sig")
+        assert classes_by_name(f"folder:{folder},classes={tmp_path}/classes") == {0: 1, 1: 0}
+
+
+def test_numbers_beside_names_are_refused(tmp_path: Path) -> None:
+    folder = coloured_folder(tmp_path, (*map(str, range(11)), "zz"))
+    with pytest.raises(
+        InputError, match=r"11 sub-folders of .* named by numbers and zz are not; .*,classes=FILE"
+    ):
+        load(f"folder:{folder}", Takes((8, 8, 3), 12))
+
+
+def test_folders_without_pictures_are_named(tmp_path: Path) -> None:
+    folder = coloured_folder(tmp_path, ("0", "1", "2"))
+    (folder / "2" / "a.png").rename(folder / "2" / "a.jfif")
+    (folder / "2" / "nested").mkdir()
+    (folder / "3").mkdir()
+    found = load(f"folder:{folder}", Takes((8, 8, 3), 4))
+    assert sorted(found.labels.tolist()) == [0, 1]
+    assert found.notices[0] == f"{folder} holds 2 of the model's 4 classes."
+    assert "without any picture that is read (2, 3); 2 files in them are passed over" in found.notices[1]
+    assert ".png, .jpg, .jpeg" in found.notices[1]
+
+
+def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
+    folder = coloured_folder(tmp_path, ("0", "1"))
+    (folder / "1" / "._a.png").write_bytes(b"of macOS")
+    assert len(load(f"folder:{folder}").labels) == 2
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    folder = coloured_folder(tmp_path, ("0", "1"))
+    (folder / "1" / "a.png").rename(folder / "1" / os.fsdecode(b"\xff.png"))
+    assert sorted(load(f"folder:{folder}").labels.tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize("spec", ["folder:", "folder:[:5]", "npz:", "parquet:", "tfds:"])
+def test_an_empty_path_is_not_the_current_folder(spec: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(coloured_folder(tmp_path, ("0", "1")))
+    with pytest.raises(InputError, match="names no images"):
+        load(spec)
+    with pytest.raises(InputError, match="There is no folder without a name"):
+        load("folder:,classes=names.txt")
 
 
 def test_names_count_only_if_there_is_one_for_every_class(tmp_path: Path) -> None:
@@ -420,6 +526,53 @@ def test_columns_of_other_names(tmp_path: Path, pictures: Any) -> None:
     write_shard(tmp_path / "c.parquet", pictures, slice(None), category=fine)
     with pytest.raises(InputError, match="has the columns image, category"):
         load(f"parquet:{tmp_path}/c.parquet")
+
+
+def test_tables_with_odd_columns(tmp_path: Path, pictures: Any) -> None:
+    row = [{"bytes": encoded(pictures[0][0]), "path": None}]
+    image, label = pa.array(row), pa.array([1])
+    for columns in ([image, label, label], [image, image, label]):
+        names = ["image", *(["label"] * 2 if columns[1] is label else ["image", "label"])]
+        pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "a.parquet")
+        with pytest.raises(InputError, match=f"has the columns {', '.join(names)}; expected one"):
+            load(f"parquet:{tmp_path}/a.parquet")
+    pq.write_table(pa.Table.from_arrays([image], ["\x1b[2Jimage"]), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"has the columns \\x1b\[2Jimage;"):
+        load(f"parquet:{tmp_path}/a.parquet")
+
+
+def test_a_pattern_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"\*\*foo is no pattern|There is no file"):
+        load(f"parquet:{tmp_path}/**foo")
+
+
+def test_times_are_no_labels(tmp_path: Path, pictures: Any) -> None:
+    np.savez(tmp_path / "a.npz", x=pictures[0], y=pictures[1].astype("timedelta64[s]"))
+    with pytest.raises(InputError, match=r"y is timedelta64\[s\].*one integer in y"):
+        load(f"npz:{tmp_path}/a.npz")
+
+
+def test_arrays_that_are_not_needed_are_not_read(tmp_path: Path, pictures: Any) -> None:
+    junk = np.zeros(2**27, np.uint8)
+    np.savez_compressed(tmp_path / "a.npz", x=pictures[0], y=pictures[1], junk=junk)
+    tracemalloc.start()
+    loaded = load(f"npz:{tmp_path}/a.npz")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(loaded.labels, pictures[1])
+    assert peak < junk.nbytes / 8
+    with pytest.raises(
+        InputError, match=r"its array junk would take 134217\d+ bytes, far more than the 13\d+ that"
+    ):
+        read_arrays(tmp_path / "a.npz")["junk"]
+
+
+def test_members_that_are_no_arrays(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x", "text")
+        archive.writestr("y.npy", "text")
+    with pytest.raises(InputError, match=r"cannot be read as NumPy arrays without pickle \(x is no array\)"):
+        load(f"npz:{tmp_path}/a.npz")
 
 
 def test_only_some_groups_of_rows_stay_in_memory(

@@ -206,6 +206,138 @@ def test_a_full_disk_is_said_with_what_is_kept(tmp_path: Path, capsys: pytest.Ca
     )
 
 
+def unlearn_nothing(asked: Request, **changes: Any) -> Any:
+    method = changing(lambda leaf, _: leaf)
+    return job.run(method, dataclasses.replace(asked, **changes), make_display(quiet=True), time.monotonic())
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.safetensors", "curves.png"])
+def test_files_of_others_are_not_replaced(name: str, tmp_path: Path) -> None:
+    """Such as the model of an attack's folder; the state of an interrupted run is no file of others."""
+    asked = dataclasses.replace(request(tmp_path), config=ibau.Config(rounds=1))
+    asked.out.mkdir()
+    (asked.out / name).write_text("mine")
+    with pytest.raises(InputError, match=f"out holds {name} already, which would be replaced; .*--force"):
+        unlearn_nothing(asked)
+    assert [path.name for path in asked.out.iterdir()] == [name]
+    assert (asked.out / name).read_text() == "mine"
+    assert name in unlearn_nothing(asked, force=True)["files"]
+    assert (asked.out / name).read_bytes() != b"mine"
+
+
+def test_evidence_of_others_is_not_replaced_but_that_of_the_first_stage(tmp_path: Path) -> None:
+    method = changing(lambda leaf, _: leaf)._replace(
+        name="dau", evidence=lambda *_: job.Evidence({"sentence": ""}, {"division.png": b"ours"})
+    )
+    asked, display = request(tmp_path), make_display(quiet=True)
+    asked.out.mkdir()
+    (asked.out / "division.png").write_text("mine")
+    with pytest.raises(InputError, match=r"out holds division\.png already"):
+        job.run(method, asked, display, time.monotonic(), until=1)
+    (asked.out / "division.png").unlink()
+    assert job.run(method, asked, display, time.monotonic(), until=1) is None
+    assert {path.name for path in asked.out.iterdir()} == {"division.png", "state.npz"}
+    report = job.run(method, dataclasses.replace(asked, resume=True), display, time.monotonic())
+    assert report is not None
+    assert len(report["rounds"]) == 3
+
+
+def test_only_files_that_runs_write_are_removed(tmp_path: Path) -> None:
+    asked = request(tmp_path)
+    asked.out.mkdir()
+    named = ["thesis.csv", "../model.pth", "division.csv", 5, {}]
+    (asked.out / "report.json").write_text(json.dumps({"files": named}))
+    for name in ("thesis.csv", "division.csv"):
+        (asked.out / name).write_text("mine")
+    unlearn_nothing(asked, force=True)
+    assert (asked.out / "thesis.csv").exists()
+    assert not (asked.out / "division.csv").exists()
+    assert asked.checkpoint.exists()
+
+
+def test_the_report_names_what_was_cleaned_and_what_was_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(tmp_path / "several.pth", torch.float32, "net", "best")
+    content = torch.load(path, weights_only=True)
+    buffers = {0: {"momentum_buffer": torch.zeros(3)}}
+    content |= {"ema": {"module": content["best"]}, "optimizer": {"state": buffers}, "epoch": 3}
+    content["ema"]["itself"] = content["ema"]
+    torch.save(content, path)
+    asked = dataclasses.replace(request(tmp_path), checkpoint=path, key="net", config=ibau.Config(rounds=1))
+    report = job.run(changing(towards_three), asked, make_display(quiet=False), time.monotonic())
+    assert report is not None
+    assert (report["checkpoint"], report["key"]) == (str(path), "net")
+    expected = "only net is cleaned; the others (best, ema.module) stay as they are"
+    assert sum(expected in notice for notice in report["notices"]) == 1
+    assert expected in capsys.readouterr().out
+    written = torch.load(asked.out / "model.pth", weights_only=True)
+    assert torch.equal(written["best"]["classifier.bias"], content["best"]["classifier.bias"])
+    assert not torch.equal(written["net"]["classifier.bias"], content["net"]["classifier.bias"])
+
+
+def test_one_state_dict_needs_no_notice(tmp_path: Path) -> None:
+    asked = request(tmp_path)
+    report = unlearn_nothing(asked, config=ibau.Config(rounds=1))
+    assert (report["checkpoint"], report["key"]) == (str(asked.checkpoint), "net")
+    assert not any("state dicts" in notice for notice in report["notices"])
+
+
+FOREIGN = (
+    {},
+    [],
+    None,
+    "text",
+    {"files": []},
+    {"files": ["model.pth"]},
+    {"files": [{}], "preprocessing": {}},
+)
+
+
+@pytest.mark.parametrize("content", [*map(json.dumps, FOREIGN), "{", "[" * 100_000, "\xff"])
+def test_a_report_of_another_kind_is_not_judged_by(content: str, tmp_path: Path) -> None:
+    asked = request(tmp_path)
+    asked.out.mkdir()
+    (asked.out / "report.json").write_text(content, "latin-1")
+    with pytest.raises(InputError, match=r"report\.json is not the report of a finished run"):
+        job.judge(failing_in(9), asked, make_display(quiet=True))
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [{}, [], {"a": 1}, 3, {"before": {"acc": [1, 2], "asr": None, "ra": None}, "rounds": [{}]}],
+    ids=str,
+)
+def test_a_state_of_another_kind_is_not_gone_on_with(notes: Any, tmp_path: Path) -> None:
+    asked = request(tmp_path)
+    asked.out.mkdir()
+    np.savez(asked.out / "state.npz", __notes__=np.frombuffer(json.dumps(notes).encode(), np.uint8))
+    with pytest.raises(InputError, match=r"state\.npz is damaged; start anew with --force"):
+        unlearn_nothing(asked, resume=True)
+
+
+def test_an_interruption_says_what_is_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        raise KeyboardInterrupt
+
+    assert cli.guarded(work, tmp_path / "out", "*.npz") == 130
+    assert capsys.readouterr().err == "interrupted: nothing was written.\n"
+    (tmp_path / "backdoored.pth").touch()
+    assert cli.guarded(work, tmp_path, "*.npz") == 130
+    assert capsys.readouterr().err == "interrupted: there is nothing to go on from.\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "stem"), [(".", "planted"), ("..", "above"), ("a.pth", "a"), ("dir/b.c", "b")]
+)
+def test_results_are_called_after_what_was_given(
+    given: str, stem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "above" / "planted").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "above" / "planted")
+    assert cli._stem(Path(given)) == stem
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_the_given_model_is_not_replaced(force: bool, tmp_path: Path) -> None:
     asked = dataclasses.replace(request(tmp_path), out=tmp_path, force=force)

@@ -24,7 +24,7 @@ from jaxunlearn.dau import __main__ as dau_program
 from jaxunlearn.display import make_display
 from jaxunlearn.evaluate import Evaluation
 from jaxunlearn.fit import TRAINING
-from jaxunlearn.inputs import Request, read
+from jaxunlearn.inputs import Request, files_written, read
 from jaxunlearn.models import small_vgg
 from tests.shop import run
 
@@ -99,6 +99,7 @@ def test_dau_takes_the_folder_in_steps(planted: tuple[Path, Any], tmp_path: Path
     assert first.returncode == 0, first.stderr
     shown = {"division.png", "division.csv", "poisoned.png"}
     assert {path.name for path in (tmp_path / "steps").iterdir()} == {"state.npz", *shown}
+    assert {path.name for path in (tmp_path / "whole").iterdir()} == set(files_written("dau", ".pth"))
     second = run(tmp_path, "unlearning", *given, "--out", "steps", method="dau")
     assert second.returncode == 0, second.stderr
     reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("whole", "steps")]
@@ -412,23 +413,46 @@ def test_triggers_are_not_drawn_from_the_keys_of_rounds(tmp_path: Path) -> None:
     assert given[0].key not in rounds
 
 
-def test_images_under_the_triggers_are_kept_apart_from_those_to_clean_with(planted: tuple[Path, Any]) -> None:
-    out, _ = planted
-    request = Request(
-        checkpoint=out / subjects.MODEL,
-        clean=f"npz:{out / subjects.TEST}",
+def request_with(attack: Path) -> Request:
+    """To clean the model of an attack's folder."""
+    return Request(
+        checkpoint=attack / subjects.MODEL,
+        clean="digits[1000:1300]",
         test="digits[:200]",
-        trigger=f"attack:{out}",
+        trigger=f"attack:{attack}",
         target=None,
         preset="default",
         config=ibau.PRESETS["default"],
         seed=0,
-        out=out / "cleaned",
+        out=attack / "cleaned",
         resume=False,
         force=False,
     )
+
+
+def test_images_under_the_triggers_are_kept_apart_from_those_to_clean_with(planted: tuple[Path, Any]) -> None:
+    out, _ = planted
     with pytest.raises(InputError, match="are also among those"):
-        read(request)
+        read(dataclasses.replace(request_with(out), clean=f"npz:{out / subjects.TEST}"))
+
+
+def test_triggered_images_of_the_attacks_class_alone_measure_nothing(tmp_path: Path) -> None:
+    spec = small_vgg(10, (8, 8, 1), (4, 4, 4))
+    arrays = convert.to_torch(spec, jax.tree.map(np.asarray, spec.init(jax.random.key(0))))
+    (tmp_path / subjects.MODEL).write_bytes(torch_io.new_state_dict_bytes(arrays))
+    digits = load("digits[:40]")
+    images, threes = as_bytes(np.asarray(digits.images)), np.full(40, 3)
+    np.savez(tmp_path / subjects.TEST, x=images, y=digits.labels)
+    np.savez(tmp_path / subjects.TRIGGERED, x=images, y=threes, attack_labels=threes)
+    with pytest.raises(InputError, match="has only images of the class that the attack forces"):
+        read(request_with(tmp_path))
+
+
+def test_files_of_others_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / subjects.TRAIN).write_text("mine")
+    with pytest.raises(InputError, match=r"holds train\.npz already, which would be replaced"):
+        subjects.plant(order_of(tmp_path, "badnets"), Watched())
+    assert (tmp_path / subjects.TRAIN).read_text() == "mine"
 
 
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import functools
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from jaxunlearn._check import InputError
+from jaxunlearn._check import InputError, shown
 
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "GIF", "TIFF")  # others, such as EPS, start programs
 _LARGEST_PIXELS = 2**26
 _CHUNK = 256
+_MOST_EXPANDED = 100  # times its bytes in the archive that an array may take, where it takes much
+_SLACK_BYTES = 2**26
 
 
 class Header(NamedTuple):
@@ -69,34 +72,88 @@ def _pool() -> ThreadPoolExecutor:
 def read_image(path: Path) -> Float[np.ndarray, "h w c"]:
     """Reads one picture (or a ``.npy`` array) as float32 pixels in [0, 1], with 1 or 3 channels.
 
+    What is added to pictures may be negative: floats of an array are taken from -1 on.
+
     Raises:
-      InputError: if it is missing or damaged.
+      InputError: if it is missing or damaged, or an array of other numbers.
     """
     if path.suffix == ".npy":
         array = read_arrays(path)
         if not isinstance(array, np.ndarray) or array.ndim not in (2, 3):
             raise InputError(f"{path} is no picture; expected an array of shape (height, width[, channels]).")
         array = array[..., None] if array.ndim == 2 else array
-        return array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1)
+        if array.dtype == np.uint8:
+            return array.astype(np.float32) / 255
+        if array.dtype.kind != "f" or not np.all(np.abs(array) <= 1):  # NaN is no such number
+            numbers = "" if array.dtype.kind != "f" else " beyond 1 or not finite"
+            raise InputError(
+                f"{path} holds numbers of the type {array.dtype}{numbers}; expected pixels as uint8, or as finite "
+                "floats in [0, 1] (from -1 on where they are added)."
+            )
+        return array.astype(np.float32)
     if not path.is_file():
         raise InputError(f"There is no picture {path}; check the path.")
     encoded = path.read_bytes()
     return _decode(encoded, str(path), _header(encoded, str(path))).astype(np.float32) / 255
 
 
+class Archive(Mapping[str, np.ndarray]):
+    """The arrays of a ``.npz`` file by name; each is read where it is looked up, and no other.
+
+    Looking one up raises an InputError if it is damaged, needs pickle or would expand far beyond its file.
+    """
+
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        self._path, self._names = path, names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        with _readable(self._path), np.load(self._path, allow_pickle=False) as loaded:
+            members = {member.filename: member for member in loaded.zip.infolist()}
+            member = members.get(f"{name}.npy") or members[name]
+            if member.file_size > _MOST_EXPANDED * member.compress_size + _SLACK_BYTES:
+                raise InputError(
+                    f"{self._path}: its array {shown(name)} would take {member.file_size} bytes, far more than the "
+                    f"{member.compress_size} that it has in the file; write it anew with numpy.savez."
+                )
+            array = loaded[name]
+            if not isinstance(array, np.ndarray):
+                raise ValueError(f"{name} is no array")
+            return array
+
+
 def read_arrays(path: Path) -> Any:
-    """The array of a ``.npy`` file, or the arrays of a ``.npz`` file by name.
+    """The array of a ``.npy`` file, or the arrays of a ``.npz`` file by name, as an ``Archive``.
 
     Raises:
       InputError: if they cannot be read, or not without pickle.
     """
     if not path.is_file():
         raise InputError(f"There is no file {path}; check the path.")
-    try:
+    with _readable(path):
         loaded = np.load(path, allow_pickle=False)
-        return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return Archive(path, list(loaded.files))
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with arrays becomes one sentence."""
+    try:
+        yield
+    except InputError:
+        raise
     except Exception as error:  # damaged archives raise zipfile, zlib, struct and NumPy errors alike
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        reason = shown((str(error).splitlines() or [type(error).__name__])[0])
         raise InputError(f"{path} cannot be read as NumPy arrays without pickle ({reason}).") from None
 
 
@@ -140,7 +197,7 @@ def _opened(encoded: bytes, name: str) -> Iterator[Any]:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(encoded)) as picture:
+        with Image.open(io.BytesIO(encoded), formats=_FORMATS) as picture:
             if picture.width * picture.height > _LARGEST_PIXELS:
                 raise InputError(f"The picture {name} has {picture.width}x{picture.height} pixels; too many.")
             if picture.mode.startswith(("I", "F")):
@@ -152,5 +209,6 @@ def _opened(encoded: bytes, name: str) -> Iterator[Any]:
     except InputError:
         raise
     except Exception as error:  # decoders raise anything on damaged pictures
-        reason = "no picture format" if "cannot identify" in str(error) else str(error).split("\n")[0][:100]
+        unknown = f"neither {', '.join(_FORMATS[:-1])} nor {_FORMATS[-1]}"
+        reason = unknown if "cannot identify" in str(error) else shown(str(error).split("\n")[0])
         raise InputError(f"The picture {name} is damaged ({reason}); repair or remove it.") from None

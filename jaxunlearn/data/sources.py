@@ -11,13 +11,13 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxunlearn._check import InputError
+from jaxunlearn._check import InputError, shown
 from jaxunlearn.data.images import LabelledImages, StoredImages
 from jaxunlearn.data.pictures import Header, Pictures, read_arrays
 
@@ -69,12 +69,13 @@ def load(spec: str, takes: Takes | None = None) -> LabelledImages:
         r"(?P<kind>[a-z]+)(?::(?P<where>.*?))?(?P<slice>\[(-?\d+)?:(-?\d+)?\])?", spec, re.DOTALL
     )
     kind = match["kind"] if match else ""
-    if match is None or kind not in _SOURCES or (kind == "digits") != (match["where"] is None):
+    where = match["where"] if match else None
+    if match is None or kind not in _SOURCES or (where is not None if kind == "digits" else not where):
         raise InputError(
             f"{spec!r} names no images; expected digits, folder:DIR, npz:FILE, parquet:FILE or tfds:NAME[:SPLIT], "
             "each with an optional slice such as [:5000]."
         )
-    found = _SOURCES[kind](match["where"] or "", takes)
+    found = _SOURCES[kind](where or "", takes)
     rows = np.arange(len(found.labels))
     if match["slice"]:
         start, stop = (int(bound) if bound else None for bound in match["slice"][1:-1].split(":"))
@@ -89,7 +90,7 @@ def load(spec: str, takes: Takes | None = None) -> LabelledImages:
         images, notices = _fit(found, rows, spec, takes)
         name, notices = found.name, (*found.notices, *notices)
     else:
-        name, notices = functools.partial("{} row {}".format, match["where"] or kind), ()
+        name, notices = functools.partial("{} row {}".format, where or kind), ()
         if found.images.dtype == np.uint8:
             images = StoredImages(found.images.__getitem__, rows, found.images.shape[1:]).settled()
         else:
@@ -157,13 +158,11 @@ def _digits(where: str, takes: Takes | None) -> _Arrays:
 def _npz(where: str, takes: Takes | None) -> _Arrays:
     arrays = read_arrays(Path(where))
     if isinstance(arrays, np.ndarray) or not {"x", "y"} <= set(arrays):
-        held = ", ".join(arrays) if isinstance(arrays, dict) else "a single array"
-        raise InputError(
-            f"{where} holds {held or 'nothing'}; expected the arrays x (uint8 NHWC) and y (labels)."
-        )
+        held = "a single array" if isinstance(arrays, np.ndarray) else _listed(arrays)
+        raise InputError(f"{where} holds {held}; expected the arrays x (uint8 NHWC) and y (labels).")
     images, labels = arrays["x"], arrays["y"]
     images = images[..., None] if images.ndim == 3 else images
-    whole = np.issubdtype(labels.dtype, np.integer)
+    whole = labels.dtype.kind in "iu"
     if images.dtype != np.uint8 or images.ndim != 4 or labels.shape != images.shape[:1] or not whole:
         raise InputError(
             f"{where}: x is {images.dtype} of shape {images.shape}, y is {labels.dtype} of shape {labels.shape}; "
@@ -179,11 +178,11 @@ def _npz(where: str, takes: Takes | None) -> _Arrays:
 
 
 def _folder(where: str, takes: Takes | None) -> Pictures:
-    place, _, mapping = where.partition(",classes=")
+    place, named, mapping = where.partition(",classes=")
     folder = Path(place)
-    if not folder.is_dir():
+    if not place or not folder.is_dir():
         raise InputError(
-            f"There is no folder {folder}; give a folder with one sub-folder of pictures per class."
+            f"There is no folder {place or 'without a name'}; give a folder with one sub-folder of pictures per class."
         )
     names = sorted(
         entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
@@ -193,18 +192,30 @@ def _folder(where: str, takes: Takes | None) -> Pictures:
         raise InputError(
             f"{folder} holds {found}; expected one sub-folder of pictures for each of several classes."
         )
-    numbers = _class_numbers(folder, names, _read_classes(Path(mapping)) if mapping else None, takes)
+    numbers = _class_numbers(folder, names, _read_classes(Path(mapping)) if named else None, takes)
     _check_range(min(numbers.values()), max(numbers.values()), where)
-    files = [
-        (path, numbers[name])
-        for name in names
-        for path in (folder / name).iterdir()
-        if path.suffix.lower() in PICTURE_ENDINGS and path.is_file()
-    ]
-    files.sort(key=lambda entry: hashlib.sha256(entry[0].relative_to(folder).as_posix().encode()).digest())
+    entries = {
+        name: [path for path in (folder / name).iterdir() if not path.name.startswith(".")] for name in names
+    }
+    pictures = {
+        name: [path for path in paths if path.suffix.lower() in PICTURE_ENDINGS and path.is_file()]
+        for name, paths in entries.items()
+    }
+    files = [(path, numbers[name]) for name in names for path in pictures[name]]
+    files.sort(
+        key=lambda entry: hashlib.sha256(os.fsencode(entry[0].relative_to(folder).as_posix())).digest()
+    )
+    full = [name for name in names if pictures[name]]
     notices: tuple[str, ...] = ()
-    if takes is not None and takes.classes is not None and len(names) < takes.classes:
-        notices = (f"{folder} holds {len(names)} of the model's {takes.classes} classes.",)
+    if takes is not None and takes.classes is not None and len(full) < takes.classes:
+        notices = (f"{folder} holds {len(full)} of the model's {takes.classes} classes.",)
+    if len(full) < len(names):
+        empty = [name for name in names if not pictures[name]]
+        passed = sum(len(entries[name]) for name in empty)
+        notices += (
+            f"{folder} has sub-folders without any picture that is read ({_listed(empty)}); {passed} files in them "
+            f"are passed over, as the names of pictures end in {', '.join(PICTURE_ENDINGS)}.",
+        )
     return Pictures(
         lambda rows: [_read_bytes(files[row][0]) for row in rows],
         lambda row: str(files[row][0]),
@@ -221,11 +232,18 @@ def _class_numbers(
         unknown = [name for name in names if name not in known]
         if unknown:
             raise InputError(
-                f"The sub-folders {', '.join(unknown[:5])} of {folder} are missing from the given classes "
-                f"({', '.join(list(known)[:5])}, ...); add them, or move the sub-folders away."
+                f"The sub-folders {_listed(unknown)} of {folder} are missing from the given classes "
+                f"({_listed(known)}); add them, or move the sub-folders away."
             )
         return {name: known[name] for name in names}
-    if all(map(str.isdecimal, names)):
+    others = [name for name in names if not name.isdecimal()]
+    if others and len(others) < len(names):
+        raise InputError(
+            f"{len(names) - len(others)} sub-folders of {folder} are named by numbers and {_listed(others)} are not; "
+            f"name all of them 0, 1, ... by their classes, or say folder:{folder},classes=FILE with the name of every "
+            "class, one a line."
+        )
+    if not others:
         numbers = {name: int(name) for name in names}
         twice = [name for name, count in collections.Counter(numbers.values()).items() if count > 1]
         if twice:
@@ -234,7 +252,7 @@ def _class_numbers(
     if takes is not None and takes.classes is not None and len(names) != takes.classes:
         raise InputError(
             f"{folder} holds {len(names)} sub-folders and the model has {takes.classes} classes, so that their names "
-            f"({', '.join(names[:3])}, ...) do not tell the numbers of the classes; name the sub-folders 0, 1, ... or "
+            f"({_listed(names)}) do not tell the numbers of the classes; name the sub-folders 0, 1, ... or "
             f"say folder:{folder},classes=FILE with the name of every class, one a line."
         )
     return {name: number for number, name in enumerate(names)}
@@ -247,12 +265,12 @@ def _read_classes(path: Path) -> dict[str, int]:
         'JSON such as {"cat": 0, "dog": 1} with different numbers.'
     )
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
         lines = text.strip().splitlines()
         named = json.loads(text) if text.lstrip().startswith("{") else {}
     except OSError:
         raise InputError(f"There is no file {path} of classes that can be read; check the path.") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise refusal from None
     if not named:
         named = {line.strip(): number for number, line in enumerate(lines)}
@@ -311,11 +329,13 @@ def _shard_paths(where: str) -> list[Path]:
     path = Path(where)
     if path.is_file():
         return [path]
-    found = sorted(
-        entry
-        for entry in (path.glob("*.parquet") if path.is_dir() else path.parent.glob(path.name or "*"))
-        if entry.is_file()
-    )
+    folder, pattern = (path, "*.parquet") if path.is_dir() else (path.parent, path.name)
+    try:
+        found = sorted(entry for entry in folder.glob(pattern) if entry.is_file())
+    except ValueError as error:
+        raise InputError(
+            f"parquet:{where} is no pattern ({_first_line(error)}); give DIR/train-*.parquet."
+        ) from None
     if not found:
         raise InputError(
             f"There is no file {path}; give a Parquet file in Hugging Face's image layout, a folder of them, or a "
@@ -324,7 +344,7 @@ def _shard_paths(where: str) -> list[Path]:
     splits = sorted({re.sub(r"[-_.]?\d.*", "", entry.stem) for entry in found})
     if path.is_dir() and len(splits) > 1:
         raise InputError(
-            f"{path} holds Parquet files of {' and '.join(splits)}; choose with a pattern such as "
+            f"{path} holds Parquet files of {' and '.join(map(shown, splits))}; choose with a pattern such as "
             f"parquet:{path}/{splits[-1]}*.parquet."
         )
     return found
@@ -351,10 +371,12 @@ class _Shard:
         ]
         pictures = [name for name in ("image", "img") if name in pictures] or pictures
         labels = [name for name in ("label", "labels", "fine_label", "coarse_label") if name in schema.names]
-        if len(pictures) != 1 or not labels or not pa.types.is_integer(schema.field(labels[0]).type):
+        known = len(pictures) == 1 and bool(labels)
+        once = known and all(schema.names.count(name) == 1 for name in (pictures[0], labels[0]))
+        if not once or not pa.types.is_integer(schema.field(labels[0]).type):
             raise InputError(
-                f"{path} has the columns {', '.join(schema.names)}; expected one image column (a struct of bytes "
-                "and path) and an integer column label."
+                f"{path} has the columns {_listed(schema.names)}; expected one image column (a struct of bytes "
+                "and path) and one integer column label."
             )
         self._picture, self.label = pictures[0], labels[0]
         metadata = self._file.metadata
@@ -414,7 +436,7 @@ def _tfds(where: str, takes: Takes | None) -> Pictures:
                 "first, and set TFDS_DATA_DIR if it does not lie in the default folder."
             ) from None
     if not known:
-        raise InputError(f"tfds:{where} has the features {', '.join(features)}; expected image and label.")
+        raise InputError(f"tfds:{where} has the features {_listed(features)}; expected image and label.")
     return Pictures(
         lambda rows: [source[row]["image"] for row in rows],
         lambda row: f"tfds:{where} row {row}",
@@ -423,7 +445,16 @@ def _tfds(where: str, takes: Takes | None) -> Pictures:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    return shown((str(error).strip().splitlines() or [type(error).__name__])[0], 160)
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The first names of some, for a message."""
+    names = list(names)
+    return (
+        ", ".join([*(shown(name, 40) for name in names[:5]), *(["..."] if len(names) > 5 else [])])
+        or "nothing"
+    )
 
 
 def _size(size: Sequence[int]) -> str:
