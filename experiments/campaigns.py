@@ -265,10 +265,10 @@ CAMPAIGNS = {
         training=("rounds=20", "batch_size=50"),
     ),
     "dau-digits": Campaign(
-        "DAU on the README's test subject, of a thousand handwritten digits, and on an attack that sends every class to "
-        "the next one, of which every class has ten poisoned images. Two CPU cores, a quarter of an hour. Expected: of the "
-        "first precision and recall 1 and ASR below 1, of the second recall above 0.8 and ASR below 20; nothing is "
-        "published.",
+        "DAU on the README's test subject, of a thousand handwritten digits, and on an attack that sends every class "
+        "to the next one, of which every class has ten poisoned images. Two CPU cores, a quarter of an hour. Expected: "
+        "of the first precision and recall 1 and ASR below 1, of the second recall above 0.8 and ASR below 20; nothing "
+        "is published.",
         (
             Attacked("digits", "badnets"),
             Attacked("digits", "badnets", ("trigger=patch:size=2,offset=0", "mode=all-to-all")),
