@@ -42,18 +42,7 @@ from jaxunlearn.fit import training_for
 from jaxunlearn.inputs import REPORT_FILE, Request
 from jaxunlearn.models import NAMES
 
-_REPORTED = (
-    "before",
-    "after",
-    "der",
-    "evidence",
-    "stopped",
-    "warnings",
-    "seconds",
-    "device",
-    "versions",
-    "code",
-)
+_REPORTED = ("before", "after", "der", "evidence", "stopped", "warnings", "seconds", "device", "versions")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -123,7 +112,7 @@ def run(campaign: Campaign, shared: Path, work: Path, out: Path, *, arch: str, s
                 except NonFiniteError as error:
                     failed.append(f"{folder.name}, {cleaning.method} {cleaning.preset}: {error}")
                     continue
-                line = config | {name: found[name] for name in _REPORTED if name in found} | {"code": code()}
+                line = config | {name: found[name] for name in _REPORTED} | {"code": code()}
                 out.parent.mkdir(parents=True, exist_ok=True)
                 with out.open("a") as file:
                     file.write(json.dumps(line) + "\n")
@@ -321,7 +310,7 @@ def _config(
 
 def _key(line: dict[str, Any]) -> str:
     """What a line is of, without what it reports."""
-    return json.dumps({name: line[name] for name in sorted(line) if name not in _REPORTED})
+    return json.dumps({name: line[name] for name in sorted(line) if name not in (*_REPORTED, "code")})
 
 
 if __name__ == "__main__":

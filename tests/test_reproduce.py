@@ -227,16 +227,17 @@ def test_a_quick_campaign_runs_once(tmp_path: Path, capsys: pytest.CaptureFixtur
     arguments = ["digits", "--quick", "--work", str(tmp_path / "work"), "--out", str(out)]
     assert reproduce.main(arguments) == 0
     lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [line["method"] for line in lines] == ["finetune", "ibau"]
-    assert lines[0]["before"] == lines[1]["before"]
+    assert [line["method"] for line in lines] == ["finetune", "ibau", "dau"]
+    assert lines[0]["before"] == lines[1]["before"] == lines[2]["before"]
     for line in lines:
         assert line["before"]["counts"]["acc"][1] == 300
         assert line["stopped"] is None
+        assert line["code"] == reproduce.code()
         assert set(line["seconds"]) == {"load", "compile", "unlearn", "evaluate"}
     assert "== digits-badnets" in capsys.readouterr().out
     assert "finetune" in tables.render_campaign(lines).splitlines()[0]
     assert reproduce.main(arguments) == 0
-    assert len(out.read_text().splitlines()) == 2
+    assert len(out.read_text().splitlines()) == 3
     assert "==" not in capsys.readouterr().out
 
     (folder,) = (tmp_path / "work" / "digits-quick").iterdir()

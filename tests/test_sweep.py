@@ -12,7 +12,15 @@ from tests import toys
 from tests.contract.methods import CASES
 
 
-@pytest.mark.parametrize("name", ["finetune", "ibau-default", "sau-default", "ulrl-default", "dau-default"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "finetune",
+        "ibau-default",
+        "dau-default",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("sau-default", "ulrl-default")),
+    ],
+)
 def test_a_sweep_equals_its_runs(name: str) -> None:
     case = CASES[name]
     images, labels = toys.images_and_labels(20)
