@@ -220,8 +220,8 @@ after fine-tuning and after I-BAU, with 5 % clean images, by data and share of p
 def _published(data: str, ratio: float) -> str:
     attacked, tuned, ibau = (f"{acc} and {asr}" for acc, asr in PUBLISHED[data, ratio])
     return (
-        "Expected: at most 5 left by I-BAU on GTSRB and 10 on CIFAR-10, and 2 by DAU, where the attack is one pattern "
-        "and its backdoor formed; fine-tuning leaves nearly all. "
+        "Expected: at most 5 left by I-BAU on GTSRB (9 of sig) and 10 on CIFAR-10, and 2 by DAU, where one pattern is "
+        "the trigger and the backdoor formed; fine-tuning leaves nearly all. "
         "Published (BackdoorBench leaderboard, PreAct-ResNet18, 5 % clean images), mean ACC and ASR over its attacks: "
         f"before {attacked}, fine-tuning {tuned}, I-BAU {ibau}."
     )
