@@ -79,7 +79,7 @@ class Cleaning:
 
 _QUICK = 3  # methods of a quick variant
 _LEAST_POISON = 3  # images
-_QUICK_ARCHS = {"preact_resnet18": "preact_resnet18"}  # with another network's layers than a small VGG's
+_QUICK_ARCHS = {"preact_resnet18"}  # with another network's layers than a small VGG's
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Campaign:
             ),
             cleanings=tuple(dataclasses.replace(one, clean=min(one.clean, 300)) for one in cleanings),
             seeds=self.seeds[:1],
-            arch=_QUICK_ARCHS.get(self.arch, "small_vgg_half"),
+            arch=self.arch if self.arch in _QUICK_ARCHS else "small_vgg_half",
             train_images=few,
             test_images=300,
             training=("rounds=4",),

@@ -267,13 +267,14 @@ def init(
         )
     dtype, count = begun.dtype, len(data.labels)
     zero = jnp.zeros((), dtype)
-    isolating = _begun(fresh(jax.random.fold_in(key, _FRESH))) if fresh and config.isolation_rounds else None
-    params, rest, velocity = _begun(begun.variables)
+    isolating = (
+        _untrained(fresh(jax.random.fold_in(key, _FRESH))) if fresh and config.isolation_rounds else None
+    )
     none, nothing = jnp.zeros(count, bool), jnp.zeros((), int)
     return State(
-        params,
-        rest,
-        velocity,
+        begun.params,
+        begun.rest,
+        optax.tree.zeros_like(begun.params),
         isolating,
         begun.variables,
         jnp.zeros(count, dtype),
@@ -333,7 +334,7 @@ def clean_losses(logits: Logits, labels: Labels, bounded: Number, robustness: Nu
     return jnp.where(bounded, -jnp.expm1(-robustness * cross_entropy) / robustness, cross_entropy)
 
 
-def _begun(variables: Variables) -> Trained:
+def _untrained(variables: Variables) -> Trained:
     params, rest = partition(variables, trainable_mask(variables))
     return Trained(params, rest, optax.tree.zeros_like(params))
 
