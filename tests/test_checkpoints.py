@@ -26,7 +26,17 @@ def first_and_last(
     return done["before"], done["rounds"][-1]
 
 
-@pytest.mark.parametrize("name", reproduction.CHECKPOINTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "badnets_8_02_ckpt.pth",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in reproduction.CHECKPOINTS
+            if name != "badnets_8_02_ckpt.pth"
+        ),
+    ],
+)
 def test_the_numbers_before_are_the_official_ones(shared: Path, name: str) -> None:
     data, trigger, target = reproduction.CHECKPOINTS[name]
     _, test = reproduction.images_of(shared, data)

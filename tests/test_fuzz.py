@@ -1,20 +1,23 @@
-"""A thousand hostile files through the readers, and the guard that watches them."""
+"""Hostile files through the readers, and the guard that watches them."""
 
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from experiments.fuzz_checkpoints import FAMILIES, campaign
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_a_thousand_hostile_files(tmp_path: Path) -> None:
-    summary = campaign(1000, seed=1, keep=tmp_path)
+@pytest.mark.parametrize("files", [300, pytest.param(1000, marks=pytest.mark.slow)])
+def test_hostile_files(files: int, tmp_path: Path) -> None:
+    summary = campaign(files, seed=1, keep=tmp_path)
     assert summary["failures"] == []
-    assert summary["files"] == 1000
+    assert summary["files"] == files
     assert summary["outcomes"].keys() == FAMILIES.keys()
-    assert summary["outcomes"]["good"]["read"] > 30
+    assert summary["outcomes"]["good"]["read"] > files / 33
     assert summary["peak_memory_mib"] < 4096
 
 

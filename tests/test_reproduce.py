@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import json
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from jaxunlearn._check import InputError
 from jaxunlearn._loop import NonFiniteError
 from jaxunlearn.attacks import RECIPES
 from jaxunlearn.models import NAMES
+from tests.shop import environment
 
 
 @pytest.mark.parametrize("name", CAMPAIGNS)
@@ -222,10 +225,24 @@ def test_lines_say_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (line["seed"], line["stopped"], line["warnings"]) == (1, "Round 2 gave NaN.", ["grey"])
 
 
+def in_own_process(*arguments: object) -> str:
+    """What a program prints, compiled as runs of the tests are."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=Path(__file__).parents[1],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_a_quick_campaign_runs_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "lines.jsonl"
     arguments = ["digits", "--quick", "--work", str(tmp_path / "work"), "--out", str(out)]
-    assert reproduce.main(arguments) == 0
+    said = in_own_process("-m", "experiments.reproduce", *arguments)
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["method"] for line in lines] == ["finetune", "ibau", "dau"]
     assert lines[0]["before"] == lines[1]["before"] == lines[2]["before"]
@@ -234,14 +251,18 @@ def test_a_quick_campaign_runs_once(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert line["stopped"] is None
         assert line["code"] == reproduce.code()
         assert set(line["seconds"]) == {"load", "compile", "unlearn", "evaluate"}
-    assert "== digits-badnets" in capsys.readouterr().out
+    assert "== digits-badnets" in said
     assert "finetune" in tables.render_campaign(lines).splitlines()[0]
     assert reproduce.main(arguments) == 0
     assert len(out.read_text().splitlines()) == 3
     assert "==" not in capsys.readouterr().out
 
     (folder,) = (tmp_path / "work" / "digits-quick").iterdir()
-    retrained = reproduce.retrain(folder, seed=0)
+    program = (
+        "import json, sys, pathlib; from experiments import reproduce; "
+        "print(json.dumps(reproduce.retrain(pathlib.Path(sys.argv[1]), seed=0)))"
+    )
+    retrained = json.loads(in_own_process("-c", program, folder).splitlines()[-1])
     assert set(retrained) == set(reproduce._REPORTED)
     assert retrained["before"] == lines[0]["before"]
     assert retrained["after"]["asr"] < 0.1 < retrained["before"]["asr"]

@@ -281,7 +281,9 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "settings", "steps"),
     [
-        ("input-aware", {"mask_steps": 2, "steps": 2, "batch_size": 20}, 4),
+        pytest.param(
+            *("input-aware", {"mask_steps": 2, "steps": 2, "batch_size": 20}, 4), marks=pytest.mark.slow
+        ),
         ("label-consistent", {"robust_steps": 2}, 2),
     ],
 )

@@ -1,4 +1,4 @@
-"""Equality with arrays that the official code computed in float64."""
+"""Equality with arrays that the official code computed in float64; the quick tests take a part of them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +32,13 @@ class Golden(NamedTuple):
         return ibau.Batch(self.images[start:stop], self.labels[start:stop], jnp.ones(stop - start, bool))
 
 
-@pytest.fixture(scope="module", params=DATA)
+@pytest.fixture(
+    scope="module",
+    params=[
+        "ibau_cifar10_badnets_8_02",
+        pytest.param("ibau_gtsrb_gtsrbbadnets_8_02", marks=pytest.mark.slow),
+    ],
+)
 def golden(request: pytest.FixtureRequest, shared: Path) -> Iterator[Golden]:
     with jax.enable_x64(True):
         arrays = np.load(shared / "golden" / f"{request.param}.npz", allow_pickle=False)
@@ -76,8 +82,10 @@ def test_perturbation_after_five_steps(golden: Golden) -> None:
     assert relative_error(ascent.delta, golden.arrays["delta"]) < 1e-6
 
 
-@pytest.mark.parametrize("steps", [1, 5, 20])
-@pytest.mark.parametrize("where", ["", "_r10"])
+@pytest.mark.parametrize(
+    "steps", [pytest.param(1, marks=pytest.mark.slow), 5, pytest.param(20, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("where", [pytest.param("", marks=pytest.mark.slow), "_r10"])
 def test_hypergradient(golden: Golden, steps: int, where: str) -> None:
     config = ibau.Config(solver_steps=steps)
     kinds = jnp.zeros(100, int)

@@ -1,4 +1,4 @@
-"""Equality with arrays that the official code of SAU computed in float64."""
+"""Equality with arrays that the official code of SAU computed in float64; the quick tests take a part of them."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -36,7 +36,10 @@ class Golden(NamedTuple):
     answers: Any
 
 
-@pytest.fixture(scope="module", params=DATA)
+@pytest.fixture(
+    scope="module",
+    params=["sau_cifar10_badnets_8_02", pytest.param("sau_gtsrb_gtsrbbadnets_8_02", marks=pytest.mark.slow)],
+)
 def golden(request: pytest.FixtureRequest, shared: Path) -> Iterator[Golden]:
     with jax.enable_x64(True):
         archive = np.load(shared / "golden" / f"{request.param}.npz", allow_pickle=False)
@@ -62,7 +65,9 @@ def golden(request: pytest.FixtureRequest, shared: Path) -> Iterator[Golden]:
         yield Golden(arrays, spec, models, batch, answers)
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize(
+    "name", [pytest.param("perturbation", marks=pytest.mark.slow), "perturbation_1step_lr005"]
+)
 def test_perturbation(golden: Golden, name: str) -> None:
     spec, models, batch, answers = golden[1:]
     config, expected = SEARCHES[name], golden.arrays[name]
@@ -94,6 +99,7 @@ def test_loss_terms(golden: Golden) -> None:
     np.testing.assert_allclose(losses.shared, golden.arrays["loss_shared"], rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_one_step_of_the_whole_model(golden: Golden) -> None:
     spec, models, batch, answers = golden[1:]
     networks = []
