@@ -352,8 +352,9 @@ def _demo(
 ) -> int:
     names = ("attack", "ckpt", "key", "clean", "test", "trigger", "target", "normalize", "channels", "size")
     given = [name for name in names if getattr(flags, name) is not None]
+    trains = procedure.first_stage is not None
     if given:
-        name = "train" if given[0] == "clean" and procedure.first_stage is not None else given[0]
+        name = "train" if given[0] == "clean" and trains else given[0]
         raise InputError(f"--demo brings its own files; leave --{name} away, or --demo.")
     from jaxunlearn import demo
     from jaxunlearn._runtime import keep_compilations
@@ -365,10 +366,11 @@ def _demo(
     force = flags.force or (flags.out is None and not goes_on)
     _config(presets, flags)
     if subtask != "test":
-        check_folder(out, files_written(procedure.name, ".pth"), resume=goes_on, force=force)
+        made = demo.files_made(training_set=trains)
+        check_folder(out, [*made, *files_written(procedure.name, ".pth")], resume=goes_on, force=force)
     keep_compilations()
     display = make_display(quiet=flags.quiet)
-    victim = demo.make_victim(out, display, training_set=procedure.first_stage is not None)
+    victim = demo.make_victim(out, display, training_set=trains)
     words = f"{procedure.name} {subtask}" if subtask else procedure.name
     display.say(f"\n$ python -m jaxunlearn.{words} {victim.command_line(out)}")
     victim.force = force

@@ -20,6 +20,7 @@ from jaxunlearn.fit import TRAINING, fit
 from jaxunlearn.models import ModelSpec, named
 
 TRAIN, CLEAN, TEST = "digits[:1000]", "digits[1000:1300]", "digits[1300:]"
+CHECKPOINT = "backdoored.pth"
 TRIGGER, TARGET = "patch:size=2,offset=0,value=1", 0
 
 
@@ -73,12 +74,17 @@ def learn_backdoor(keys: Sequence[PRNGKey]) -> tuple[ModelSpec, PyTree, Poisoned
     return spec, variables, poisoned
 
 
+def files_made(*, training_set: bool) -> list[str]:
+    """The names of the files that :func:`make_victim` writes."""
+    return [CHECKPOINT, *([subjects.TRAIN] if training_set else [])]
+
+
 def make_victim(out: Path, display: Display, *, training_set: bool = False) -> Victim:
     """Trains a backdoored network on digits and writes it as an ordinary PyTorch checkpoint.
 
     With ``training_set`` the images that it was trained on are written too, and stand in the place of the clean ones.
     """
-    path = out / "backdoored.pth"
+    path = out / CHECKPOINT
     labels = load(TRAIN).labels
     display.say(f"training a small VGG on {len(labels)} handwritten digits, one in ten poisoned ...")
     spec, variables, poisoned = learn_backdoor([jax.random.key(seed) for seed in range(3)])

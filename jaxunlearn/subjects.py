@@ -291,11 +291,17 @@ def _train(
     first = 1
     if order.resume and path.exists():
         notes = _checkpointing.load_notes(path)
-        _checkpointing.check_same(same, notes.get("same", {}))
-        state = _checkpointing.load_state(path, state)
-        first = notes["epochs"] + 1
-        watch.earlier = notes["seconds"]
-        display.say(f"resumed  after epoch {notes['epochs']} on {phase} images")
+        try:
+            earlier, epochs, watch.earlier = (
+                dict(notes["same"]),
+                int(notes["epochs"]),
+                float(notes["seconds"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{path} is damaged; start anew with --force.") from None
+        _checkpointing.check_same(same, earlier)
+        state, first = _checkpointing.load_state(path, state), epochs + 1
+        display.say(f"resumed  after epoch {epochs} on {phase} images")
     judging = order.test.take(slice(_JUDGED_BY))
     shown = None if triggered is None else Triggered(*(part[:_JUDGED_BY] for part in triggered))
     if first == 1:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from converters import convert, torch_io
-from jaxunlearn import cli, demo, evaluate, finetune, ibau, subjects
+from jaxunlearn import _checkpointing, cli, demo, evaluate, finetune, ibau, subjects
 from jaxunlearn._check import InputError
 from jaxunlearn.attacks import RECIPES, Attack, Setting, as_bytes
 from jaxunlearn.attacks import __main__ as program
@@ -24,6 +24,7 @@ from jaxunlearn.dau import __main__ as dau_program
 from jaxunlearn.display import make_display
 from jaxunlearn.evaluate import Evaluation
 from jaxunlearn.fit import TRAINING
+from jaxunlearn.ibau import __main__ as ibau_program
 from jaxunlearn.inputs import Request, files_written, read
 from jaxunlearn.models import small_vgg
 from tests.shop import run
@@ -276,6 +277,29 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path: Path) -> Non
     assert "resumed  after epoch 1 on poisoned images" in last.said
     models = [(tmp_path / name / subjects.MODEL).read_bytes() for name in ("straight", "resumed")]
     assert models[0] == models[1]
+
+
+@pytest.mark.parametrize(
+    "notes", [{}, {"same": {}, "seconds": 1}, {"same": [1], "epochs": 1, "seconds": 1}], ids=str
+)
+def test_a_damaged_state_of_a_training_is_refused(notes: dict[str, Any], tmp_path: Path) -> None:
+    order = dataclasses.replace(order_of(tmp_path / "out", "badnets", RECIPES["badnets"]), resume=True)
+    order.out.mkdir()
+    _checkpointing.save_state(order.out / f"poisoned.{subjects.STATE}", {}, notes)
+    with pytest.raises(InputError, match=r"poisoned\.training\.state\.npz is damaged; start anew with --force"):
+        subjects.plant(order, make_display(quiet=True))
+
+
+def test_a_demonstration_replaces_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_this_process(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    Path("mine/backdoored.pth").write_text("precious")
+    assert ibau_program.main(["--demo", "--out", "mine"]) == 2
+    assert "backdoored.pth" in capsys.readouterr().err
+    assert Path("mine/backdoored.pth").read_text() == "precious"
 
 
 @pytest.mark.parametrize(
