@@ -24,7 +24,11 @@ def pytest_configure(config: pytest.Config) -> None:
             os.environ.get("XLA_FLAGS", ""),
             "--xla_force_host_platform_device_count=8",
             *(
-                ["--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"]
+                [
+                    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+                    "--xla_cpu_use_fusion_emitters=false",
+                    "--xla_cpu_enable_concurrency_optimized_scheduler=false",
+                ]
                 if quick
                 else []
             ),

@@ -27,7 +27,7 @@ def command(*arguments: object, method: str = "ibau") -> list[str]:
 
 def environment() -> dict[str, str]:
     """As a user's, but optimised less: a whole run compiles as much as it computes."""
-    flags = "--xla_backend_optimization_level=1"
+    flags = "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
     return {**os.environ, "XLA_FLAGS": flags}
 
 

@@ -164,7 +164,7 @@ def surrogate(photos: jax.Array) -> attacks.Surrogate:
     return attacks.Surrogate(apply_fn, {"w": jnp.eye(3)}, photos, jnp.arange(6) % 3)
 
 
-QUICK = {"input-aware": {"mask_steps": 30, "steps": 10}}
+QUICK = {"input-aware": {"mask_steps": 15, "steps": 5}}
 
 
 @pytest.mark.parametrize("name", sorted(attacks.RECIPES))
@@ -375,7 +375,7 @@ def test_input_aware_triggers_are_sparse_and_differ(photos: jax.Array) -> None:
     given = surrogate(photos)._replace(images=images, labels=jnp.arange(64) % 3)
     drawings = input_aware.train_drawings(
         given, 1, jax.random.key(0), density=0.1, share=0.3, cross_share=0.3, diversity=1.0,
-        mask_steps=100, steps=60, batch_size=32, rate=0.01,
+        mask_steps=60, steps=40, batch_size=32, rate=0.01,
     )  # fmt: skip
     masks = input_aware.mask_of(drawings.mask, images)
     assert 0.01 < float(masks.mean()) < 0.2

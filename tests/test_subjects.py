@@ -286,7 +286,9 @@ def test_a_damaged_state_of_a_training_is_refused(notes: dict[str, Any], tmp_pat
     order = dataclasses.replace(order_of(tmp_path / "out", "badnets", RECIPES["badnets"]), resume=True)
     order.out.mkdir()
     _checkpointing.save_state(order.out / f"poisoned.{subjects.STATE}", {}, notes)
-    with pytest.raises(InputError, match=r"poisoned\.training\.state\.npz is damaged; start anew with --force"):
+    with pytest.raises(
+        InputError, match=r"poisoned\.training\.state\.npz is damaged; start anew with --force"
+    ):
         subjects.plant(order, make_display(quiet=True))
 
 

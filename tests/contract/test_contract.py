@@ -106,30 +106,24 @@ def test_works_under_jit(case: Case) -> None:
     assert_close(run(toys.variables(), KEY), cleaned(case))
 
 
-def test_vmap_over_stacked_models_equals_a_loop(case: Case) -> None:
-    models, keys = [toys.variables(seed) for seed in range(3)], jax.random.split(KEY, 3)
+def test_vmap_over_models_settings_and_keys_equals_a_loop(case: Case) -> None:
+    rates, models, keys = (
+        (1e-3, 3e-3, 5e-3),
+        [toys.variables(seed) for seed in range(3)],
+        jax.random.split(KEY, 3),
+    )
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
     images, labels = toys.images_and_labels()
-    together = jax.vmap(
-        lambda variables, key: case.unlearn(
-            toys.apply_fn, variables, images, labels, case.config, key, loop="scan"
-        )
-    )(stacked, keys)
-    alone = [cleaned(case, variables, key) for variables, key in zip(models, keys, strict=True)]
-    assert_close(together, jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone))
 
-
-def test_vmap_sweeps_a_numeric_setting(case: Case) -> None:
-    images, labels = toys.images_and_labels()
-
-    def run(rate: Any) -> Any:
+    def run(variables: Any, rate: Any, key: Any) -> Any:
         config = dataclasses.replace(case.config, learning_rate=rate)
-        return case.unlearn(toys.apply_fn, toys.variables(), images, labels, config, KEY, loop="scan")
+        return case.unlearn(toys.apply_fn, variables, images, labels, config, key, loop="scan")
 
-    rates = jnp.array([1e-3, 3e-3])
-    swept = jax.vmap(run)(rates)
-    for index, rate in enumerate((1e-3, 3e-3)):
-        assert_close(jax.tree.map(lambda leaf, i=index: leaf[i], swept), run(rate))
+    together = jax.vmap(run)(stacked, jnp.array(rates), keys)
+    for number, (variables, rate, key) in enumerate(zip(models, rates, keys, strict=True)):
+        config = dataclasses.replace(case.config, learning_rate=rate)
+        alone = cleaned(case._replace(config=config), variables, key)
+        assert_close(jax.tree.map(lambda leaf, n=number: leaf[n], together), alone)
 
 
 @pytest.mark.parametrize("loop", ["host", "scan"])
