@@ -68,7 +68,8 @@ class Config:
         by the model as it came, after other images were laid over them (``superposed``), or of them alone (``loss``).
       superpositions: the number of other images that are laid over each, one at a time, for ``superposed``.
       evidence: what divides an attacked class: the last layer retrained as a ``discriminator``, ``fisher``'s linear
-        discriminant, or in each class the ``best`` of both. All classes together are divided by Fisher's alone.
+        discriminant, which is a head of two classes in closed form, or in each class the ``best`` of both. All classes
+        together are divided by Fisher's alone.
       discriminator_steps: of the retrained last layer; few, because a small set has fewer images than features and the
         layer would come to know its suspects by heart.
       refinements: how often the discriminator is trained again, with what it takes for poisoned as suspects.
