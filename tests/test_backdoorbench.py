@@ -122,7 +122,8 @@ def test_every_triggered_image_has_its_own_target() -> None:
 def test_a_run_measures_by_the_images_of_the_file(tmp_path: Path) -> None:
     path = write_attack(tmp_path)
     arguments = ("--ckpt", path.name, "--key", "model", "--clean", "digits[100:160]", "--rounds", "1")
-    done = run(tmp_path, *arguments, "--preset", "reference", "--test", f"attack:{path.name}", "--out", "out")
+    given = (*arguments, "--test", f"attack:{path.name}", "--out", "out")
+    done = run(tmp_path, *given, method="finetune")
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["images"]["triggered"]["images"] == IMAGES

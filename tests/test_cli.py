@@ -194,9 +194,9 @@ def test_interrupted_and_resumed_gives_the_same_bits(
 
 
 def test_quiet_without_trigger_and_test_images(shop: Path) -> None:
-    done = run(shop, *GOOD, "--quiet", "--rounds", 1, "--preset", "reference")
+    done = run(shop, *GOOD, "--quiet", "--rounds", 1, method="finetune")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    report = json.loads((shop / "good-ibau" / "report.json").read_text())
+    report = json.loads((shop / "good-finetune" / "report.json").read_text())
     assert report["before"]["asr"] is None
     assert report["der"] is None
     assert report["before"]["counts"]["acc"][1] == 12
@@ -239,7 +239,8 @@ def test_photographs_of_any_size(shop: Path) -> None:
         (shop / "photos" / str(number % 2)).mkdir(parents=True, exist_ok=True)
         pixels = rng.integers(0, 256, (10 + number % 3, 12)).astype(np.uint8)
         Image.fromarray(pixels).save(shop / "photos" / str(number % 2) / f"{number}.png")
-    done = run(shop, "--ckpt", "good.pth", "--clean", "folder:photos", "--out", "sized", "--rounds", 1)
+    given = ("--ckpt", "good.pth", "--clean", "folder:photos", "--out", "sized", "--rounds", 1)
+    done = run(shop, *given, method="finetune")
     assert done.returncode == 0, done.stderr
     notices = json.loads((shop / "sized" / "report.json").read_text())["notices"]
     assert any("60 of the 60 pictures" in notice and "from 10x12 to 12x12" in notice for notice in notices)

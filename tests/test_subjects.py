@@ -78,7 +78,8 @@ def test_what_it_says_is_true_of_the_files(planted: tuple[Path, Any]) -> None:
     assert set(triggered.attack_labels) == {3}
 
 
-def test_a_method_takes_the_folder(planted: tuple[Path, Any], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_method_with_clean_images_takes_the_folder(planted: tuple[Path, Any], tmp_path: Path) -> None:
     out, _ = planted
     found = json.loads((out / "attack.json").read_text())
     arguments = ("--attack", out, "--clean", "digits[1000:1300]", "--rounds", 1, "--out", "done")
@@ -105,6 +106,7 @@ def test_dau_takes_the_folder_in_steps(planted: tuple[Path, Any], tmp_path: Path
     assert second.returncode == 0, second.stderr
     reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("whole", "steps")]
     assert reports[0]["output_sha256"] == reports[1]["output_sha256"]
+    assert reports[0]["before"]["counts"] == json.loads((out / "attack.json").read_text())["counts"]
     assert reports[0]["evidence"]["class"] == 3
     assert reports[0]["evidence"]["precision"] > 0.9
     assert reports[0]["evidence"]["recall"] > 0.9
