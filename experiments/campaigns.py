@@ -301,7 +301,7 @@ CAMPAIGNS = {
             for ratio in (0.005, 0.001)
             for name in ("badnets", "blended", "trojannn")
         ),
-        (Cleaning("dau"), Cleaning("finetune", clean=500)),
+        (Cleaning("dau"), Cleaning("finetune", clean=500), Cleaning("ibau", clean=500)),
         **_SMALL["gtsrb"],
     ),
     "dau-cifar10": Campaign(

@@ -12,6 +12,7 @@ from experiments import reproduction
 from experiments.reproduce_ibau import STUDY
 from jaxunlearn import ibau
 from jaxunlearn.evaluate import evaluate
+from tests.quick import all_slow_but
 
 
 def official(shared: Path, name: str) -> Any:
@@ -26,17 +27,7 @@ def first_and_last(
     return done["before"], done["rounds"][-1]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "badnets_8_02_ckpt.pth",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in reproduction.CHECKPOINTS
-            if name != "badnets_8_02_ckpt.pth"
-        ),
-    ],
-)
+@pytest.mark.parametrize("name", all_slow_but("badnets_8_02_ckpt.pth", reproduction.CHECKPOINTS))
 def test_the_numbers_before_are_the_official_ones(shared: Path, name: str) -> None:
     data, trigger, target = reproduction.CHECKPOINTS[name]
     _, test = reproduction.images_of(shared, data)

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from experiments.fuzz_checkpoints import FAMILIES, campaign
+from tests.quick import all_slow_but
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("files", [300, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("files", all_slow_but(300, [300, 1000]))
 def test_hostile_files(files: int, tmp_path: Path) -> None:
     summary = campaign(files, seed=1, keep=tmp_path)
     assert summary["failures"] == []

@@ -14,6 +14,7 @@ from jaxunlearn import ibau
 from jaxunlearn._tree import combine
 from jaxunlearn.data import load
 from jaxunlearn.ibau import perturbations
+from tests.quick import all_slow_but
 
 DATA = {
     "ibau_cifar10_badnets_8_02": "cifar10-lossless-subset/train.parquet",
@@ -32,13 +33,7 @@ class Golden(NamedTuple):
         return ibau.Batch(self.images[start:stop], self.labels[start:stop], jnp.ones(stop - start, bool))
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        "ibau_cifar10_badnets_8_02",
-        pytest.param("ibau_gtsrb_gtsrbbadnets_8_02", marks=pytest.mark.slow),
-    ],
-)
+@pytest.fixture(scope="module", params=all_slow_but("ibau_cifar10_badnets_8_02", DATA))
 def golden(request: pytest.FixtureRequest, shared: Path) -> Iterator[Golden]:
     with jax.enable_x64(True):
         arrays = np.load(shared / "golden" / f"{request.param}.npz", allow_pickle=False)
@@ -82,10 +77,8 @@ def test_perturbation_after_five_steps(golden: Golden) -> None:
     assert relative_error(ascent.delta, golden.arrays["delta"]) < 1e-6
 
 
-@pytest.mark.parametrize(
-    "steps", [pytest.param(1, marks=pytest.mark.slow), 5, pytest.param(20, marks=pytest.mark.slow)]
-)
-@pytest.mark.parametrize("where", [pytest.param("", marks=pytest.mark.slow), "_r10"])
+@pytest.mark.parametrize("steps", all_slow_but(5, [1, 5, 20]))
+@pytest.mark.parametrize("where", all_slow_but("_r10", ["", "_r10"]))
 def test_hypergradient(golden: Golden, steps: int, where: str) -> None:
     config = ibau.Config(solver_steps=steps)
     kinds = jnp.zeros(100, int)

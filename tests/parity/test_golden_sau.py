@@ -16,6 +16,7 @@ from experiments import torch_ibau, torch_sau
 from jaxunlearn import sau
 from jaxunlearn.data import load
 from jaxunlearn.sau import algorithm
+from tests.quick import all_slow_but
 
 DATA = {
     "sau_cifar10_badnets_8_02": "cifar10-lossless-subset/train.parquet",
@@ -36,10 +37,7 @@ class Golden(NamedTuple):
     answers: Any
 
 
-@pytest.fixture(
-    scope="module",
-    params=["sau_cifar10_badnets_8_02", pytest.param("sau_gtsrb_gtsrbbadnets_8_02", marks=pytest.mark.slow)],
-)
+@pytest.fixture(scope="module", params=all_slow_but("sau_cifar10_badnets_8_02", DATA))
 def golden(request: pytest.FixtureRequest, shared: Path) -> Iterator[Golden]:
     with jax.enable_x64(True):
         archive = np.load(shared / "golden" / f"{request.param}.npz", allow_pickle=False)
@@ -65,9 +63,7 @@ def golden(request: pytest.FixtureRequest, shared: Path) -> Iterator[Golden]:
         yield Golden(arrays, spec, models, batch, answers)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("perturbation", marks=pytest.mark.slow), "perturbation_1step_lr005"]
-)
+@pytest.mark.parametrize("name", all_slow_but("perturbation_1step_lr005", SEARCHES))
 def test_perturbation(golden: Golden, name: str) -> None:
     spec, models, batch, answers = golden[1:]
     config, expected = SEARCHES[name], golden.arrays[name]
