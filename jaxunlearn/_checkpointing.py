@@ -57,6 +57,11 @@ def load_state(path: Path, like: State) -> State:
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
+def damaged(path: Path) -> InputError:
+    """What to say of a state that cannot be gone on with."""
+    return InputError(f"{path} is damaged; start anew with --force.")
+
+
 def check_same(now: dict[str, Any], earlier: dict[str, Any]) -> None:
     """Refuses to go on with a run that was another one.
 
@@ -87,7 +92,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             raise ValueError("the notes are none")
         return arrays
     except Exception:  # a damaged archive raises zipfile, zlib, NumPy and JSON errors alike
-        raise InputError(f"{path} is damaged; start anew with --force.") from None
+        raise damaged(path) from None
 
 
 def _is_key(leaf: Any) -> bool:

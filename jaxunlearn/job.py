@@ -102,7 +102,7 @@ class _Journal:
             before, rounds = Evaluation.from_counts(notes["before"]), list(notes["rounds"])
             return cls(dict(notes["fingerprint"]), before, rounds, seconds)
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise InputError(f"{path} is damaged; start anew with --force.") from None
+            raise _checkpointing.damaged(path) from None
 
 
 class _Earlier(NamedTuple):

@@ -298,7 +298,7 @@ def _train(
                 float(notes["seconds"]),
             )
         except (KeyError, TypeError, ValueError):
-            raise InputError(f"{path} is damaged; start anew with --force.") from None
+            raise _checkpointing.damaged(path) from None
         _checkpointing.check_same(same, earlier)
         state, first = _checkpointing.load_state(path, state), epochs + 1
         display.say(f"resumed  after epoch {epochs} on {phase} images")

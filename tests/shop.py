@@ -31,15 +31,14 @@ def environment() -> dict[str, str]:
     return {**os.environ, "XLA_FLAGS": flags}
 
 
-def run(folder: Path, *arguments: object, method: str = "ibau") -> subprocess.CompletedProcess[str]:
+def execute(folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments, method=method),
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
+        arguments, cwd=folder, env=environment(), capture_output=True, text=True, check=False
     )
+
+
+def run(folder: Path, *arguments: object, method: str = "ibau") -> subprocess.CompletedProcess[str]:
+    return execute(folder, command(*arguments, method=method))
 
 
 def write_digits(path: Path, images: Any = None, labels: Any = None) -> str:

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from jaxunlearn._check import InputError
 from jaxunlearn._loop import NonFiniteError
 from jaxunlearn.attacks import RECIPES
 from jaxunlearn.models import NAMES
-from tests.shop import environment
+from tests.shop import execute
 
 
 @pytest.mark.parametrize("name", CAMPAIGNS)
@@ -227,14 +226,7 @@ def test_lines_say_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def in_own_process(*arguments: object) -> str:
     """What a program prints, compiled as runs of the tests are."""
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=Path(__file__).parents[1],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = execute(Path(__file__).parents[1], [sys.executable, *map(str, arguments)])
     assert done.returncode == 0, done.stderr
     return done.stdout
 
