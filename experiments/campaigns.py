@@ -152,6 +152,8 @@ _ABLATIONS = (
     Cleaning("dau"),
     Cleaning("dau", settings=("loss=ascent",)),
     Cleaning("dau", settings=("loss=uniform",)),
+    Cleaning("dau", settings=("loss=entropy",)),
+    Cleaning("dau", settings=("relabel_round=3",)),
     Cleaning("dau", settings=("weigh=false",)),
     Cleaning("dau", settings=("band=0",)),
     Cleaning("dau", settings=("evidence=discriminator",)),

@@ -83,6 +83,17 @@ def test_the_uniform_loss_is_lowest_at_the_uniform_answer_of_other_classes() -> 
     np.testing.assert_allclose(gradient_of("uniform", logits, 0), 0, atol=1e-6)
 
 
+def test_the_entropy_loss_is_lowest_there_too_and_has_no_say_in_the_label() -> None:
+    logits = jnp.array([90.0, 1.0, 1.0, 1.0])  # p_y rounds to one
+    loss = dau.poisoned_losses(logits[None], jnp.array([0]), "entropy")
+    assert float(loss[0]) == pytest.approx(-np.log(3))
+    np.testing.assert_allclose(gradient_of("entropy", logits, 0), 0, atol=1e-6)
+    uneven = gradient_of("entropy", jnp.array([90.0, 3.0, 1.0, -200.0]), 0)
+    assert uneven[0] == 0
+    assert uneven[1] > 0.1
+    assert np.sum(uneven) == pytest.approx(0, abs=1e-6)
+
+
 def test_the_bounded_loss_tends_to_the_cross_entropy() -> None:
     logits, label = jnp.array([[1.0, 0.0, -1.0]]), jnp.array([2])
     plain, nearly = (dau.clean_losses(logits, label, flag, 1e-3)[0] for flag in (False, True))
@@ -224,9 +235,10 @@ def test_a_group_without_suspects_is_not_suspected(suspected: int) -> None:
     assert found.classes.tolist()[:2] == [suspected > 0, False]
 
 
-def test_images_cannot_be_divided_again_after_the_last_round() -> None:
-    with pytest.raises(ValueError, match="resplit_round=4 must be at most 3, the rounds of unlearning"):
-        dataclasses.replace(dau.PRESETS["robust"], rounds=4)
+@pytest.mark.parametrize("name", ["resplit_round", "relabel_round"])
+def test_nothing_is_planned_for_after_the_last_round(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}=4 must be at most 3, the rounds of unlearning"):
+        dau.Config(rounds=4, **{name: 4})
 
 
 def test_a_group_whose_guesses_tell_a_third_more_is_poisoned() -> None:
@@ -364,6 +376,38 @@ def test_images_that_keep_their_label_are_given_back() -> None:
     assert held[wrongly].sum() > 10
     assert np.asarray(state.parts.clean)[held].all()
     assert np.asarray(state.parts.poisoned)[found.poisoned & ~held].mean() > 0.8
+
+
+def test_the_poisoned_part_learns_what_the_unlearned_network_takes_it_for() -> None:
+    images, found, *_ = victim()
+    parts = dau.Parts(jnp.asarray(found.poisoned), jnp.asarray(~found.poisoned))
+    data = dau.Data(images, found.labels)
+
+    def run(**settings: Any) -> list[dau.State]:
+        config = dau.Config(
+            rounds=9, batch_size=50, poisoned_batch_size=20, learning_rate=0.1,
+            weight_decay=0.0, loss="uniform", forgotten=1.0, recovered=0.0, **settings,
+        )  # fmt: skip
+        method, state = with_parts(images, found.labels, parts, config)
+        states = []
+        for _ in range(6):
+            state, _ = method.step(state._replace(stopped=jnp.asarray(False)), data)
+            states.append(state)
+        return states
+
+    plain, relabelled = run(), run(relabel_round=3)
+    for one, other in zip(plain[:2], relabelled[:2], strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), one.params, other.params)
+    assert [bool(state.stopped) for state in relabelled[:3]] == [False, False, True]
+    assert bool(plain[0].stopped)
+
+    def sure(state: dau.State) -> float:
+        """How probable the likeliest other class is."""
+        logits, _ = toys.apply_fn(dau.finish(state), jnp.asarray(images[found.poisoned]), train=False)
+        return float(jnp.mean(jax.nn.softmax(logits)[jnp.arange(len(logits)), state.guesses[found.poisoned]]))
+
+    assert sure(relabelled[-1]) > sure(plain[-1]) + 0.1
+    assert not np.any(np.asarray(relabelled[-1].guesses) == found.labels)
 
 
 def training_set(

@@ -50,6 +50,7 @@ from jaxunlearn.dau.splitting import (
     count_labels,
     discriminate,
     fisher_scores,
+    guesses,
     isolation_loss,
     label_doubts,
     lowest,
@@ -96,6 +97,7 @@ class State(NamedTuple):
       gains: of every class, how much better two groups describe it than one, in nats (``Attacked``): along a direction
         of its own, or along the common one if all classes are attacked alike.
       probabilities: of every image's label, by the network that is being unlearned, in evaluation mode.
+      guesses: that network's likeliest class but the label, of every image.
       start: accuracy of the model as it came on the clean part.
       stopped: whether unlearning is over, or has nothing to begin with.
       stats: of the latest round.
@@ -113,6 +115,7 @@ class State(NamedTuple):
     parts: Parts
     gains: Float[Array, " classes"]
     probabilities: Float[Array, " n"]
+    guesses: Int[Array, " n"]
     start: Scalar
     stopped: Bool[Array, ""]
     stats: "RoundStats"
@@ -147,11 +150,13 @@ class View(NamedTuple):
     Attributes:
       doubt: 1 - p of the label's probability p.
       right: whether the label is the answer.
+      guess: the likeliest class but the label.
       features: what the last layer reads.
     """
 
     doubt: Float[Array, " n"]
     right: Bool[Array, " n"]
+    guess: Int[Array, " n"]
     features: Float[Array, "n features"]
 
 
@@ -281,6 +286,7 @@ def init(
         Parts(none, none),
         jnp.zeros(begun.classes, dtype),
         jnp.ones(count, dtype),
+        jnp.zeros(count, int),
         zero,
         jnp.asarray(False),
         RoundStats(zero, nothing, nothing, nothing - 1, zero, zero),
@@ -303,11 +309,16 @@ def poisoned_losses(logits: Logits, labels: Labels, kind: str) -> Float[Array, "
     | complementary   | -log(1 - p_y)                         | p_y                           |
     | ascent          | log p_y                               | 1 - p_y                       |
     | uniform         | -mean over j != y of log p_j          | p_y                           |
+    | entropy         | sum over j != y of q_j log q_j        | 0                             |
+
+    with q_j = p_j / (1 - p_y).
 
     Args:
       logits: shape (n, classes).
       labels: to be forgotten.
       kind: one of ``LOSSES``.
+
+    Source: ``entropy`` is that of Chen et al., "Complement objective training", ICLR 2019, there beside another loss.
 
     Example:
       >>> [float(poisoned_losses(jnp.zeros((1, 2)), jnp.array([0]), kind)[0]) for kind in ("complementary", "ascent")]
@@ -317,6 +328,10 @@ def poisoned_losses(logits: Logits, labels: Labels, kind: str) -> Float[Array, "
         return complementary_cross_entropy(logits, labels)
     if kind == "ascent":
         return -optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if kind == "entropy":
+        log_q = guesses(logits, labels)
+        log_q = jnp.where(jnp.isneginf(log_q), 0.0, log_q)  # 0 log 0 = 0, in the gradient, too
+        return jnp.sum(jnp.exp(log_q) * log_q, axis=1)
     others = 1 - jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
     return optax.softmax_cross_entropy(logits, others / (logits.shape[1] - 1))
 
@@ -413,17 +428,19 @@ def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
         Rows(clean, jnp.ones_like(clean, bool)),
         Rows(poisoned, jnp.ones_like(poisoned, bool)),
         weights[poisoned],
+        state.guesses[poisoned],
         jax.random.split(steps_key, steps),
         learning_rates(config.schedule, config.learning_rate, epoch, epochs, steps),
     )
-    consts = (config, epoch < config.robust_rounds)
+    consts = (config, epoch < config.robust_rounds, epoch >= config.relabel_round - 1)
     carry = Trained(state.params, state.rest, state.velocity)
     trained, losses = programs.unlearn(consts, carry, xs, data, programs.execution)
     state = state._replace(params=trained.params, rest=trained.rest, velocity=trained.velocity)
     state = _judged(programs, state, _view(programs, finish(state), data), data)
     stats = state.stats._replace(loss=jnp.mean(losses))
     over = (stats.kept < config.forgotten) & (stats.accuracy >= config.recovered * state.start)
-    return state._replace(stats=stats, stopped=over & (epoch >= config.resplit_round - 1))
+    planned = max(config.resplit_round, config.relabel_round)
+    return state._replace(stats=stats, stopped=over & (epoch >= planned - 1))
 
 
 def _divided_again(programs: _Programs, state: State, data: Data) -> tuple[jax.Array, Parts, Scalar]:
@@ -463,7 +480,7 @@ def _judged(programs: _Programs, state: State, view: View, data: Data) -> State:
         kept=masked_mean(1 - view.doubt, poisoned),
         accuracy=_accuracy(view, clean),
     )
-    return state._replace(probabilities=1 - view.doubt, stats=stats)
+    return state._replace(probabilities=1 - view.doubt, guesses=view.guess, stats=stats)
 
 
 def _accuracy(view: View, members: Bool[Array, " n"]) -> Scalar:
@@ -552,7 +569,8 @@ def _divide(
 def _look(apply_fn: ApplyFn, variables: Variables, carry: Scalar, batch: Batch) -> tuple[Scalar, View]:
     logits, aux = apply_fn(variables, batch.images, train=False)
     right = jnp.argmax(logits, axis=1) == batch.labels
-    return carry, View(label_doubts(logits, batch.labels), right, aux["features"])
+    guess = jnp.argmax(guesses(logits, batch.labels), axis=1)
+    return carry, View(label_doubts(logits, batch.labels), right, guess, aux["features"])
 
 
 def _mix(
@@ -586,8 +604,8 @@ def _isolate(
 
 
 def _unlearn(apply_fn: ApplyFn, consts: PyTree, carry: Trained, x: PyTree) -> tuple[Trained, Scalar]:
-    config, bounded = consts
-    clean, poisoned, weights, key, rate = x
+    config, bounded, relabelled = consts
+    clean, poisoned, weights, guessed, key, rate = x
     *augment_keys, clean_key, poisoned_key = jax.random.split(key, 4)
     shown, triggered = (
         augment(batch.images, one, crop_padding=config.crop_padding, flip=config.flip)
@@ -602,7 +620,11 @@ def _unlearn(apply_fn: ApplyFn, consts: PyTree, carry: Trained, x: PyTree) -> tu
         else:
             rest = own if config.poisoned_statistics == "clean" else carry.rest
             answers, _ = apply_fn(combine(params, rest), triggered, train=False)
-        forgetting = jnp.mean(weights * poisoned_losses(answers, poisoned.labels, config.loss))
+        losses = poisoned_losses(answers, poisoned.labels, config.loss)
+        if config.relabel_round:
+            relearning = optax.softmax_cross_entropy_with_integer_labels(answers, guessed)
+            losses = losses + jnp.where(relabelled, relearning, 0)
+        forgetting = jnp.mean(weights * losses)
         return learning + config.unlearning_weight * forgetting, moved
 
     (loss, rest), gradient = jax.value_and_grad(loss_fn, has_aux=True)(carry.params)

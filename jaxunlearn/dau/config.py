@@ -41,6 +41,7 @@ _STRUCTURAL = (
     "poisoned_statistics",
     "robust_rounds",
     "resplit_round",
+    "relabel_round",
     "schedule",
     "crop_padding",
     "flip",
@@ -49,7 +50,7 @@ ISOLATING = ("lga", "flooding", "early")
 PREFILTERS = (*ISOLATING, "superposed", "loss")
 EVIDENCE = ("best", "discriminator", "fisher")
 STATISTICS = ("clean", "running", "own")
-LOSSES = ("complementary", "ascent", "uniform")
+LOSSES = ("complementary", "ascent", "uniform", "entropy")
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=_NUMERIC, meta_fields=_STRUCTURAL)
@@ -73,8 +74,9 @@ class Config:
       discriminator_steps: of the retrained last layer; few, because a small set has fewer images than features and the
         layer would come to know its suspects by heart.
       refinements: how often the discriminator is trained again, with what it takes for poisoned as suspects.
-      loss: of the poisoned part: ``complementary`` cross-entropy -log(1 - p_y), gradient ``ascent`` log p_y, or
-        cross-entropy to the ``uniform`` answer among the other classes.
+      loss: of the poisoned part: ``complementary`` cross-entropy -log(1 - p_y), gradient ``ascent`` log p_y,
+        cross-entropy to the ``uniform`` answer among the other classes, or minus the ``entropy`` of the answer among
+        them, which has no say in p_y itself.
       weigh: whether an image of the poisoned part counts by how far it lies from the threshold, in full from its
         group's mean on.
       poisoned_statistics: what batch normalisation measures images of the poisoned part by: the statistics of the
@@ -83,6 +85,8 @@ class Config:
       robust_rounds: first epochs of unlearning in which the clean part's loss is bounded, (1 - p^q) / q.
       resplit_round: the epoch of unlearning, from 1, before which the parts are divided anew, and before which it is
         not over; 0 for never.
+      relabel_round: the epoch of unlearning, from 1, from which the poisoned part also learns the likeliest other class
+        of the network as it was before the epoch, and before which it is not over; 0 for never.
       schedule: of the learning rate over the epochs of unlearning: ``constant`` or ``cosine``.
       crop_padding: pixels of zero padding for random crops, in isolation and unlearning; 0 takes images as they are,
         which keeps triggers whole.
@@ -124,6 +128,7 @@ class Config:
     poisoned_statistics: str = "clean"
     robust_rounds: int = 0
     resplit_round: int = 0
+    relabel_round: int = 0
     schedule: str = "cosine"
     crop_padding: int = 0
     flip: bool = False
@@ -151,6 +156,7 @@ class Config:
         check_whole(1 if self.prefilter == "superposed" else 0, superpositions=self.superpositions)
         check_whole(0, refinements=self.refinements, isolation_rounds=self.isolation_rounds)
         check_whole(0, robust_rounds=self.robust_rounds, resplit_round=self.resplit_round)
+        check_whole(0, relabel_round=self.relabel_round)
         check_whole(0, crop_padding=self.crop_padding)
         check_at_least(
             0,
@@ -181,11 +187,12 @@ class Config:
                 "splits the images, and one of unlearning."
             )
         epochs = self.rounds - self.isolation_rounds - 1
-        if self.resplit_round > epochs:
-            raise ValueError(
-                f"resplit_round={self.resplit_round!r} must be at most {epochs}, the rounds of unlearning; give more "
-                "rounds, or resplit_round=0."
-            )
+        for name in ("resplit_round", "relabel_round"):
+            if getattr(self, name) > epochs:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} must be at most {epochs}, the rounds of unlearning; give more "
+                    f"rounds, or {name}=0."
+                )
         if isinstance(self.band, int | float) and self.band > 0.5:
             raise ValueError(f"band={self.band!r} must be at most 0.5.")
 

@@ -161,6 +161,7 @@ CASES = {
         rounds=3,
         prefilter="loss",
         resplit_round=1,
+        relabel_round=1,
         loss="ascent",
         poisoned_statistics="own",
     ),
