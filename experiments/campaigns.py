@@ -332,6 +332,15 @@ CAMPAIGNS = {
         train_images=49_000,
         training=("rounds=15", "crop_padding=0"),
     ),
+    "dau-uncropped-large": Campaign(
+        f"{_OF_DAU} The same with all channels and thirty epochs. One GPU, four minutes with others beside it, most of "
+        "which compiling takes; seeds 1 and 2 were not run yet.",
+        _all("cifar10", 0.01, ("badnets",)),
+        _DAU,
+        seeds=(0, 1, 2),
+        train_images=49_000,
+        training=("rounds=30", "crop_padding=0"),
+    ),
     "attacks": Campaign(
         f"What attacks reach. One GPU, a minute or two per model with many beside it. {_PUBLISHED_ATTACKS}",
         tuple(one for data in _CLEAN_RATIOS for one in _every_attack(data)),
@@ -349,15 +358,30 @@ CAMPAIGNS = {
         (Cleaning(NOTHING),),
         **_PREACT,
     ),
+    "attacks-preact-cifar10": Campaign(
+        "What attacks reach on PreAct-ResNet18, on CIFAR-10 with nearly all training images. One GPU, four minutes per "
+        f"model with others beside it; the last two were not run to their end yet. {_PUBLISHED_ATTACKS}",
+        (
+            Attacked("cifar10", "sig", ratio=0.05),
+            Attacked("cifar10", "badnets", ratio=0.01),
+            Attacked("cifar10", "bpp", ("covers=2", "dither=true")),
+        ),
+        (Cleaning(NOTHING),),
+        **(_PREACT | {"train_images": 49_000}),
+    ),
     "dau-preact": Campaign(
-        f"{_OF_DAU} All attacks on GTSRB, PreAct-ResNet18. For a GPU; not run yet.",
+        f"{_OF_DAU} All attacks on GTSRB, PreAct-ResNet18. One GPU, five minutes per model with others beside it, half "
+        "of which compiling takes; the last attacks were not run yet.",
         _every_attack("gtsrb"),
         _DAU,
         **_PREACT,
     ),
     **{
         f"dau-{data}-20000": Campaign(
-            f"{_OF_DAU} All attacks. One GPU, not timed alone yet.", _every_attack(data), _DAU, **_LARGE
+            f"{_OF_DAU} All attacks. One GPU, one to three minutes per model with others beside it; not all were run.",
+            _every_attack(data),
+            _DAU,
+            **_LARGE,
         )
         for data in _CLEAN_RATIOS
     },
