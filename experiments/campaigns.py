@@ -241,9 +241,9 @@ _OF_DAU = (
 CAMPAIGNS = {
     "dau-ablations": Campaign(
         "Each measure of DAU left away or taken in another form, on handwritten digits. Two CPU cores, half an hour. "
-        "Expected: nothing published; ASR near 0, but 100 for ascent (or a destroyed network), 15, 99 and 46 for the "
-        "poisoned part's own statistics, 33 and 16 with Blended and adaptive-blend for running ones, 22 and 32 for the "
-        "retrained layer alone, and 100 with Blended for pre-filters that isolate.",
+        "Expected: nothing published; ASR near 0, but 100 for ascent (or a destroyed network) and for the entropy, 15, "
+        "99 and 46 for the poisoned part's own statistics, 33 and 16 with Blended and adaptive-blend for running ones, "
+        "22 and 32 for the retrained layer alone, and 100 with Blended for pre-filters that isolate.",
         (
             Attacked("digits", "badnets", ("trigger=patch:size=2,offset=0",)),
             Attacked("digits", "blended", ("strength=0.3",)),

@@ -223,6 +223,19 @@ def test_two_kinds_of_clean_images_are_no_attack() -> None:
     assert not two_kinds(9 * guesses).classes.any()
 
 
+@pytest.mark.parametrize("suspected", [0, 20])
+def test_suspects_show_a_trigger_that_is_not_what_their_class_varies_most_in(suspected: int) -> None:
+    """Thirty poisoned images of five hundred, in a class that has a wide direction of its own."""
+    features = jax.random.normal(KEY, (1000, 5)).at[:500, 1].multiply(9.0).at[:30, 3].add(15.0)
+    labels = jnp.arange(1000) // 500
+    suspects = (jnp.arange(1000) % 500 >= 475).at[475 : 475 + suspected].set(False).at[:suspected].set(True)
+    whitened = [dau.whiten(features, labels, 2, ridge) for ridge in dau.RIDGES]
+    given = whitened, jnp.zeros((1000, 2)), labels, suspects, jax.random.key(0)
+    found = dau.attacked_classes(*given, gain=60.0)
+    assert found.classes.tolist() == [suspected > 0, False]
+    assert np.flatnonzero(found.poisoned).tolist() == list(range(30 if suspected else 0))
+
+
 @pytest.mark.parametrize("suspected", [0, 3])
 def test_a_group_without_suspects_is_not_suspected(suspected: int) -> None:
     """Six outliers among two hundred, of which few are suspected."""

@@ -32,6 +32,7 @@ from jaxunlearn.dau.splitting import (
     principal_scores,
     second_guesses,
     split,
+    suspect_scores,
     whiten,
 )
 
@@ -69,6 +70,7 @@ __all__ = [
     "principal_scores",
     "second_guesses",
     "split",
+    "suspect_scores",
     "unlearn",
     "whiten",
 ]

@@ -8,12 +8,14 @@ its features vary most, measured by what is usual,
 
 S_c being their covariance in the class and S that within all classes, plus a multiple of the identity (``RIDGES``). If
 the class is attacked its images form two groups along w. If all are attacked alike that is no help
-(``jaxunlearn.dau.alltoall``).
+(``jaxunlearn.dau.alltoall``). A few poisoned images in a large class are not what it varies most in. So it is also
+looked at along w = S^-1 (mean of the suspects - mean of the others), the suspects P_0 being what a pre-filter names;
+either half of the images along the w of the other half, as a few suspects among many features are always apart.
 
 Which of the two is poisoned? Poison that was given its label comes from all classes, and the network's second guesses,
 of the classes but the label, show it: they tell more about a poisoned image than about a clean one. Where they are not
 as many as there are classes, because the poison was not relabelled or the trigger drowns the rest, it is the group with
-the suspects P_0 that a pre-filter names, if five times as large a share of it is suspected; else the group whose second
+the suspects, if five times as large a share of it is suspected; else the group whose second
 guesses are many and tell a third more, and where none of this holds the two groups are kinds of clean images. Poison is
 relabelled or it is not: where second guesses tell of one class, suspects alone make no other one an attacked class.
 
@@ -54,6 +56,9 @@ _CLEAR = (0.06, 0.25)  # least gain per image of a class, with each of them
 _LANCZOS = 60  # vectors, to find the direction in which a class varies most
 _ROUNDING = 1e-5  # share of a vector; what is left of it below that is no direction
 _LEAST_OF_GAINS = 0.25
+_SUSPECTED = (
+    2  # least gain along the suspects' direction, in those along others: suspects of clean classes are alike
+)
 _TELLING = 2 / 3  # of what second guesses could tell; what only a mixture of classes tells
 _TELLING_MORE, _MORE = 2 / 5, 4 / 3  # of the same; and of what the other group's tell
 _CONCENTRATED = 5  # times the other group's share of suspects
@@ -297,6 +302,42 @@ def fisher_scores(
     return _along(whitened, unit(means[:classes] - means[classes:]), labels)
 
 
+def suspect_scores(
+    whitened: Float[Array, "n features"],
+    labels: Labels,
+    suspects: Bool[Array, " n"],
+    classes: int,
+    key: PRNGKey,
+) -> Float[Array, " n"]:
+    """Places of the images along the direction from their class's suspects to its others, found in another half.
+
+    w = S^-1 (mean of the others - mean of the suspects), at length one in units of S, over a random half of the images;
+    those of the other half are measured from the mean of their class there.
+
+    Args:
+      whitened: features of the images.
+      labels: of the images.
+      suspects: P_0.
+      classes: of the labels.
+      key: of the halves.
+
+    Example:
+      >>> features = jax.random.normal(jax.random.key(0), (400, 5)).at[:40, 3].add(9.0)
+      >>> labels, suspects = jnp.arange(400) // 200, jnp.arange(400) % 200 < 10
+      >>> scores = suspect_scores(whiten(features, labels, 2), labels, suspects, 2, jax.random.key(1))
+      >>> bool(scores[:40].max() < scores[40:200].min())
+      True
+    """
+    labels = jnp.asarray(labels)
+    half = jax.random.permutation(key, len(labels)) % 2
+    group = _group_of(labels, suspects, classes)
+    means = group_means(whitened, group + 2 * classes * half, 4 * classes).reshape(2, 2, classes, -1)
+    directions = jax.vmap(unit)(means[:, 0] - means[:, 1])[::-1].reshape(2 * classes, -1)
+    sided = labels + classes * half
+    scores = _along(whitened, directions, sided)
+    return scores - group_means(scores[:, None], sided, 2 * classes)[sided, 0]
+
+
 def _along(
     whitened: Float[Array, "n features"], directions: Float[Array, "classes features"], labels: Labels
 ) -> Float[Array, " n"]:
@@ -377,16 +418,18 @@ def attacked_classes(
 ) -> Attacked:
     """Which classes fall into two groups that are no usual ones, and which group is poisoned.
 
-    Every class is looked at with each ridge, and the look that gains most counts: much of it keeps chance out of many
-    features, little finds a trigger in few. Groups must also be clearly apart, by 0.06 nats for every image of the
-    class with much ridge and by 0.25 with little, since in large sets of photographs there are always vague ones.
+    Every class is looked at with each ridge, along its principal direction and along that of its suspects, and the look
+    that gains most counts: much of a ridge keeps chance out of many features, little finds a trigger in few. Groups
+    must also be clearly apart, by 0.06 nats for every image of the class with much ridge and by 0.25 with little, since
+    in large sets of photographs there are always vague ones. Suspects of clean classes are alike, too, so that along
+    their direction twice the gain is asked for.
 
     Args:
       whitened: features of the images, with each of ``RIDGES``.
       logits: of the images, by the network as it came.
       labels: that it was trained with.
       suspects: P_0; images of every class.
-      key: of a start for directions.
+      key: of a start for directions, and of halves.
       gain: least gain, in nats; what is below a quarter of the highest does not count either.
 
     Example:
@@ -398,11 +441,16 @@ def attacked_classes(
       ([True, False], 40, 40)
     """
     labels = jnp.asarray(labels)
+    classes = logits.shape[1]
+    scores = [principal_scores(one, labels, classes, key) for one in whitened]
+    scores += [suspect_scores(one, labels, suspects, classes, key) for one in whitened]
     gains, poisoned, relabelled = map(
-        jnp.stack, zip(*(_look(one, logits, labels, suspects, key) for one in whitened), strict=True)
+        jnp.stack, zip(*(_look(one, logits, labels, suspects) for one in scores), strict=True)
     )
-    sizes = count_labels(labels, jnp.ones(len(labels), bool), logits.shape[1])
-    gains = jnp.where(gains >= jnp.array(_CLEAR)[:, None] * sizes, gains, jnp.minimum(gains, 0))
+    sizes = count_labels(labels, jnp.ones(len(labels), bool), classes)
+    least = jnp.repeat(jnp.array([0.0, _SUSPECTED * gain]), len(RIDGES))[:, None]
+    clear = (gains >= jnp.tile(jnp.array(_CLEAR), 2)[:, None] * sizes) & (gains >= least)
+    gains = jnp.where(clear, gains, jnp.minimum(gains, 0))
     looks, best = jnp.argmax(gains, axis=0), jnp.max(gains, axis=0)
     attacked = (best >= gain) & (best >= _LEAST_OF_GAINS * jnp.max(best))
     from_others = attacked & jnp.take_along_axis(relabelled, looks[None], axis=0)[0]
@@ -412,15 +460,13 @@ def attacked_classes(
 
 
 def _look(
-    whitened: Float[Array, "n features"],
+    scores: Float[Array, " n"],
     logits: Float[Array, "n classes"],
     labels: Int[Array, " n"],
     suspects: Bool[Array, " n"],
-    key: PRNGKey,
 ) -> tuple[Float[Array, " classes"], Bool[Array, " n"], Bool[Array, " classes"]]:
     """Gains of the classes, the group of each that looks poisoned, and whether second guesses say which that is."""
     classes = logits.shape[1]
-    scores = principal_scores(whitened, labels, classes, key)
     groups = groups_by_class(scores, labels, classes)
     lower = scores <= groups.threshold[labels]
     told = second_guesses(logits, labels, lower) + _NO_INFORMATION
