@@ -15,9 +15,9 @@ either half of the images along the w of the other half, as a few suspects among
 Which of the two is poisoned? Poison that was given its label comes from all classes, and the network's second guesses,
 of the classes but the label, show it: they tell more about a poisoned image than about a clean one. Where they are not
 as many as there are classes, because the poison was not relabelled or the trigger drowns the rest, it is the group with
-the suspects, if five times as large a share of it is suspected; else the group whose second
-guesses are many and tell a third more, and where none of this holds the two groups are kinds of clean images. Poison is
-relabelled or it is not: where second guesses tell of one class, suspects alone make no other one an attacked class.
+the suspects, if five times as large a share of it is suspected; else the group whose second guesses are many and tell a
+third more, and where none of this holds the two groups are kinds of clean images. Poison is relabelled or it is not:
+where second guesses tell of one class, suspects alone make no other one an attacked class.
 
 Then a discriminator generalises from the group. In one form the network's last layer g is retrained like the
 discriminator of a generative adversarial network, with the label as what is real,
@@ -56,9 +56,7 @@ _CLEAR = (0.06, 0.25)  # least gain per image of a class, with each of them
 _LANCZOS = 60  # vectors, to find the direction in which a class varies most
 _ROUNDING = 1e-5  # share of a vector; what is left of it below that is no direction
 _LEAST_OF_GAINS = 0.25
-_SUSPECTED = (
-    2  # least gain along the suspects' direction, in those along others: suspects of clean classes are alike
-)
+_SUSPECTED = 2  # times the gain along the suspects' direction: those of clean classes are alike, too
 _TELLING = 2 / 3  # of what second guesses could tell; what only a mixture of classes tells
 _TELLING_MORE, _MORE = 2 / 5, 4 / 3  # of the same; and of what the other group's tell
 _CONCENTRATED = 5  # times the other group's share of suspects
@@ -394,7 +392,7 @@ class Attacked(NamedTuple):
 
     Attributes:
       classes: marks the kinds of images that hold poisoned ones.
-      poisoned: marks the images that look poisoned in the direction in which their class varies most.
+      poisoned: marks the images that look poisoned in the direction that says most of their class.
       gains: of every class, how much better two groups describe it than one, in nats; less, by as much as the second
         guesses of the group that looks poisoned tell less than those of the other; at most 0 where nothing says which
         group is poisoned.
