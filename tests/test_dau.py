@@ -186,7 +186,7 @@ def test_of_two_classes_the_suspects_say_which_group_is_poisoned(seed: int) -> N
     """There is no second guess; either end of a direction may be the poisoned one."""
     features = jax.random.normal(KEY, (400, 5)).at[:40, 3].add(9.0)
     labels, suspects = jnp.arange(400) // 200, (jnp.arange(400) % 20 == 0).at[:12].set(True)
-    whitened = [dau.whiten(features, labels, 2, ridge) for ridge in dau.RIDGES]
+    whitened = jnp.stack([dau.whiten(features, labels, 2, ridge) for ridge in dau.RIDGES])
     found = dau.attacked_classes(
         whitened, jnp.zeros((400, 2)), labels, suspects, jax.random.key(seed), gain=60.0
     )
@@ -212,7 +212,7 @@ def two_kinds(logits: jax.Array) -> dau.Attacked:
     """What is found where a tenth of a class of two hundred is of another kind, and suspects are everywhere."""
     features = jax.random.normal(KEY, (400, 5)).at[:40, 3].add(9.0)
     labels, suspects = jnp.arange(400) // 200, jnp.arange(400) % 20 == 0
-    whitened = [dau.whiten(features, labels, logits.shape[1], ridge) for ridge in dau.RIDGES]
+    whitened = jnp.stack([dau.whiten(features, labels, logits.shape[1], ridge) for ridge in dau.RIDGES])
     return dau.attacked_classes(whitened, logits, labels, suspects, jax.random.key(0), gain=60.0)
 
 
@@ -229,7 +229,7 @@ def test_suspects_show_a_trigger_that_is_not_what_their_class_varies_most_in(sus
     features = jax.random.normal(KEY, (1000, 5)).at[:500, 1].multiply(9.0).at[:30, 3].add(15.0)
     labels = jnp.arange(1000) // 500
     suspects = (jnp.arange(1000) % 500 >= 475).at[475 : 475 + suspected].set(False).at[:suspected].set(True)
-    whitened = [dau.whiten(features, labels, 2, ridge) for ridge in dau.RIDGES]
+    whitened = jnp.stack([dau.whiten(features, labels, 2, ridge) for ridge in dau.RIDGES])
     given = whitened, jnp.zeros((1000, 2)), labels, suspects, jax.random.key(0)
     found = dau.attacked_classes(*given, gain=60.0)
     assert found.classes.tolist() == [suspected > 0, False]
@@ -241,7 +241,7 @@ def test_a_group_without_suspects_is_not_suspected(suspected: int) -> None:
     """Six outliers among two hundred, of which few are suspected."""
     features = jax.random.normal(KEY, (400, 5)).at[:6, 3].add(30.0)
     labels, suspects = jnp.arange(400) // 200, (jnp.arange(400) % 200 >= 198).at[:suspected].set(True)
-    whitened = [dau.whiten(features, labels, 10, ridge) for ridge in dau.RIDGES]
+    whitened = jnp.stack([dau.whiten(features, labels, 10, ridge) for ridge in dau.RIDGES])
     found = dau.attacked_classes(
         whitened, jnp.zeros((400, 10)), labels, suspects, jax.random.key(0), gain=10.0
     )
@@ -456,7 +456,7 @@ def training_set(
 def found_in(
     features: jax.Array, labels: np.ndarray, logits: jax.Array, suspects: np.ndarray
 ) -> tuple[dau.Attacked, np.ndarray]:
-    whitened = [dau.whiten(features, labels, 10, ridge) for ridge in dau.RIDGES]
+    whitened = jnp.stack([dau.whiten(features, labels, 10, ridge) for ridge in dau.RIDGES])
     attacked = dau.attacked_classes(whitened, logits, labels, jnp.asarray(suspects), KEY, gain=60.0)
     scores = dau.fisher_scores(whitened[0], labels, attacked.poisoned, 10)
     return attacked, np.asarray(dau.split(scores[None], labels, attacked.classes, band=0.0).parts.poisoned)
@@ -682,9 +682,9 @@ def test_the_division_multiplies_in_full_precision_on_every_device() -> None:
 
     with jax.default_matmul_precision("bfloat16"):
         lowered = jax.jit(cleaned).lower(images).as_text()
-    # Covariances, with each of RIDGES, and what leads to directions in which all classes fall apart.
+    # The covariance within classes, and what leads to directions in which all classes fall apart.
     products = [line for line in lowered.splitlines() if "tensor<4x60xf32>, tensor<60x4xf32>" in line]
-    assert len(products) >= len(dau.splitting.RIDGES) + 2
+    assert len(products) >= 3
     assert all("[HIGHEST, HIGHEST]" in line for line in products)
     assert "precision DEFAULT" in lowered  # the network's own products are as the user wants them
 

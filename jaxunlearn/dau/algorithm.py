@@ -528,7 +528,7 @@ def _divide(
 ) -> tuple[Division, Float[Array, " classes"]]:
     """Finds the attacked classes and divides them; what is poisoned are the next discriminator's suspects."""
     classes = head.kernel.shape[1]
-    whitened = [whiten(features, labels, classes, ridge) for ridge in RIDGES]
+    whitened = jax.vmap(whiten, (None, None, None, 0))(features, labels, classes, jnp.array(RIDGES))
     first_key, *keys = jax.random.split(key, config.refinements + 2)
     logits = head(features)
     by_class = attacked_classes(whitened, logits, labels, suspects, first_key, gain=config.gain)

@@ -157,11 +157,11 @@ def _by_groups(
 ) -> Look:
     """What the discriminants show that groups lead to; ``said`` marks images that have a say."""
 
-    def turn(upper: jax.Array, _: None) -> tuple[jax.Array, None]:
-        return _groups(_between(whitened, upper, said), said).upper, None
+    def turn(look: Look, _: None) -> tuple[Look, None]:
+        return _groups(_between(whitened, look.upper, said), said), None
 
-    upper, _ = jax.lax.scan(turn, upper, None, length=_TURNS)
-    return _groups(_between(whitened, upper, said), said)
+    start = Look(jnp.zeros(upper.shape, whitened.dtype), upper, jnp.zeros(len(upper), whitened.dtype))
+    return jax.lax.scan(turn, start, None, length=_TURNS + 1)[0]
 
 
 def _between(

@@ -37,7 +37,6 @@ isolation, one way to name P_0, is that of Li et al., "Anti-backdoor learning", 
 """
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -406,7 +405,7 @@ class Attacked(NamedTuple):
 
 
 def attacked_classes(
-    whitened: Sequence[Float[Array, "n features"]],
+    whitened: Float[Array, "ridges n features"],
     logits: Float[Array, "n classes"],
     labels: Labels,
     suspects: Bool[Array, " n"],
@@ -433,21 +432,24 @@ def attacked_classes(
     Example:
       >>> features = jax.random.normal(jax.random.key(0), (400, 5)).at[:40, 3].add(9.0)
       >>> labels, suspects = jnp.arange(400) // 200, (jnp.arange(400) % 20 == 0).at[:12].set(True)
-      >>> whitened, key = [whiten(features, labels, 2, ridge) for ridge in RIDGES], jax.random.key(1)
+      >>> whitened = jnp.stack([whiten(features, labels, 2, ridge) for ridge in RIDGES])
+      >>> key = jax.random.key(1)
       >>> found = attacked_classes(whitened, jnp.zeros((400, 2)), labels, suspects, key, gain=60.0)
       >>> found.classes.tolist(), int(found.poisoned.sum()), int(found.poisoned[:40].sum())
       ([True, False], 40, 40)
     """
     labels = jnp.asarray(labels)
     classes = logits.shape[1]
-    scores = [principal_scores(one, labels, classes, key) for one in whitened]
-    scores += [suspect_scores(one, labels, suspects, classes, key) for one in whitened]
-    gains, poisoned, relabelled = map(
-        jnp.stack, zip(*(_look(one, logits, labels, suspects) for one in scores), strict=True)
-    )
+
+    def directions(one: jax.Array) -> Float[Array, "directions n"]:
+        principal = principal_scores(one, labels, classes, key)
+        return jnp.stack([principal, suspect_scores(one, labels, suspects, classes, key)])
+
+    scores = jax.lax.map(directions, whitened).reshape(-1, len(labels))
+    gains, poisoned, relabelled = jax.lax.map(lambda one: _look(one, logits, labels, suspects), scores)
     sizes = count_labels(labels, jnp.ones(len(labels), bool), classes)
-    least = jnp.repeat(jnp.array([0.0, _SUSPECTED * gain]), len(RIDGES))[:, None]
-    clear = (gains >= jnp.tile(jnp.array(_CLEAR), 2)[:, None] * sizes) & (gains >= least)
+    least = jnp.tile(jnp.array([0.0, _SUSPECTED * gain]), len(RIDGES))[:, None]
+    clear = (gains >= jnp.repeat(jnp.array(_CLEAR), 2)[:, None] * sizes) & (gains >= least)
     gains = jnp.where(clear, gains, jnp.minimum(gains, 0))
     looks, best = jnp.argmax(gains, axis=0), jnp.max(gains, axis=0)
     attacked = (best >= gain) & (best >= _LEAST_OF_GAINS * jnp.max(best))
@@ -621,7 +623,8 @@ def minimum_error_groups(values: Float[Array, " n"], members: Bool[Array, " n"])
     """
     number = jnp.sum(members)
     ascending = jnp.sort(jnp.where(members, values, jnp.inf))
-    descending = jnp.sort(jnp.where(members, values, -jnp.inf))[::-1]
+    ranks = jnp.arange(len(values))
+    descending = jnp.where(ranks < number, ascending[number - 1 - ranks], -jnp.inf)
     ends = ascending[0], descending[0]
     low, high = (
         jnp.where(ends[0] < ends[1], end, other) for end, other in zip(ends, (0.0, 1.0), strict=True)
