@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.campaigns import NOTHING
+from experiments.campaigns import NOTHING, PUBLISHED_ASR
 from jaxunlearn import report
 from jaxunlearn._files import write_whole
 
@@ -160,12 +160,17 @@ _OF_MODEL = ("target", "arch", "train_images", "test_images", "training")
 
 
 def render_campaign(lines: Sequence[Line]) -> str:
-    """The tables of a campaign: what is left of every attack, what gave it away, and how training sets were divided."""
+    """The tables of a campaign: what is left of every attack, what gave it away, and how training sets were divided.
+
+    Where nothing was cleaned, what is published of the attacks stands beside what they reach.
+    """
     cleanings = _grouped(_cleaned(lines), _cleaning)
-    table = [["attack", "before", *cleanings]]
+    published = [] if cleanings else ["published ASR"]
+    table = [["attack", "before", *published, *cleanings]]
     for attack, of_attack in _grouped(lines, _attack, _OF_MODEL).items():
         cells = [[line for line in cleaned if line in of_attack] for cleaned in cleanings.values()]
-        table.append([attack, _rates(of_attack, "before"), *(_rates(cell, "after") for cell in cells)])
+        row = [attack, _rates(of_attack, "before"), *(_published(of_attack[0]) for _ in published)]
+        table.append([*row, *(_rates(cell, "after") for cell in cells)])
     if len(cleanings) > _FEW:  # too wide for a page
         table = [list(column) for column in zip(*table, strict=True)]
     return (
@@ -177,7 +182,7 @@ def render_campaign(lines: Sequence[Line]) -> str:
 
 def draw_campaign(lines: Sequence[Line]) -> bytes:
     """A PNG of ASR and ACC, in the mean over the seeds, of every attack before and after every cleaning."""
-    attacks = _grouped(lines, _attack, _OF_MODEL)
+    attacks = _grouped(lines, _bare_attack, ("attack_settings", *_OF_MODEL))
     cleanings = _grouped(_cleaned(lines), _cleaning)
     rows, columns = ["before", *cleanings], [textwrap.fill(attack, _WRAPPED) for attack in attacks]
     figure, panels = report.new_figure(
@@ -218,6 +223,10 @@ def _cleaned(lines: Sequence[Line]) -> list[Line]:
 def _attack(line: Line) -> str:
     settings = f" ({', '.join(line['attack_settings'])})" if line["attack_settings"] else ""
     return f"{line['data']} {line['attack']}{settings}, {100 * line['ratio']:g} %"
+
+
+def _bare_attack(line: Line) -> str:
+    return _attack({**line, "attack_settings": []})
 
 
 def _cleaning(line: Line) -> str:
@@ -264,6 +273,12 @@ def _rates(lines: Sequence[Line], when: str) -> str:
     stopped = sum(bool(line.get("stopped")) for line in lines) if when == "after" else 0
     notes = [f"{seeds} seeds"] * (seeds > 1) + [f"{stopped} stopped"] * (stopped > 0)
     return rates + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _published(line: Line) -> str:
+    """The published range of an attack's success; empty if there is none."""
+    found = PUBLISHED_ASR.get((line["data"], line["attack"], line["ratio"]), ())
+    return " to ".join(f"{rate}" for rate in dict.fromkeys(found))
 
 
 def _suspicion(line: Line) -> str:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from experiments import divide_checkpoints, mixing, tables
+from experiments.campaigns import NOTHING
 from experiments.reproduction import read_results
 
 
@@ -122,6 +123,16 @@ def test_every_model_counts_once_before_cleaning() -> None:
     weak = {"acc": 0.6, "asr": 0.5, "ra": 0.3}
     lines = [line("ibau", 0, 0.1), line("sau", 0, 0.1), line("ibau", 1, 0.1, before=weak)]
     assert "| 75.0 / 75.0 / 15.0 (2 seeds) |" in tables.render_campaign(lines)
+
+
+def test_what_attacks_reach_stands_beside_what_is_published() -> None:
+    lines = [line(NOTHING, 0, 1.0, data="gtsrb", attack=attack) for attack in ("bpp", "adaptive-blend")]
+    assert tables.render_campaign(lines).splitlines() == [
+        "| attack | before | published ASR |",
+        "| --- | --- | --- |",
+        "| gtsrb bpp, 10 % | 90.0 / 100.0 / 0.0 | 98.7 to 99.9 |",
+        "| gtsrb adaptive-blend, 10 % | 90.0 / 100.0 / 0.0 |  |",
+    ]
 
 
 def test_runs_that_stopped_are_marked() -> None:
