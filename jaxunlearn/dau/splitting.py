@@ -633,10 +633,8 @@ def minimum_error_groups(values: Float[Array, " n"], members: Bool[Array, " n"])
     edges = low + bin_width * jnp.arange(1, _BINS + 1)
     cuts = jnp.searchsorted(ascending, edges, side="right")
     # A group's sums start at its far end, so that they round like its own values.
-    from_below, from_above = (
-        jnp.pad(jnp.cumsum(jnp.where(jnp.isfinite(part), part, 0)), (1, 0))
-        for part in (ascending, descending)
-    )
+    sides = jnp.stack([ascending, descending])
+    sums = jnp.pad(jnp.cumsum(jnp.where(jnp.isfinite(sides), sides, 0), axis=1), ((0, 0), (1, 0)))
 
     def cost_and_mean(
         sums: Float[Array, " places"], counts: Int[Array, " cuts"]
@@ -648,16 +646,13 @@ def minimum_error_groups(values: Float[Array, " n"], members: Bool[Array, " n"])
         cost = jnp.where(counts > 1, share * (jnp.log(spread) - jnp.log(share)), jnp.inf)
         return cost, sums[counts] / jnp.maximum(counts, 1)
 
-    (cost_below, low), (cost_above, high), (cost_of_all, _) = (
-        cost_and_mean(from_below, cuts),
-        cost_and_mean(from_above, number - cuts),
-        cost_and_mean(from_below, number[None]),
-    )
-    costs = cost_below + cost_above
+    counts = jnp.stack([cuts, number - cuts])
+    with_all = jnp.pad(counts, ((0, 0), (0, 1)), constant_values=number)
+    costs_of_sides, means = jax.vmap(cost_and_mean)(sums, with_all)
+    cost_of_all, costs = costs_of_sides[0, -1], jnp.sum(costs_of_sides[:, :-1], axis=0)
     # In a gap all thresholds are equally good: the middle one.
-    best = (costs <= jnp.min(costs) + 1e-6) & jnp.isfinite(costs)
-    threshold, low, high = (masked_mean(leaf, best) for leaf in (edges, low, high))
     least = jnp.min(costs)
-    return Groups(
-        threshold, low, high, jnp.where(jnp.isfinite(least), number * (cost_of_all[0] - least), 0.0)
-    )
+    best = (costs <= least + 1e-6) & jnp.isfinite(costs)
+    found = jax.vmap(masked_mean, (0, None))(jnp.stack([edges, *means[:, :-1]]), best)
+    gain = jnp.where(jnp.isfinite(least), number * (cost_of_all - least), 0.0)
+    return Groups(*found, gain)
