@@ -31,6 +31,7 @@ from experiments.tables import RESULTS, read_lines
 from jaxunlearn import cli, finetune, fit, job, report, subjects
 from jaxunlearn._check import InputError
 from jaxunlearn._checkpointing import STATE_FILE
+from jaxunlearn._files import write_whole
 from jaxunlearn._loop import NonFiniteError
 from jaxunlearn._runtime import keep_compilations
 from jaxunlearn._tree import named_leaves
@@ -43,6 +44,8 @@ from jaxunlearn.inputs import REPORT_FILE, Request
 from jaxunlearn.models import NAMES
 
 _REPORTED = ("before", "after", "der", "evidence", "stopped", "warnings", "seconds", "device", "versions")
+_OF_CODE = ("code", "model_code")  # from which the line was made, and the model that was cleaned
+_CODE_FILE = "code.txt"  # keeps it in a folder
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,6 +73,10 @@ def main(argv: list[str] | None = None) -> int:
         if not campaign.subjects:
             parser.error(f"{flags.name} holds none of {', '.join(flags.attacks)}")
     campaign = campaign.quick() if flags.quick else campaign
+    if (flags.arch or flags.seeds) and not flags.out:
+        parser.error(
+            f"--arch and --seeds make results that are not {flags.name}'s; give --out a file for them"
+        )
     name = f"{flags.name}{'-quick' if flags.quick else ''}"
     out = flags.out or RESULTS / f"{name}.jsonl"
     arch, seeds = flags.arch or campaign.arch, flags.seeds or campaign.seeds
@@ -112,7 +119,7 @@ def run(campaign: Campaign, shared: Path, work: Path, out: Path, *, arch: str, s
                 except NonFiniteError as error:
                     failed.append(f"{folder.name}, {cleaning.method} {cleaning.preset}: {error}")
                     continue
-                line = config | {name: found[name] for name in _REPORTED} | {"code": code()}
+                line = config | {name: found[name] for name in (*_REPORTED, *_OF_CODE)}
                 out.parent.mkdir(parents=True, exist_ok=True)
                 with out.open("a") as file:
                     file.write(json.dumps(line) + "\n")
@@ -123,12 +130,20 @@ def run(campaign: Campaign, shared: Path, work: Path, out: Path, *, arch: str, s
 def _found(
     campaign: Campaign, attacked: Attacked, cleaning: Cleaning, shared: Path, folder: Path, seed: int
 ) -> dict[str, Any]:
-    """What a cleaning leaves, as in a report."""
+    """What a cleaning leaves, as in a report, and from which code it is and the model that was cleaned."""
+    of_model = _made_from(folder)
     if cleaning.method == NOTHING:
-        return leave(folder)
+        return leave(folder) | {"code": of_model, "model_code": of_model}
     if cleaning.method == RETRAINING:
-        return retrain(folder, seed)
-    return clean(campaign, attacked, cleaning, shared, folder, seed)
+        return retrain(folder, seed) | {"code": code(), "model_code": of_model}
+    cleaned, out = clean(campaign, attacked, cleaning, shared, folder, seed)
+    return cleaned | {"code": _made_from(out), "model_code": of_model}
+
+
+def _made_from(folder: Path) -> str | None:
+    """From which code a folder was made; None if it does not say so."""
+    path = folder / _CODE_FILE
+    return path.read_text().strip() if path.exists() else None
 
 
 def make_subject(
@@ -171,6 +186,7 @@ def make_subject(
         return folder
     print(f"== {folder.name}", flush=True)
     subjects.plant(order, make_display(quiet=False))
+    write_whole(folder / _CODE_FILE, code().encode())
     return folder
 
 
@@ -187,8 +203,8 @@ def _check_same(folder: Path, what: str, made: dict[str, Any], asked: dict[str, 
 
 def clean(
     campaign: Campaign, attacked: Attacked, cleaning: Cleaning, shared: Path, folder: Path, seed: int
-) -> dict[str, Any]:
-    """The report of one cleaning, run if it was not yet."""
+) -> tuple[dict[str, Any], Path]:
+    """The report of one cleaning, run if it was not yet, and its folder."""
     program = importlib.import_module(f"jaxunlearn.{cleaning.method}.__main__")
     package = importlib.import_module(f"jaxunlearn.{cleaning.method}")
     label = json.dumps([cleaning.preset, cleaning.settings, cleaning.clean, seed])
@@ -197,7 +213,7 @@ def clean(
     if (out / REPORT_FILE).exists():
         made = json.loads((out / REPORT_FILE).read_text())
         _check_same(out, "cleaning", made, {"config": json.loads(json.dumps(dataclasses.asdict(config)))})
-        return made
+        return made, out
     first = campaign.train_images
     given = f"{SOURCES[attacked.data].train.format(shared=shared)}[{first}:{first + cleaning.clean}]"
     request = Request(
@@ -222,7 +238,8 @@ def clean(
     finished = job.run(program.PROCEDURE, request, make_display(quiet=False), time.monotonic())
     if finished is None:
         raise RuntimeError(f"{out} was not finished.")
-    return finished
+    write_whole(out / _CODE_FILE, code().encode())
+    return finished, out
 
 
 @functools.cache

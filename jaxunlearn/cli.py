@@ -281,7 +281,7 @@ def settings_of(config: Any) -> str:
     return ", ".join(f"{name}={text_of(getattr(config, name))}" for name in names)
 
 
-def configured(config: Any, assignments: Sequence[str]) -> Any:
+def configured(config: Any, assignments: Sequence[str], option: str = "--set") -> Any:
     """A config with the changes that texts such as ``learning_rate=0.01`` name.
 
     Raises:
@@ -292,12 +292,12 @@ def configured(config: Any, assignments: Sequence[str]) -> Any:
     for text in assignments:
         name, _, value = text.partition("=")
         if name not in names:
-            raise InputError(f"--set {text}: there is no setting {name}; there are {', '.join(names)}.")
+            raise InputError(f"{option} {text}: there is no setting {name}; there are {', '.join(names)}.")
         kind = type(getattr(config, name))
         try:
             changes[name] = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
         except (ValueError, KeyError):
-            raise InputError(f"--set {text}: {value!r} is not a {kind.__name__}.") from None
+            raise InputError(f"{option} {text}: {value!r} is not a {kind.__name__}.") from None
     try:
         return dataclasses.replace(config, **changes)
     except ValueError as error:

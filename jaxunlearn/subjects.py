@@ -221,12 +221,17 @@ def show(attack: Attack, test: LabelledImages) -> Triggered:
     """The test images that an attack can be shown on, with its trigger, rounded to 8 bits.
 
     Raises:
-      InputError: if there are none.
+      InputError: if there are none, or the trigger changes none of them.
     """
     if attack.target is not None:
         check_others(test, attack.target)
     rows = np.flatnonzero(attack.forced(test.labels) != test.labels)
     images = in_chunks(test.images, rows, lambda some, _: attack.trigger(some))
+    if np.array_equal(images, in_chunks(test.images, rows, lambda some, _: some)):
+        raise InputError(
+            f"The trigger changes none of the {len(rows)} test images that it could be shown on, once they are rounded "
+            "to 8 bits; give a stronger one or larger images."
+        )
     labels = test.labels[rows]
     return Triggered(images / np.float32(255), labels, attack.forced(labels).astype(labels.dtype))
 

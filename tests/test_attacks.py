@@ -14,7 +14,7 @@ from PIL import Image
 from jaxunlearn import attacks
 from jaxunlearn._check import InputError
 from jaxunlearn.attacks import Attack, add_image, input_aware, parse_trigger, poison, recipes, stamp_patch
-from jaxunlearn.attacks.triggers import square
+from jaxunlearn.attacks.triggers import corners, square
 
 
 def test_the_default_patch_is_the_published_one() -> None:
@@ -125,6 +125,25 @@ def test_ratios_that_the_images_cannot_give_are_refused(ratio: float, asked: int
     attack = Attack(trigger=jnp.ones_like, target=0)
     with pytest.raises(InputError, match=f"asks for {asked} of 10 images and 5 of them are of other classes"):
         poison(images, labels, attack, ratio=ratio, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize(("target", "clean_label"), [(7, True), (0, False)])
+def test_an_attack_without_images_to_poison_is_refused(target: int, clean_label: bool) -> None:
+    attack = Attack(trigger=jnp.ones_like, target=target, clean_label=clean_label)
+    with pytest.raises(InputError, match="None of the 10 images to train on are .*give another target"):
+        images = np.zeros((10, 4, 4, 1), np.float32)
+        poison(images, np.zeros(10, int), attack, ratio=0.1, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("amplitude", [16 / 255, 1.0])
+def test_the_corners_of_label_consistent_are_brighter_or_darker_by_an_amplitude(amplitude: float) -> None:
+    """BackdoorBench adds and subtracts it, and clips."""
+    recipe = dataclasses.replace(attacks.RECIPES["label-consistent"], amplitude=amplitude)
+    given = jnp.linspace(0, 1, 2 * 8 * 8).reshape(2, 8, 8, 1)
+    found = recipe.make(attacks.Setting((8, 8, 1), 2, 0, jax.random.key(0))).trigger(given)
+    pattern, mask = corners(8, 8, size=3)
+    wanted = jnp.where(mask > 0, jnp.where(pattern > 0, given + amplitude, given - amplitude), given)
+    np.testing.assert_allclose(found, jnp.clip(wanted, 0, 1), atol=1e-6)
 
 
 def test_all_poisoned_images_are_as_a_file_holds_them() -> None:

@@ -108,6 +108,15 @@ def test_some_attacks_of_a_campaign_alone(capsys: pytest.CaptureFixture[str]) ->
     assert "dau-gtsrb holds none of wanet" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("given", [("--seeds", "7"), ("--arch", "small_vgg")])
+def test_other_results_need_a_file_of_their_own(
+    given: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        reproduce.main(["dau-gtsrb", *given])
+    assert "give --out a file for them" in capsys.readouterr().err
+
+
 def test_some_attacks_are_quick_too(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Campaign] = []
     monkeypatch.setattr(reproduce, "run", lambda campaign, *_, **__: asked.append(campaign) or [])
@@ -123,10 +132,10 @@ def test_what_gives_nan_holds_nothing_up(
             raise NonFiniteError(1, ["loss"], None)
         return tmp_path
 
-    def clean(campaign: Any, attacked: Any, cleaning: Cleaning, *_: Any) -> dict[str, Any]:
+    def clean(campaign: Any, attacked: Any, cleaning: Cleaning, *_: Any) -> tuple[dict[str, Any], Path]:
         if cleaning.method == "ibau":
             raise NonFiniteError(1, ["kernel"], None)
-        return dict.fromkeys(reproduce._REPORTED)
+        return dict.fromkeys(reproduce._REPORTED), tmp_path
 
     two = dataclasses.replace(SMALL, cleanings=(*SMALL.cleanings, Cleaning("sau", clean=10)), seeds=(0, 1))
     monkeypatch.setattr(reproduce, "make_subject", make_subject)
@@ -147,7 +156,7 @@ def test_what_gives_nan_holds_nothing_up(
 
 def test_a_finished_cleaning_is_taken_for_no_other(tmp_path: Path) -> None:
     def clean(cleaning: Cleaning) -> dict[str, Any]:
-        return reproduce.clean(SMALL, BADNETS, cleaning, tmp_path, tmp_path, 0)
+        return reproduce.clean(SMALL, BADNETS, cleaning, tmp_path, tmp_path, 0)[0]
 
     once = Cleaning("ibau", clean=10)
     label = json.dumps([once.preset, once.settings, once.clean, 0])
@@ -232,7 +241,8 @@ def test_results_are_taken_for_no_others(campaign: Campaign, attacked: Attacked,
 def test_lines_say_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = dict.fromkeys(reproduce._REPORTED) | {"stopped": "Round 2 gave NaN.", "warnings": ["grey"]}
     monkeypatch.setattr(reproduce, "make_subject", lambda *_: tmp_path)
-    monkeypatch.setattr(reproduce, "clean", lambda *_: found | {"rounds": []})
+    monkeypatch.setattr(reproduce, "clean", lambda *_: (found | {"rounds": []}, tmp_path / "cleaned"))
+    (tmp_path / "code.txt").write_text("0123456789ab")
     out = tmp_path / "lines.jsonl"
     old = reproduce._config(SMALL, BADNETS, SMALL.cleanings[0], "small_vgg_half", 0) | {"before": {}}
     out.write_text(json.dumps(old) + "\n")
@@ -240,6 +250,7 @@ def test_lines_say_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     before, line = tables.read_lines(out)
     assert before == old
     assert (line["seed"], line["stopped"], line["warnings"]) == (1, "Round 2 gave NaN.", ["grey"])
+    assert (line["code"], line["model_code"]) == (None, "0123456789ab")
 
 
 def in_own_process(*arguments: object) -> str:
@@ -259,7 +270,7 @@ def test_a_quick_campaign_runs_once(tmp_path: Path, capsys: pytest.CaptureFixtur
     for line in lines:
         assert line["before"]["counts"]["acc"][1] == 300
         assert line["stopped"] is None
-        assert line["code"] == reproduce.code()
+        assert line["code"] == line["model_code"] == reproduce.code()
         assert set(line["seconds"]) == {"load", "compile", "unlearn", "evaluate"}
     assert "== digits-badnets" in said
     assert "finetune" in tables.render_campaign(lines).splitlines()[0]

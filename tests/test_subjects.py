@@ -387,6 +387,13 @@ def test_seconds_of_an_interrupted_training_count(tmp_path: Path, monkeypatch: p
     assert subjects.plant(dataclasses.replace(order, resume=True), Watched())["seconds"] == 3000
 
 
+def test_a_trigger_that_changes_nothing_is_refused(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPES["sig"], frequency=4.0)
+    with pytest.raises(InputError, match="changes none of the .* test images"):
+        subjects.plant(order_of(tmp_path, "sig", recipe), Watched())
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_interrupted_replacement_leaves_no_finished_folder(tmp_path: Path) -> None:
     (tmp_path / subjects.ATTACK).write_text("{}")
     (tmp_path / subjects.MODEL).write_text("another")

@@ -95,7 +95,7 @@ def _plant(flags: argparse.Namespace, out: Path) -> int:
         spec=spec,
         target=flags.target,
         ratio=flags.poison_ratio,
-        training=cli.configured(training_for(spec.image_shape, len(data.labels)), flags.train),
+        training=cli.configured(training_for(spec.image_shape, len(data.labels)), flags.train, "--train"),
         seed=flags.seed,
         out=out,
         resume=flags.resume,

@@ -111,6 +111,11 @@ def check_ratio(attack: Attack, labels: Labels, ratio: float) -> int:
     count, victims = round(ratio * len(labels)), len(attack.victims(labels))
     if not 0 < count <= victims:
         what = "of the target's class" if attack.clean_label else "of other classes than the attack's"
+        if not victims:
+            raise InputError(
+                f"None of the {len(labels)} images to train on are {what}, which the attack would poison; give another "
+                "target or other images."
+            )
         raise InputError(
             f"A poison ratio of {ratio:g} asks for {count} of {len(labels)} images and {victims} of them are {what}; "
             f"give a ratio that asks for 1 to {victims}."

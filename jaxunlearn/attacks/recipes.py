@@ -1,7 +1,8 @@
 """The published attacks by name, each with its settings; BackdoorBench's are the defaults where it has the attack.
 
 The exceptions: it poisons images of all classes, the target's too; its ``trojannn`` draws an apple and excites two
-neurons, where ours is a square and excites one; it rotates the images of ``wanet``, ``bpp`` and ``input-aware`` too.
+neurons, where ours is a square and excites one; it rotates the images of ``wanet`` and ``bpp`` too; and it crops and
+mirrors those of ``input-aware`` before their triggers are drawn, where here all triggers come before that.
 """
 
 import functools
@@ -320,7 +321,7 @@ class LabelConsistent:
       robust_radius: of those that it is trained against; larger ones are more than a network can learn to withstand.
       share: of the other image in an interpolated one.
       size: of the pattern in each corner, in pixels.
-      amplitude: its share of the pixels there.
+      amplitude: what it makes white pixels brighter and black ones darker by, in pixels of [0, 1].
 
     Source: Turner et al., 2019.
     """
@@ -345,10 +346,8 @@ class LabelConsistent:
 
     def make(self, setting: Setting) -> Attack:
         """The attack."""
-        pattern, mask = (
-            self.amplitude * part for part in triggers.corners(*setting.image_shape[:2], size=self.size)
-        )
-        mark = functools.partial(triggers.add_image, image=pattern, mask=mask)
+        pattern, mask = triggers.corners(*setting.image_shape[:2], size=self.size)
+        mark = functools.partial(triggers.add_image, image=self.amplitude * mask * (2 * pattern - 1))
 
         @functools.cache
         def fooled() -> Surrogate:
