@@ -124,7 +124,8 @@ def forward_with_statistics(
 
     Running statistics r move towards those of the batch, b, by r' = (1 - m) r + m b, so that b = r + (r' - r) / m and
     1 - m = dr'/dr, whatever the network's momentum is. b depends on the parameters and can be differentiated. Of a
-    variance (``var``) no more than its rounding can be negative: it is 0 then.
+    variance (``var``) no more than its rounding can be negative: it is 0 then. That b does not depend on any r is taken
+    for granted: it would behind a frozen layer, which uses running statistics in training mode.
 
     Example:
       >>> def apply_fn(variables, x, *, train):
@@ -164,6 +165,22 @@ def forward_with_statistics(
 def _takes_rngs(apply_fn: ApplyFn) -> bool:
     parameters = inspect.signature(apply_fn).parameters.values()
     return any(p.name == "rngs" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+
+
+def check_features(apply_fn: ApplyFn, variables: Variables, images: AnyImages, width: int) -> None:
+    """Refuses a network that does not return what its last layer reads; nothing is computed.
+
+    Raises:
+      InputError: unless ``aux["features"]`` has the shape (images, width).
+    """
+    example = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+    _, aux = jax.eval_shape(functools.partial(apply_fn, train=False), variables, example)
+    found = f"features of shape {aux['features'].shape}" if "features" in aux else "no features"
+    if found != f"features of shape {(1, width)}":
+        raise InputError(
+            f"apply_fn returns {found} for one image and has to return aux['features'], which the last layer reads, of "
+            f"shape {(1, width)}."
+        )
 
 
 def count_classes(apply_fn: ApplyFn, variables: Variables, images: AnyImages) -> int:

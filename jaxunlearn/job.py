@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,7 +133,7 @@ class _Earlier(NamedTuple):
             if model not in model_files(".pth"):
                 raise ValueError("it names no model")
             return cls(model, f"{mean}/{std}", channels)
-        except (LookupError, TypeError, ValueError, RecursionError):
+        except (LookupError, TypeError, ValueError, OverflowError, RecursionError):
             raise InputError(
                 f"{path} is not the report of a finished run; run again with --force, or give another --out."
             ) from None
@@ -241,7 +241,7 @@ def run(
     else:
         journal = _Journal(fingerprint, inputs.judge(variables), [], clock.seconds)
         clock.lap("evaluate")
-        _make_folder(request)
+        _make_folder(request, written)
         journal.save(state_file, state)
     journal.seconds = clock.seconds
     display.say(f"before   {describe(journal.before)}  ({journal.before.acc.total} images)")
@@ -358,6 +358,9 @@ def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) ->
     )
     encoded = (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
     write_together(request.out, {**files, REPORT_FILE: encoded})
+    for name in files_written(this.procedure.name, inputs.checkpoint.suffix):
+        if name not in content["files"]:  # of the division alone, which the end of the run has outdone
+            (request.out / name).unlink(missing_ok=True)
     return content
 
 
@@ -399,12 +402,13 @@ def _check_kept(request: Request, suffix: str) -> None:
         )
 
 
-def _make_folder(request: Request) -> None:
-    """The folder, without the files of an earlier run: a new one may end without any."""
+def _make_folder(request: Request, written: Sequence[str]) -> None:
+    """The folder, without the files of an earlier run, finished or not: a new one may end without any."""
     out = request.out
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name in _files_of(out / REPORT_FILE):
+        unfinished = written if (out / STATE_FILE).exists() else ()
+        for name in (*_files_of(out / REPORT_FILE), *unfinished):
             if (out / name).resolve() != request.checkpoint.resolve():
                 (out / name).unlink(missing_ok=True)
     except OSError as error:

@@ -130,7 +130,7 @@ def test_ratios_that_the_images_cannot_give_are_refused(ratio: float, asked: int
 @pytest.mark.parametrize(("target", "clean_label"), [(7, True), (0, False)])
 def test_an_attack_without_images_to_poison_is_refused(target: int, clean_label: bool) -> None:
     attack = Attack(trigger=jnp.ones_like, target=target, clean_label=clean_label)
-    with pytest.raises(InputError, match="None of the 10 images to train on are .*give another target"):
+    with pytest.raises(InputError, match="None of the 10 images to train on are of"):
         images = np.zeros((10, 4, 4, 1), np.float32)
         poison(images, np.zeros(10, int), attack, ratio=0.1, key=jax.random.key(0))
 

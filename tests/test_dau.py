@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import dau, evaluate
+from jaxunlearn._check import InputError
 from jaxunlearn.attacks import Attack, poison
 from tests import toys
 
@@ -583,12 +584,115 @@ def test_all_classes_are_divided_together_if_they_are_attacked_alike() -> None:
     wide = jnp.concatenate([features, logits], axis=1)
     head = dau.Head(jnp.concatenate([jnp.zeros((41, 10)), jnp.eye(10)]), jnp.zeros(10))
     suspects = jnp.arange(len(labels)) < 200
-    division, gains = dau.algorithm._divide(dau.Config(), wide, jnp.asarray(labels), suspects, head, KEY)
+    given = (wide, head(wide), jnp.asarray(labels), suspects, head, KEY)
+    division, gains = dau.algorithm._divide(dau.Config(), *given)
     poisoned, clean = (np.asarray(part) for part in division.parts)
     assert poisoned[truth].mean() > 0.97
     assert truth[poisoned].mean() > 0.97
     assert clean[~truth].mean() > 0.97
     assert float(gains.min()) > 60
+
+
+def suspected_along(suspects: jax.Array, trigger: float) -> tuple[jax.Array, np.ndarray]:
+    """Where 400 images lie along the direction of their suspects, and which of the first class are triggered."""
+    features = jax.random.normal(jax.random.key(0), (400, 5)).at[:40, 3].add(trigger)
+    labels = jnp.arange(400) // 200
+    whitened = dau.whiten(features, labels, 2)
+    return dau.suspect_scores(whitened, labels, suspects, 2, KEY), np.arange(400) < 40
+
+
+@pytest.mark.parametrize("number", [2, 3, 6])
+def test_few_suspects_are_in_both_halves(number: int) -> None:
+    scores, truth = suspected_along(jnp.arange(400) < number, 30.0)
+    assert scores[truth].max() < scores[:200][~truth[:200]].min()
+
+
+def test_a_suspect_alone_says_nothing_of_its_class() -> None:
+    scores, _ = suspected_along((jnp.arange(400) < 1) | (jnp.arange(400) >= 200), 30.0)
+    assert not scores.any()
+
+
+@pytest.mark.parametrize(("features", "gain"), [(jnp.zeros((40, 3)), 0.0), (jnp.zeros((40, 3)), 60.0)])
+def test_images_that_are_all_alike_are_no_groups(features: jax.Array, gain: float) -> None:
+    labels, suspects = jnp.arange(40) % 2, jnp.arange(40) < 8
+    head = dau.Head(jnp.zeros((3, 2)), jnp.zeros(2))
+    given = (features, head(features), labels, suspects, head, KEY)
+    division, _ = dau.algorithm._divide(dau.Config(gain=gain), *given)
+    assert not division.parts.poisoned.any()
+    assert np.all(division.scores == 1)
+
+
+def test_features_that_are_too_large_are_no_clean_bill() -> None:
+    features = 1e20 * jax.random.normal(KEY, (40, 3))
+    head = dau.Head(jnp.zeros((3, 2)), jnp.zeros(2))
+    given = (features, head(features), jnp.arange(40) % 2, jnp.arange(40) < 8, head, KEY)
+    assert np.all(np.isnan(dau.algorithm._divide(dau.Config(), *given)[1]))
+
+
+def test_a_prefilter_that_diverged_is_no_clean_bill() -> None:
+    images, labels = toys.images_and_labels(60)
+    execution = dau.Execution()
+    config = dau.Config(prefilter="lga", isolation_rounds=1, rounds=3)
+    method = dau.make_method(toys.apply_fn, execution, head="head", fresh=toys.fresh)
+    data = dau.Data(images, labels)
+    state = method.init(toys.variables(), data, config, KEY)
+    assert state.isolating is not None
+    broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), state.isolating.params)
+    state = state._replace(round=state.round + 1, isolating=state.isolating._replace(params=broken))
+    _, stats = method.step(state, data)
+    assert np.isnan(stats.kept)
+
+
+def test_where_all_poisoned_images_are_given_back_the_first_division_stays() -> None:
+    images, labels = toys.images_and_labels(60)
+    config = dau.Config(rounds=4, resplit_round=2, recovered=0.0, forgotten=0.0)
+    method = dau.make_method(toys.apply_fn, dau.Execution(), head="head")
+    data = dau.Data(images, labels)
+    state = method.init(toys.variables(), data, config, KEY)
+    poisoned = jnp.arange(60) < 6
+    state = state._replace(
+        round=state.round + 2,
+        parts=dau.Parts(poisoned, ~poisoned),
+        scores=jnp.where(poisoned, -1.0, 1.0),
+        probabilities=jnp.ones(60),
+        gains=jnp.array([1.0, 2.0, 3.0]),
+    )
+    new, stats = method.step(state, data)
+    np.testing.assert_array_equal(new.parts.poisoned, poisoned)
+    np.testing.assert_array_equal(new.gains, state.gains)
+    assert int(stats.poisoned) == 6
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_images_have_their_precision_whatever_the_usual_one_is(dtype: Any) -> None:
+    with jax.enable_x64(True):
+        images, labels = toys.images_and_labels(60)
+        variables = jax.tree.map(
+            lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
+            toys.variables(),
+        )
+        given = (toys.apply_fn, variables, images.astype(dtype), labels, dau.Config(rounds=3), KEY)
+        cleaned, stats = dau.unlearn(*given, head="head")
+        assert stats.loss.dtype == dtype
+        for new, old in zip(jax.tree.leaves(cleaned), jax.tree.leaves(variables), strict=True):
+            assert new.dtype == old.dtype
+
+
+@pytest.mark.parametrize(
+    ("aux", "message"),
+    [
+        (lambda features: {}, "returns no features for one image"),
+        (lambda features: {"features": features[:, :2]}, r"returns features of shape \(1, 2\) for one image"),
+    ],
+)
+def test_a_network_says_what_its_last_layer_reads(aux: Any, message: str) -> None:
+    def apply_fn(params: Any, x: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, Any]]:
+        features = x.mean((1, 2))
+        return features @ params["w"], aux(features)
+
+    images = jnp.zeros((8, 4, 4, 3))
+    with pytest.raises(InputError, match=message):
+        dau.unlearn(apply_fn, {"w": jnp.eye(3)}, images, jnp.arange(8) % 3, dau.Config(), KEY, head="w")
 
 
 def test_directions_are_those_of_the_generalised_eigenproblem() -> None:

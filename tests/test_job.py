@@ -242,6 +242,26 @@ def test_evidence_of_others_is_not_replaced_but_that_of_the_first_stage(tmp_path
     assert len(report["rounds"]) == 3
 
 
+def test_pictures_of_a_division_that_is_not_the_last_do_not_stay(tmp_path: Path) -> None:
+    """Neither where the run ends with fewer, nor where another run takes its place."""
+
+    def evidence(*names: str) -> Any:
+        files = dict.fromkeys(names, b"ours")
+        return changing(lambda leaf, _: leaf)._replace(
+            name="dau", evidence=lambda *_: job.Evidence({"sentence": ""}, files)
+        )
+
+    asked, display = request(tmp_path), make_display(quiet=True)
+    both, one = evidence("division.png", "poisoned.png"), evidence("division.png")
+    job.run(both, asked, display, time.monotonic(), until=1)
+    job.run(one, dataclasses.replace(asked, resume=True), display, time.monotonic())
+    assert not (asked.out / "poisoned.png").exists()
+    assert (asked.out / "division.png").exists()
+    job.run(both, dataclasses.replace(asked, force=True), display, time.monotonic(), until=1)
+    job.run(evidence(), dataclasses.replace(asked, force=True), display, time.monotonic(), until=1)
+    assert {path.name for path in asked.out.iterdir()} == {"state.npz"}
+
+
 def test_only_files_that_runs_write_are_removed(tmp_path: Path) -> None:
     asked = request(tmp_path)
     asked.out.mkdir()
@@ -291,6 +311,7 @@ FOREIGN = (
     {"files": []},
     {"files": ["model.pth"]},
     {"files": [{}], "preprocessing": {}},
+    {"files": ["model.pth"], "preprocessing": {"mean": [10**400], "std": [1], "channels": "rgb"}},
 )
 
 

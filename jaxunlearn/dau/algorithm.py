@@ -36,8 +36,8 @@ from jaxunlearn import _loop
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
 from jaxunlearn._optimizers import clipped, learning_rates, momentum_step
 from jaxunlearn._runtime import Compiled
-from jaxunlearn._training import begin, forward_of_halves, forward_with_statistics
-from jaxunlearn._tree import combine, head_kernel, named_leaves, partition, trainable_mask
+from jaxunlearn._training import begin, check_features, forward_of_halves, forward_with_statistics
+from jaxunlearn._tree import all_finite, combine, head_kernel, named_leaves, partition, trainable_mask
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Logits, Number, PRNGKey, Round, Scalar, Variables
 from jaxunlearn.dau.alltoall import attacked_alike
 from jaxunlearn.dau.config import Config
@@ -151,12 +151,14 @@ class View(NamedTuple):
       doubt: 1 - p of the label's probability p.
       right: whether the label is the answer.
       guess: the likeliest class but the label.
+      logits: the answers.
       features: what the last layer reads.
     """
 
     doubt: Float[Array, " n"]
     right: Bool[Array, " n"]
     guess: Int[Array, " n"]
+    logits: Float[Array, "n classes"]
     features: Float[Array, "n features"]
 
 
@@ -192,7 +194,7 @@ def unlearn(
 
     Raises:
       ValueError: if the images or labels do not have the shape, dtype and range described, or ``fresh`` is missing.
-      InputError: if the head names no linear layer.
+      InputError: if the head names no linear layer, or the network does not return what that reads.
       NonFiniteError: if a round gives NaN or infinite values.
 
     Example:
@@ -261,10 +263,11 @@ def init(
     Raises:
       ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``, or ``fresh``
         is missing.
-      InputError: if the head names no linear layer.
+      InputError: if the head names no linear layer, or the network does not return what that reads.
     """
     begun = begin(apply_fn, variables, *data)
-    head_kernel(begun.variables, head, begun.classes)
+    width = named_leaves(begun.variables)[head_kernel(begun.variables, head, begun.classes)].shape[0]
+    check_features(apply_fn, begun.variables, data.images, width)
     if fresh is None and config.isolation_rounds:
         raise ValueError(
             f"fresh=None with prefilter={config.prefilter!r}: isolation trains a fresh network; give a function that "
@@ -396,6 +399,7 @@ def _division_round(programs: _Programs, state: State, data: Data) -> State:
     classes = _head_of(state.original, programs.head).kernel.shape[1]
     suspects = lowest(doubt, jnp.asarray(data.labels), state.config.isolated_share, classes)
     (scores, parts), gains = _divided(programs, state, data, own, suspects)
+    finite = all_finite((own, doubt, scores, gains))
     # To train on all images would strengthen a backdoor that was not found.
     nothing = ~jnp.any(parts.poisoned)
     state = state._replace(
@@ -403,7 +407,7 @@ def _division_round(programs: _Programs, state: State, data: Data) -> State:
     )
     state = _judged(programs, state, own, data)
     # NaN is reported as a failed round.
-    kept = jnp.where(jnp.all(jnp.isfinite(own.features)), state.stats.kept, jnp.nan)
+    kept = jnp.where(finite, state.stats.kept, jnp.nan)
     return state._replace(stats=state.stats._replace(kept=kept))
 
 
@@ -412,12 +416,12 @@ def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
     epoch = state.round - config.isolation_rounds - 1
     clean_key, poisoned_key, steps_key = jax.random.split(jax.random.fold_in(state.key, state.round), 3)
     if config.resplit_round:
-        scores, parts, start = _loop.where(
+        scores, parts, gains, start = _loop.where(
             epoch == config.resplit_round - 1,
             lambda: _divided_again(programs, state, data),
-            lambda: (state.scores, state.parts, state.start),
+            lambda: (state.scores, state.parts, state.gains, state.start),
         )
-        state = state._replace(scores=scores, parts=parts, start=start)
+        state = state._replace(scores=scores, parts=parts, gains=gains, start=start)
     steps = max(_LEAST_STEPS, -(-len(data.labels) // config.batch_size))
     epochs = config.rounds - config.isolation_rounds - 1
     clean = _loop.rows_of(state.parts.clean, steps, config.batch_size, clean_key)
@@ -443,16 +447,23 @@ def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
     return state._replace(stats=stats, stopped=over & (epoch >= planned - 1))
 
 
-def _divided_again(programs: _Programs, state: State, data: Data) -> tuple[jax.Array, Parts, Scalar]:
+def _divided_again(
+    programs: _Programs, state: State, data: Data
+) -> tuple[jax.Array, Parts, jax.Array, Scalar]:
     """Gives images back whose label the unlearned network still holds, and divides again with the others as suspects.
 
-    Returns the scores, the parts, and the accuracy of the model as it came on the clean part.
+    Where that leaves nothing to forget, nothing was forgotten until now, and the first division stays: to train on all
+    images would strengthen the backdoor.
+
+    Returns the scores, the parts, the gains, and the accuracy of the model as it came on the clean part.
     """
     returned = state.parts.poisoned & (state.probabilities > _HELD)
     own = _view(programs, state.original, data)
-    (scores, parts), _ = _divided(programs, state, data, own, state.parts.poisoned & ~returned)
+    (scores, parts), gains = _divided(programs, state, data, own, state.parts.poisoned & ~returned)
     parts = Parts(parts.poisoned & ~returned, parts.clean | returned)
-    return scores, parts, _accuracy(own, parts.clean)
+    new = scores, parts, gains, _accuracy(own, parts.clean)
+    old = state.scores, state.parts, state.gains, state.start
+    return jax.tree.map(functools.partial(jnp.where, jnp.any(parts.poisoned)), new, old)
 
 
 def _divided(
@@ -464,7 +475,7 @@ def _divided(
     labels = jnp.asarray(data.labels)
     # Accelerators multiply in less precision unless told, and directions would not stay orthogonal.
     with jax.default_matmul_precision("highest"):
-        return programs.divide(state.config, own.features, labels, suspects, head, key)
+        return programs.divide(state.config, own.features, own.logits, labels, suspects, head, key)
 
 
 def _judged(programs: _Programs, state: State, view: View, data: Data) -> State:
@@ -514,23 +525,29 @@ def _superposed(programs: _Programs, state: State, data: Data) -> Float[Array, "
 def _head_of(variables: Variables, head: str) -> Head:
     leaves, path = named_leaves(variables), head_kernel(variables, head)
     kernel = leaves[path]
-    bias = leaves.get(f"{path.removesuffix('kernel')}bias", jnp.zeros(kernel.shape[1], kernel.dtype))
-    return Head(kernel, bias)
+    *layer, name = path.rpartition("/")
+    bias = leaves.get(f"{''.join(layer)}bias") if name == "kernel" else None
+    return Head(kernel, jnp.zeros(kernel.shape[1], kernel.dtype) if bias is None else bias)
 
 
 def _divide(
     config: Config,
     features: Float[Array, "n features"],
+    logits: Float[Array, "n classes"],
     labels: Labels,
     suspects: Bool[Array, " n"],
     head: Head,
     key: PRNGKey,
 ) -> tuple[Division, Float[Array, " classes"]]:
-    """Finds the attacked classes and divides them; what is poisoned are the next discriminator's suspects."""
-    classes = head.kernel.shape[1]
-    whitened = jax.vmap(whiten, (None, None, None, 0))(features, labels, classes, jnp.array(RIDGES))
+    """Finds the attacked classes and divides them; what is poisoned are the next discriminator's suspects.
+
+    In single precision at least. The gains are NaN where features are too large for it.
+    """
+    dtype, least = features.dtype, jnp.promote_types(features.dtype, jnp.float32)
+    features, logits, head = jax.tree.map(lambda leaf: leaf.astype(least), (features, logits, head))
+    classes = logits.shape[1]
+    whitened = jax.vmap(whiten, (None, None, None, 0))(features, labels, classes, jnp.array(RIDGES, least))
     first_key, *keys = jax.random.split(key, config.refinements + 2)
-    logits = head(features)
     by_class = attacked_classes(whitened, logits, labels, suspects, first_key, gain=config.gain)
     is_alike, alike = attacked_alike(features, whitened[0], logits, labels, first_key, gain=config.gain)
     found = jax.tree.map(functools.partial(jnp.where, is_alike), alike, by_class)
@@ -563,14 +580,17 @@ def _divide(
         return division.parts.poisoned, division
 
     divisions = jax.lax.scan(refine, found.poisoned, jnp.stack(keys))[1]
-    return jax.tree.map(lambda leaf: leaf[-1], divisions), found.gains
+    scores, parts = jax.tree.map(lambda leaf: leaf[-1], divisions)
+    finite = all_finite((whitened, jnp.sum(features**2)))
+    gains = jnp.where(finite, found.gains, jnp.nan)
+    return Division(scores.astype(dtype), parts), gains.astype(dtype)
 
 
 def _look(apply_fn: ApplyFn, variables: Variables, carry: Scalar, batch: Batch) -> tuple[Scalar, View]:
     logits, aux = apply_fn(variables, batch.images, train=False)
     right = jnp.argmax(logits, axis=1) == batch.labels
     guess = jnp.argmax(guesses(logits, batch.labels), axis=1)
-    return carry, View(label_doubts(logits, batch.labels), right, guess, aux["features"])
+    return carry, View(label_doubts(logits, batch.labels), right, guess, logits, aux["features"])
 
 
 def _mix(

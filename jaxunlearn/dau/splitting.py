@@ -117,11 +117,16 @@ def lowest(values: Float[Array, " n"], labels: Labels, share: Number, classes: i
     """
     labels = jnp.asarray(labels)
     counts = count_labels(labels, jnp.ones(len(labels), bool), classes)
-    starts = jnp.cumsum(counts) - counts
-    ranks = jnp.argsort(jnp.lexsort((values, labels))) - starts[labels]
-    return (
-        ranks < jnp.ceil(share * counts - 1e-4)[labels]
-    )  # a product just above a whole number is that number
+    # A product just above a whole number is that number.
+    return _ranks(values, labels, counts) < jnp.ceil(share * counts - 1e-4)[labels]
+
+
+def _ranks(
+    values: Float[Array, " n"], groups: Int[Array, " n"], sizes: Float[Array, " groups"]
+) -> Float[Array, " n"]:
+    """Of the values in their group, from 0."""
+    starts = jnp.cumsum(sizes) - sizes
+    return jnp.argsort(jnp.lexsort((values, groups))) - starts[groups]
 
 
 def discriminate(
@@ -308,8 +313,9 @@ def suspect_scores(
 ) -> Float[Array, " n"]:
     """Places of the images along the direction from their class's suspects to its others, found in another half.
 
-    w = S^-1 (mean of the others - mean of the suspects), at length one in units of S, over a random half of the images;
-    those of the other half are measured from the mean of their class there.
+    w = S^-1 (mean of the others - mean of the suspects), at length one in units of S, over a random half of either;
+    those of the other half are measured from the mean of their class there. Classes of which a half has no suspects, or
+    nothing else, have all their images in one place.
 
     Args:
       whitened: features of the images.
@@ -326,10 +332,12 @@ def suspect_scores(
       True
     """
     labels = jnp.asarray(labels)
-    half = jax.random.permutation(key, len(labels)) % 2
-    group = _group_of(labels, suspects, classes)
+    group, everything = _group_of(labels, suspects, classes), jnp.ones(len(labels), bool)
+    sizes = count_labels(group, everything, 2 * classes)
+    half = (_ranks(jax.random.uniform(key, labels.shape), group, sizes) % 2).astype(labels.dtype)
     means = group_means(whitened, group + 2 * classes * half, 4 * classes).reshape(2, 2, classes, -1)
-    directions = jax.vmap(unit)(means[:, 0] - means[:, 1])[::-1].reshape(2 * classes, -1)
+    known = jnp.all(sizes.reshape(2, classes) > 1, axis=0)[:, None]
+    directions = jnp.where(known, jax.vmap(unit)(means[:, 0] - means[:, 1])[::-1], 0).reshape(2 * classes, -1)
     sided = labels + classes * half
     scores = _along(whitened, directions, sided)
     return scores - group_means(scores[:, None], sided, 2 * classes)[sided, 0]
@@ -452,7 +460,7 @@ def attacked_classes(
     clear = (gains >= jnp.repeat(jnp.array(_CLEAR), 2)[:, None] * sizes) & (gains >= least)
     gains = jnp.where(clear, gains, jnp.minimum(gains, 0))
     looks, best = jnp.argmax(gains, axis=0), jnp.max(gains, axis=0)
-    attacked = (best >= gain) & (best >= _LEAST_OF_GAINS * jnp.max(best))
+    attacked = (best > 0) & (best >= gain) & (best >= _LEAST_OF_GAINS * jnp.max(best))
     from_others = attacked & jnp.take_along_axis(relabelled, looks[None], axis=0)[0]
     attacked = jnp.where(jnp.any(from_others), from_others, attacked)
     marked = jnp.take_along_axis(poisoned, looks[labels][None], axis=0)[0]
@@ -560,7 +568,7 @@ def group_means(
 ) -> Float[Array, "number k"]:
     """Of every group; 0 where it is empty."""
     sizes = count_labels(groups, jnp.ones(len(values), bool), number)
-    return jax.ops.segment_sum(values, groups, number) / jnp.maximum(sizes, 1)[:, None]
+    return jax.ops.segment_sum(values, groups, number) / jnp.maximum(sizes, 1)[:, None].astype(values.dtype)
 
 
 def count_labels(labels: Labels, members: Bool[Array, " n"], classes: int) -> Float[Array, " classes"]:
@@ -570,7 +578,7 @@ def count_labels(labels: Labels, members: Bool[Array, " n"], classes: int) -> Fl
       >>> count_labels(jnp.array([1, 1, 0]), jnp.array([True, False, True]), 3).tolist()
       [1.0, 1.0, 0.0]
     """
-    return jax.ops.segment_sum(members.astype(float), jnp.asarray(labels), classes)
+    return jax.ops.segment_sum(members.astype(jnp.float32), jnp.asarray(labels), classes)
 
 
 class Groups(NamedTuple):
@@ -642,7 +650,7 @@ def minimum_error_groups(values: Float[Array, " n"], members: Bool[Array, " n"])
         """A group's part of the cost, infinite where it is too small, and its mean; one for every threshold."""
         halves = sums[counts] - sums[(counts + 1) // 2] - sums[counts // 2]
         spread = jnp.maximum(jnp.abs(halves) / jnp.maximum(counts, 1), bin_width)
-        share = jnp.maximum(counts, 1) / jnp.maximum(number, 1)
+        share = jnp.maximum(counts, 1).astype(values.dtype) / jnp.maximum(number, 1)
         cost = jnp.where(counts > 1, share * (jnp.log(spread) - jnp.log(share)), jnp.inf)
         return cost, sums[counts] / jnp.maximum(counts, 1)
 
@@ -653,6 +661,6 @@ def minimum_error_groups(values: Float[Array, " n"], members: Bool[Array, " n"])
     # In a gap all thresholds are equally good: the middle one.
     least = jnp.min(costs)
     best = (costs <= least + 1e-6) & jnp.isfinite(costs)
-    found = jax.vmap(masked_mean, (0, None))(jnp.stack([edges, *means[:, :-1]]), best)
+    threshold, low, high = jax.vmap(masked_mean, (0, None))(jnp.stack([edges, *means[:, :-1]]), best)
     gain = jnp.where(jnp.isfinite(least), number * (cost_of_all - least), 0.0)
-    return Groups(*found, gain)
+    return Groups(threshold, low, high, gain)
