@@ -55,6 +55,7 @@ _PHASES = ("clean", "poisoned")  # trainings in the order in which they are done
 _JUDGED_BY = 2000  # test images after every epoch; all of them at the end
 _SHOWN = 6
 _FORMED = 0.5  # least attack success of a model that is of use
+_SMALL_BATCH, _ITS_RATE = 32, 0.02  # four times as many steps as usual
 _PLANTING = 0x706C616E  # the number of no round, so that no method draws from the same keys
 
 
@@ -206,14 +207,19 @@ def _made(order: Order, display: Display) -> dict[str, Any]:
 
 def _advice(training: finetune.Config) -> str:
     """What to do about a backdoor that did not form."""
+    smaller = (
+        f", in smaller batches (--train batch_size={_SMALL_BATCH} --train learning_rate={_ITS_RATE})"
+        if training.batch_size > _SMALL_BATCH
+        else ""
+    )
     crops = (
-        " and without random crops, which cut corners off and move what is fixed to the frame (--train crop_padding=0)"
+        ", and without random crops, which cut corners off and move what is fixed to the frame (--train crop_padding=0)"
         if training.crop_padding
         else ""
     )
     return (
         "the backdoor hardly formed, and a model like this says little about a defence; train on more images, for more "
-        f"epochs (--train rounds={2 * training.rounds}){crops}."
+        f"epochs (--train rounds={2 * training.rounds}){smaller}{crops}."
     )
 
 

@@ -410,13 +410,13 @@ def test_an_interrupted_replacement_leaves_no_finished_folder(tmp_path: Path) ->
     assert subjects.is_begun(tmp_path)
 
 
-@pytest.mark.parametrize(("hits", "padding"), [(49, 0), (49, 1), (50, 1)])
+@pytest.mark.parametrize(("hits", "padding", "batch_size"), [(49, 0, 50), (49, 1, 32), (50, 1, 50)])
 def test_a_backdoor_that_hardly_formed_is_said_with_what_helps(
-    hits: int, padding: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hits: int, padding: int, batch_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = {"acc": (90, 100), "asr": (hits, 100), "ra": (9, 100)}
     monkeypatch.setattr(subjects, "evaluate", lambda *_, **__: Evaluation.from_counts(counts))
-    training = dataclasses.replace(TRAINING, rounds=1, batch_size=50, crop_padding=padding)
+    training = dataclasses.replace(TRAINING, rounds=1, batch_size=batch_size, crop_padding=padding)
     watched = Watched()
     subjects.plant(order_of(tmp_path, "badnets", training=training), watched)
     warnings = [text for text in watched.said.splitlines() if text.startswith("warning")]
@@ -424,6 +424,7 @@ def test_a_backdoor_that_hardly_formed_is_said_with_what_helps(
     for warning in warnings:
         assert "for more epochs (--train rounds=2)" in warning
         assert ("--train crop_padding=0" in warning) == bool(padding)
+        assert ("--train batch_size=32" in warning) == (batch_size > 32)
 
 
 def test_an_attack_on_all_classes_has_no_target(tmp_path: Path) -> None:
