@@ -1,7 +1,7 @@
 """The only loops: over the batches of a pass, and over the rounds of a method."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +42,21 @@ class Execution:
     def scans(self) -> bool:
         """Whether passes are scans."""
         return self.loop == "scan" or (self.loop == "auto" and jax.default_backend() != "cpu")
+
+    def part(self, index: int, count: int) -> "Execution":
+        """For one of several passes of equal length that are told of as one.
+
+        Example:
+          >>> told = []
+          >>> execution = Execution(on_batch=lambda *progress: told.append(progress))
+          >>> execution.part(1, 3).on_batch(2, 10)
+          >>> told
+          [(12, 30)]
+        """
+        told = self.on_batch
+        if told is None:
+            return self
+        return replace(self, on_batch=lambda done, total: told(index * total + done, count * total))
 
 
 class Batch(NamedTuple):

@@ -24,6 +24,7 @@ Source: abstract in github.com/MiLab-HITSZ/DAU.
 """
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -513,12 +514,13 @@ def _superposed(programs: _Programs, state: State, data: Data) -> Float[Array, "
     count, times = len(data.labels), state.config.superpositions
     own = _loop.batch_rows(count, _LOOKED_AT, None)
 
-    def doubts(key: PRNGKey) -> Float[Array, "steps batch 2"]:
+    def doubts(index: int, key: PRNGKey) -> Float[Array, "steps batch 2"]:
         xs = (own, _loop.batch_rows(count, _LOOKED_AT, key))
-        return programs.mix(state.original, jnp.zeros(()), xs, data, programs.execution)[1]
+        execution = programs.execution.part(index, times)
+        return programs.mix(state.original, jnp.zeros(()), xs, data, execution)[1]
 
-    first, *rest = jax.random.split(jax.random.fold_in(state.key, _MIXING), times)
-    total = sum(map(doubts, rest), start=doubts(first))
+    keys = jax.random.split(jax.random.fold_in(state.key, _MIXING), times)
+    total = functools.reduce(operator.add, map(doubts, range(times), keys))
     return jnp.min(total.reshape(-1, 2)[:count], axis=1) / times
 
 
