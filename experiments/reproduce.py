@@ -327,7 +327,7 @@ def _config(
 
 def _key(line: dict[str, Any]) -> str:
     """What a line is of, without what it reports."""
-    return json.dumps({name: line[name] for name in sorted(line) if name not in (*_REPORTED, "code")})
+    return json.dumps({name: line[name] for name in sorted(line) if name not in (*_REPORTED, *_OF_CODE)})
 
 
 if __name__ == "__main__":
