@@ -149,6 +149,7 @@ def _made(order: Order, display: Display) -> dict[str, Any]:
     if order.recipe.needs_surrogate:
         planned = Attack(trigger=lambda x: x, target=order.target, clean_label=order.recipe.clean_label)
         check_ratio(planned, labels, order.ratio)
+        check_others(test, order.target)
     attack = order.recipe.make(
         Setting(
             order.spec.image_shape,

@@ -387,6 +387,14 @@ def test_seconds_of_an_interrupted_training_count(tmp_path: Path, monkeypatch: p
     assert subjects.plant(dataclasses.replace(order, resume=True), Watched())["seconds"] == 3000
 
 
+def test_test_images_of_the_target_alone_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    digits = load("digits[1700:]")
+    threes = digits.take(np.flatnonzero(digits.labels == 3))
+    with pytest.raises(InputError, match="are of the target class 3"):
+        subjects.plant(order_of(tmp_path, "trojannn", test=threes), Watched(1))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_trigger_that_changes_nothing_is_refused(tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPES["sig"], frequency=4.0)
     with pytest.raises(InputError, match="The trigger changes none of the"):

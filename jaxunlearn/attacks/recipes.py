@@ -414,7 +414,7 @@ class InputAware:
       steps: of the training of the patterns.
       batch_size: images in a step.
       rate: of Adam.
-      covers: images with another's trigger, per poisoned one.
+      covers: images with another's trigger, per poisoned one; of a batch one at least while the networks are trained.
       redrawn: whether every epoch draws on other images; otherwise on one set.
 
     Source: Nguyen and Tran, NeurIPS 2020, where the model itself is the classifier of the joint training.

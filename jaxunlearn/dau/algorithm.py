@@ -527,8 +527,8 @@ def _superposed(programs: _Programs, state: State, data: Data) -> Float[Array, "
 def _head_of(variables: Variables, head: str) -> Head:
     leaves, path = named_leaves(variables), head_kernel(variables, head)
     kernel = leaves[path]
-    *layer, name = path.rpartition("/")
-    bias = leaves.get(f"{''.join(layer)}bias") if name == "kernel" else None
+    layer, slash, name = path.rpartition("/")
+    bias = leaves.get(f"{layer}{slash}bias") if name == "kernel" else None
     return Head(kernel, jnp.zeros(kernel.shape[1], kernel.dtype) if bias is None else bias)
 
 
