@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from jaxunlearn._typing import Images, PRNGKey, Variables
 
@@ -63,7 +64,7 @@ class ModelSpec:
         return logits, {"features": features, **updated}
 
     def init(self, key: PRNGKey) -> Variables:
-        """Fresh variables."""
+        """Fresh variables, in single precision whatever the usual one is."""
         return _compiled(self, key)
 
     def shapes(self) -> Variables:
@@ -72,8 +73,9 @@ class ModelSpec:
 
 
 def _fresh(spec: ModelSpec, key: PRNGKey) -> Variables:
-    example = jax.numpy.zeros((1, *spec.image_shape))
-    return dict(spec.module.init({"params": key}, example, train=False))
+    example = jnp.zeros((1, *spec.image_shape), jnp.float32)
+    made = dict(spec.module.init({"params": key}, example, train=False))
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), made)
 
 
 _compiled = jax.jit(_fresh, static_argnums=0)  # op by op, a small network takes four times as long

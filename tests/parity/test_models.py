@@ -16,7 +16,7 @@ import torch
 from converters import convert
 from experiments.torch_ibau import SmallVGG
 from jaxunlearn._tree import named_leaves
-from jaxunlearn.models import ModelSpec
+from jaxunlearn.models import ModelSpec, small_vgg
 from tests.torch_models import CifarResNet, PlainVGG, Resizing, WideResNet, calibrate, randomise
 from tests.vision import models as tv
 
@@ -434,3 +434,10 @@ def test_the_densenet_of_old_files() -> None:
     back = convert.to_torch(spec, variables, like=old)
     for key, array in old.items():
         np.testing.assert_array_equal(back[key], array)
+
+
+@pytest.mark.usefixtures("x64")
+def test_fresh_variables_are_single_in_double_precision_too() -> None:
+    spec = small_vgg(10, (8, 8, 1), (4, 4, 4))
+    for leaf in jax.tree.leaves((spec.init(jax.random.key(0)), spec.shapes())):
+        assert leaf.dtype == jnp.float32
