@@ -23,6 +23,7 @@ class Begun(NamedTuple):
       rest: the other half.
       classes: that the network tells apart.
       dtype: of all computing.
+      aux: shapes of what the network returns beside the logits, for one image.
     """
 
     variables: Variables
@@ -30,6 +31,7 @@ class Begun(NamedTuple):
     rest: PyTree
     classes: int
     dtype: jnp.dtype
+    aux: Mapping[str, Any]
 
 
 def begin(apply_fn: ApplyFn, variables: Variables, images: Any, labels: Any) -> Begun:
@@ -54,7 +56,7 @@ def begin(apply_fn: ApplyFn, variables: Variables, images: Any, labels: Any) -> 
             "flax.core.unfreeze(variables)."
         )
     variables = jax.tree.map(jnp.asarray, variables)
-    classes = count_classes(apply_fn, variables, images)
+    classes, aux = _answer(apply_fn, variables, images)
     check_classes(labels, classes)
     params, rest = partition(variables, trainable_mask(variables))
     dtype = jax.dtypes.canonicalize_dtype(images.dtype)
@@ -64,7 +66,7 @@ def begin(apply_fn: ApplyFn, variables: Variables, images: Any, labels: Any) -> 
                 f"{name} has the dtype {leaf.dtype} and the images have {dtype}; convert the variables or the images, "
                 "best of all to float32."
             )
-    return Begun(variables, params, rest, classes, dtype)
+    return Begun(variables, params, rest, classes, dtype, aux)
 
 
 def training_forward(
@@ -167,24 +169,29 @@ def _takes_rngs(apply_fn: ApplyFn) -> bool:
     return any(p.name == "rngs" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
 
-def check_features(apply_fn: ApplyFn, variables: Variables, images: AnyImages, width: int) -> None:
-    """Refuses a network that does not return what its last layer reads; nothing is computed.
+def check_features(answer: Mapping[str, Any], width: int) -> None:
+    """Refuses a network that does not return what its last layer reads.
+
+    Args:
+      answer: shapes of what it returns beside the logits (``Begun.aux``).
+      width: of the features that the layer reads.
 
     Raises:
-      InputError: unless ``aux["features"]`` has the shape (images, width).
+      InputError: unless its ``features`` have the shape (1, width).
     """
-    example = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
-    _, aux = jax.eval_shape(functools.partial(apply_fn, train=False), variables, example)
-    found = f"features of shape {aux['features'].shape}" if "features" in aux else "no features"
-    if found != f"features of shape {(1, width)}":
+    shape = answer["features"].shape if "features" in answer else None
+    if shape != (1, width):
+        found = "no features" if shape is None else f"features of shape {shape}"
         raise InputError(
             f"apply_fn returns {found} for one image and has to return aux['features'], which the last layer reads, of "
             f"shape {(1, width)}."
         )
 
 
-def count_classes(apply_fn: ApplyFn, variables: Variables, images: AnyImages) -> int:
-    """The number of classes that a network tells apart, from the shape of its logits; nothing is computed.
+def _answer(apply_fn: ApplyFn, variables: Variables, images: AnyImages) -> tuple[int, Mapping[str, Any]]:
+    """How many classes a network tells apart, and the shapes of what it returns beside the logits, for one image.
+
+    Nothing is computed.
 
     Raises:
       InputError: if it does not return logits, a row for every image, and a mapping.
@@ -202,4 +209,4 @@ def count_classes(apply_fn: ApplyFn, variables: Variables, images: AnyImages) ->
         raise InputError(
             f"apply_fn returns logits of shape {shape} for one image and has to return (1, classes); flatten them."
         )
-    return shape[1]
+    return shape[1], answer[1]

@@ -268,7 +268,7 @@ def init(
     """
     begun = begin(apply_fn, variables, *data)
     width = named_leaves(begun.variables)[head_kernel(begun.variables, head, begun.classes)].shape[0]
-    check_features(apply_fn, begun.variables, data.images, width)
+    check_features(begun.aux, width)
     if fresh is None and config.isolation_rounds:
         raise ValueError(
             f"fresh=None with prefilter={config.prefilter!r}: isolation trains a fresh network; give a function that "

@@ -151,7 +151,7 @@ def init(apply_fn: ApplyFn, variables: Variables, data: Data, config: Config, ke
     Raises:
       ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``.
     """
-    _, params, frozen, classes, dtype = begin(apply_fn, variables, *data)
+    _, params, frozen, classes, dtype, _ = begin(apply_fn, variables, *data)
     kinds = perturbations.kinds_of(config, classes)
     return State(
         params,

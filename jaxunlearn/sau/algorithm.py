@@ -185,7 +185,7 @@ def init(
     Raises:
       ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``.
     """
-    variables, params, frozen, classes, dtype = begin(apply_fn, variables, *data)
+    variables, params, frozen, classes, dtype, _ = begin(apply_fn, variables, *data)
     rows = _loop.batch_rows(len(data.labels), config.batch_size, None)
     _, answers = answer(variables, None, rows, data, execution)
     ascent = None

@@ -212,7 +212,7 @@ def init(
       InputError: if the head names no linear layer with a column for every class, or no hidden layer is found where
         such are asked for.
     """
-    variables, params, rest, classes, dtype = begin(apply_fn, variables, *data)
+    variables, params, rest, classes, dtype, _ = begin(apply_fn, variables, *data)
     head_kernel(variables, head, classes)
     kernels = neurons.layer_kernels(variables, head, config.layers)
     if config.layers != "head" and len(kernels) == 1:
