@@ -133,11 +133,12 @@ def _found(
     """What a cleaning leaves, as in a report, and from which code it is and the model that was cleaned."""
     of_model = _made_from(folder)
     if cleaning.method == NOTHING:
-        return leave(folder) | {"code": of_model, "model_code": of_model}
-    if cleaning.method == RETRAINING:
-        return retrain(folder, seed) | {"code": code(), "model_code": of_model}
-    cleaned, out = clean(campaign, attacked, cleaning, shared, folder, seed)
-    return cleaned | {"code": _made_from(out), "model_code": of_model}
+        found = leave(folder) | {"code": of_model}
+    elif cleaning.method == RETRAINING:
+        found = retrain(folder, seed) | {"code": code()}
+    else:
+        found = clean(campaign, attacked, cleaning, shared, folder, seed)
+    return found | {"model_code": of_model}
 
 
 def _made_from(folder: Path) -> str | None:
@@ -203,8 +204,8 @@ def _check_same(folder: Path, what: str, made: dict[str, Any], asked: dict[str, 
 
 def clean(
     campaign: Campaign, attacked: Attacked, cleaning: Cleaning, shared: Path, folder: Path, seed: int
-) -> tuple[dict[str, Any], Path]:
-    """The report of one cleaning, run if it was not yet, and its folder."""
+) -> dict[str, Any]:
+    """The report of one cleaning, run if it was not yet, and from which code it is."""
     program = importlib.import_module(f"jaxunlearn.{cleaning.method}.__main__")
     package = importlib.import_module(f"jaxunlearn.{cleaning.method}")
     label = json.dumps([cleaning.preset, cleaning.settings, cleaning.clean, seed])
@@ -213,7 +214,7 @@ def clean(
     if (out / REPORT_FILE).exists():
         made = json.loads((out / REPORT_FILE).read_text())
         _check_same(out, "cleaning", made, {"config": json.loads(json.dumps(dataclasses.asdict(config)))})
-        return made, out
+        return made | {"code": _made_from(out)}
     first = campaign.train_images
     given = f"{SOURCES[attacked.data].train.format(shared=shared)}[{first}:{first + cleaning.clean}]"
     request = Request(
@@ -239,7 +240,7 @@ def clean(
     if finished is None:
         raise RuntimeError(f"{out} was not finished.")
     write_whole(out / _CODE_FILE, code().encode())
-    return finished, out
+    return finished | {"code": _made_from(out)}
 
 
 @functools.cache

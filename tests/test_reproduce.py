@@ -132,10 +132,10 @@ def test_what_gives_nan_holds_nothing_up(
             raise NonFiniteError(1, ["loss"], None)
         return tmp_path
 
-    def clean(campaign: Any, attacked: Any, cleaning: Cleaning, *_: Any) -> tuple[dict[str, Any], Path]:
+    def clean(campaign: Any, attacked: Any, cleaning: Cleaning, *_: Any) -> dict[str, Any]:
         if cleaning.method == "ibau":
             raise NonFiniteError(1, ["kernel"], None)
-        return dict.fromkeys(reproduce._REPORTED), tmp_path
+        return dict.fromkeys((*reproduce._REPORTED, "code"))
 
     two = dataclasses.replace(SMALL, cleanings=(*SMALL.cleanings, Cleaning("sau", clean=10)), seeds=(0, 1))
     monkeypatch.setattr(reproduce, "make_subject", make_subject)
@@ -156,7 +156,7 @@ def test_what_gives_nan_holds_nothing_up(
 
 def test_a_finished_cleaning_is_taken_for_no_other(tmp_path: Path) -> None:
     def clean(cleaning: Cleaning) -> dict[str, Any]:
-        return reproduce.clean(SMALL, BADNETS, cleaning, tmp_path, tmp_path, 0)[0]
+        return reproduce.clean(SMALL, BADNETS, cleaning, tmp_path, tmp_path, 0)
 
     once = Cleaning("ibau", clean=10)
     label = json.dumps([once.preset, once.settings, once.clean, 0])
@@ -165,6 +165,9 @@ def test_a_finished_cleaning_is_taken_for_no_other(tmp_path: Path) -> None:
     config = dataclasses.asdict(ibau.PRESETS["default"])
     (folder / "report.json").write_text(json.dumps({"config": config}))
     assert clean(once)["config"]["rounds"] == config["rounds"]
+    assert clean(once)["code"] is None
+    (folder / "code.txt").write_text("0123456789ab")
+    assert clean(once)["code"] == "0123456789ab"
     (folder / "report.json").write_text(json.dumps({"config": config | {"rounds": 77}}))
     with pytest.raises(InputError, match="holds a cleaning with config/rounds 77 and"):
         clean(once)
@@ -241,7 +244,7 @@ def test_results_are_taken_for_no_others(campaign: Campaign, attacked: Attacked,
 def test_lines_say_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = dict.fromkeys(reproduce._REPORTED) | {"stopped": "Round 2 gave NaN.", "warnings": ["grey"]}
     monkeypatch.setattr(reproduce, "make_subject", lambda *_: tmp_path)
-    monkeypatch.setattr(reproduce, "clean", lambda *_: (found | {"rounds": []}, tmp_path / "cleaned"))
+    monkeypatch.setattr(reproduce, "clean", lambda *_: found | {"rounds": [], "code": None})
     (tmp_path / "code.txt").write_text("0123456789ab")
     out = tmp_path / "lines.jsonl"
     old = reproduce._config(SMALL, BADNETS, SMALL.cleanings[0], "small_vgg_half", 0) | {"before": {}}
