@@ -374,12 +374,12 @@ CAMPAIGNS = {
     ),
     "attacks-small": Campaign(
         "What attacks that small networks learn late reach with batches of 32, which are four times as many steps, and "
-        "without random crops. Two CPU cores, half an hour per model on one of them.",
-        _all("gtsrb", 0.1, ("bpp", "wanet")),
+        "without random crops. Two CPU cores, an hour per model on one of them.",
+        _all("gtsrb", 0.1, ("wanet", "bpp")),
         (Cleaning(NOTHING),),
         arch="small_vgg_half",
-        train_images=20_000,
-        training=("rounds=30", "crop_padding=0", "batch_size=32", "learning_rate=0.02"),
+        train_images=36_000,
+        training=("rounds=24", "crop_padding=0", "batch_size=32", "learning_rate=0.02"),
     ),
     "attacks-preact": Campaign(
         "What attacks reach on PreAct-ResNet18, on GTSRB. One GPU, a minute or two per model with others beside it. "

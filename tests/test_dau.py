@@ -172,7 +172,7 @@ def test_groups_are_those_of_a_plain_loop(seed: int) -> None:
     assert float(found.high) == pytest.approx(mine[~below].mean(), abs=0.05)
     assert -3 < float(found.threshold) < -0.3
     alone = np.log(np.mean(np.abs(mine - np.median(mine))))
-    assert float(found.gain) == pytest.approx(100 * (alone - min(costs)), rel=1e-3)
+    assert float(found.gain) == pytest.approx(100 * (alone - min(costs)), rel=5e-3)
 
 
 @pytest.mark.parametrize("values", [[1.0], [2.0, 2.0, 2.0], [1.0, 2.0, 3.0]])
@@ -185,14 +185,14 @@ def test_too_few_or_equal_values_are_in_one_group(values: list[float]) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_of_two_classes_the_suspects_say_which_group_is_poisoned(seed: int) -> None:
     """There is no second guess; either end of a direction may be the poisoned one."""
-    features = jax.random.normal(KEY, (400, 5)).at[:40, 3].add(9.0)
-    labels, suspects = jnp.arange(400) // 200, (jnp.arange(400) % 20 == 0).at[:12].set(True)
+    features = jax.random.normal(KEY, (800, 5)).at[:80, 3].add(9.0)
+    labels, suspects = jnp.arange(800) // 400, (jnp.arange(800) % 20 == 0).at[:24].set(True)
     whitened = jnp.stack([dau.whiten(features, labels, 2, ridge) for ridge in dau.RIDGES])
     found = dau.attacked_classes(
-        whitened, jnp.zeros((400, 2)), labels, suspects, jax.random.key(seed), gain=60.0
+        whitened, jnp.zeros((800, 2)), labels, suspects, jax.random.key(seed), gain=60.0
     )
     assert found.classes.tolist() == [True, False]
-    assert np.flatnonzero(found.poisoned).tolist() == list(range(40))
+    assert np.flatnonzero(found.poisoned).tolist() == list(range(80))
 
 
 def victim() -> tuple[Any, Any, Any, Attack]:
@@ -210,17 +210,17 @@ def victim() -> tuple[Any, Any, Any, Attack]:
 
 
 def two_kinds(logits: jax.Array) -> dau.Attacked:
-    """What is found where a tenth of a class of two hundred is of another kind, and suspects are everywhere."""
-    features = jax.random.normal(KEY, (400, 5)).at[:40, 3].add(9.0)
-    labels, suspects = jnp.arange(400) // 200, jnp.arange(400) % 20 == 0
+    """What is found where a fifth of a class of four hundred is of another kind, and suspects are everywhere."""
+    features = jax.random.normal(KEY, (800, 5)).at[:80, 3].add(9.0)
+    labels, suspects = jnp.arange(800) // 400, jnp.arange(800) % 20 == 0
     whitened = jnp.stack([dau.whiten(features, labels, logits.shape[1], ridge) for ridge in dau.RIDGES])
     return dau.attacked_classes(whitened, logits, labels, suspects, jax.random.key(0), gain=60.0)
 
 
 def test_two_kinds_of_clean_images_are_no_attack() -> None:
     """Their second guesses tell alike, and as many of one kind are suspected as of the other."""
-    assert not two_kinds(jnp.zeros((400, 10))).classes.any()
-    guesses = jax.nn.one_hot(2 + jnp.arange(400) % 3, 10)  # three in either kind
+    assert not two_kinds(jnp.zeros((800, 10))).classes.any()
+    guesses = jax.nn.one_hot(2 + jnp.arange(800) % 3, 10)  # three in either kind
     assert not two_kinds(9 * guesses).classes.any()
 
 
@@ -256,11 +256,24 @@ def test_nothing_is_planned_for_after_the_last_round(name: str) -> None:
 
 
 def test_a_group_whose_guesses_tell_a_third_more_is_poisoned() -> None:
-    """Three guesses are not as many as there are classes, and more than the one of the other group."""
-    guesses = jax.nn.one_hot(jnp.where(jnp.arange(400) < 40, 2 + jnp.arange(400) % 3, 2), 10)
+    """Four guesses are not as many as there are classes, and more than the one of the other group."""
+    guesses = jax.nn.one_hot(jnp.where(jnp.arange(800) < 80, 2 + jnp.arange(800) % 4, 2), 10)
     found = two_kinds(9 * guesses)
     assert jnp.flatnonzero(found.classes).tolist() == [0]
-    assert jnp.flatnonzero(found.poisoned).tolist() == list(range(40))
+    assert jnp.flatnonzero(found.poisoned).tolist() == list(range(80))
+
+
+def test_weak_reasons_need_clearer_groups() -> None:
+    """Half as many images gain half as much, which is enough where guesses tell of a mixture of all classes."""
+    features = jax.random.normal(KEY, (400, 5)).at[:40, 3].add(9.0)
+    labels, suspects = jnp.arange(400) // 200, jnp.arange(400) % 20 == 0
+    whitened = jnp.stack([dau.whiten(features, labels, 10, ridge) for ridge in dau.RIDGES])
+    for kinds, found in ((4, []), (8, [0])):
+        guesses = jax.nn.one_hot(jnp.where(jnp.arange(400) < 40, 2 + jnp.arange(400) % kinds, 2), 10)
+        given = whitened, 9 * guesses, labels, suspects, jax.random.key(0)
+        assert jnp.flatnonzero(dau.attacked_classes(*given, gain=60.0).classes).tolist() == found
+        # Clearly apart both times: less gain is enough for either.
+        assert jnp.flatnonzero(dau.attacked_classes(*given, gain=30.0).classes).tolist() == [0]
 
 
 def test_unlearning_needs_a_fresh_network_or_none() -> None:
@@ -593,23 +606,25 @@ def test_all_classes_are_divided_together_if_they_are_attacked_alike() -> None:
     assert float(gains.min()) > 60
 
 
-def suspected_along(suspects: jax.Array, trigger: float) -> tuple[jax.Array, np.ndarray]:
-    """Where 400 images lie along the direction of their suspects, and which of the first class are triggered."""
-    features = jax.random.normal(jax.random.key(0), (400, 5)).at[:40, 3].add(trigger)
-    labels = jnp.arange(400) // 200
-    whitened = dau.whiten(features, labels, 2)
-    return dau.suspect_scores(whitened, labels, suspects, 2, KEY), np.arange(400) < 40
-
-
-@pytest.mark.parametrize("number", [2, 3, 6])
-def test_few_suspects_are_in_both_halves(number: int) -> None:
-    scores, truth = suspected_along(jnp.arange(400) < number, 30.0)
-    assert scores[truth].max() < scores[:200][~truth[:200]].min()
-
-
-def test_a_suspect_alone_says_nothing_of_its_class() -> None:
-    scores, _ = suspected_along((jnp.arange(400) < 1) | (jnp.arange(400) >= 200), 30.0)
-    assert not scores.any()
+@pytest.mark.parametrize("seed", range(3))
+def test_groups_are_found_between_the_directions_in_which_a_class_varies_most(seed: int) -> None:
+    """A class varies widely in four directions, and falls into two groups along a mixture of them."""
+    rng = np.random.default_rng(seed)
+    features = rng.standard_normal((1600, 30))
+    labels, truth = np.arange(1600) // 800, np.where(np.arange(800) < 400, 1, -1)
+    mixture = np.array([1, -1, 1, -1]) / 2
+    features[:800, :4] *= [1.5, 1.65, 1.8, 1.95]
+    along = features[:800, :4] @ mixture
+    features[:800, :4] += (2.0 * truth - 0.7 * along)[:, None] * mixture
+    whitened = dau.whiten(jnp.asarray(features, jnp.float32), labels, 2)
+    pursued = dau.pursuit_scores(whitened, labels, jnp.arange(1600) % 20 == 0, 2, KEY)[:800]
+    assert abs(np.corrcoef(pursued, truth)[0, 1]) > 0.9
+    gains = [
+        float(dau.minimum_error_groups(scores[:800], jnp.ones(800, bool)).gain)
+        for scores in (pursued, *dau.principal_scores(whitened, labels, 2, KEY, 8))
+    ]
+    assert gains[0] > 300
+    assert gains[0] > 1.5 * max(gains[1:])
 
 
 @pytest.mark.parametrize(("features", "gain"), [(jnp.zeros((40, 3)), 0.0), (jnp.zeros((40, 3)), 60.0)])
@@ -701,7 +716,7 @@ def test_directions_are_those_of_the_generalised_eigenproblem() -> None:
     rng = np.random.default_rng(0)
     features, labels, *_ = training_set(rng, [3])
     whitened = dau.whiten(features, labels, 10)
-    scores = np.asarray(dau.principal_scores(whitened, labels, 10, KEY))
+    scores = np.asarray(dau.principal_scores(whitened, labels, 10, KEY)[0])
     given = np.asarray(features, np.float64)
     deviations = given - np.stack([given[labels == number].mean(0) for number in range(10)])[labels]
     usual = deviations.T @ deviations / 4000
@@ -729,7 +744,7 @@ def test_of_directions_that_vary_alike_the_first_is_found(seed: int) -> None:
     mine[:, 0] *= 1.005
     whitened = jnp.asarray(np.concatenate([mine @ basis.T, rng.normal(size=(3, 64))]), jnp.float32)
     labels = np.repeat([1, 2], [90, 3])
-    scores = np.asarray(dau.principal_scores(whitened, labels, 4, jax.random.key(seed)))
+    scores = np.asarray(dau.principal_scores(whitened, labels, 4, jax.random.key(seed))[0])
     found, expected = scores[:90], mine[:, 0]
     np.testing.assert_allclose(found * np.sign(found @ expected), expected, atol=1e-3)
     assert np.all(np.isfinite(scores))

@@ -30,9 +30,9 @@ from jaxunlearn.dau.splitting import (
     lowest,
     minimum_error_groups,
     principal_scores,
+    pursuit_scores,
     second_guesses,
     split,
-    suspect_scores,
     whiten,
 )
 
@@ -68,9 +68,9 @@ __all__ = [
     "minimum_error_groups",
     "poisoned_losses",
     "principal_scores",
+    "pursuit_scores",
     "second_guesses",
     "split",
-    "suspect_scores",
     "unlearn",
     "whiten",
 ]

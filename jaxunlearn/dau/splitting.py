@@ -8,15 +8,18 @@ its features vary most, measured by what is usual,
 
 S_c being their covariance in the class and S that within all classes, plus a multiple of the identity (``RIDGES``). If
 the class is attacked its images form two groups along w. If all are attacked alike that is no help
-(``jaxunlearn.dau.alltoall``). A few poisoned images in a large class are not what it varies most in. So it is also
-looked at along w = S^-1 (mean of the suspects - mean of the others), the suspects P_0 being what a pre-filter names;
-either half of the images along the w of the other half, as a few suspects among many features are always apart.
+(``jaxunlearn.dau.alltoall``). A few poisoned images in a large class are not what it varies most in, but they are among
+it: in the space of its first eight such directions w is turned until the groups along it are clearest, from each of the
+eight, and from the direction of the suspects P_0, which a pre-filter names. A turn goes from two groups along w to the
+w between their means, and to the two groups along that (projection pursuit). Among many features anything can be found,
+among eight directions hardly.
 
 Which of the two is poisoned? Poison that was given its label comes from all classes, and the network's second guesses,
 of the classes but the label, show it: they tell more about a poisoned image than about a clean one. Where they are not
 as many as there are classes, because the poison was not relabelled or the trigger drowns the rest, it is the group with
 the suspects, if five times as large a share of it is suspected; else the group whose second guesses are many and tell a
-third more, and where none of this holds the two groups are kinds of clean images. Poison is relabelled or it is not:
+third more, and where none of this holds the two groups are kinds of clean images. Suspects and a third more are weaker
+reasons than a mixture of all classes, and the groups must be clearer for them. Poison is relabelled or it is not:
 where second guesses tell of one class, suspects alone make no other one an attacked class.
 
 Then a discriminator generalises from the group. In one form the network's last layer g is retrained like the
@@ -33,11 +36,12 @@ groups, with the same S. In each class the one counts that shows the clearer gro
 Source: ours. The abstract of DAU (github.com/MiLab-HITSZ/DAU) says that the extractor is frozen and the classifier
 retrained on a small pre-filtered poisoned set as a discriminator; the loss, the thresholds and all numbers are not
 published. Covariances that all classes share are those of Tang et al., "Demon in the variant", USENIX Security 2021;
+pursuit is that of Friedman and Tukey, "A projection pursuit algorithm for exploratory data analysis", 1974;
 isolation, one way to name P_0, is that of Li et al., "Anti-backdoor learning", NeurIPS 2021.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,9 +59,11 @@ _CLEAR = (0.06, 0.25)  # least gain per image of a class, with each of them
 _LANCZOS = 60  # vectors, to find the direction in which a class varies most
 _ROUNDING = 1e-5  # share of a vector; what is left of it below that is no direction
 _LEAST_OF_GAINS = 0.25
-_SUSPECTED = 2  # times the gain along the suspects' direction: those of clean classes are alike, too
+_DIRECTIONS = 8  # of a class, in which it varies most
+_PURSUED = 6  # turns towards the clearest groups
 _TELLING = 2 / 3  # of what second guesses could tell; what only a mixture of classes tells
-_TELLING_MORE, _MORE = 2 / 5, 4 / 3  # of the same; and of what the other group's tell
+_TELLING_MORE, _MORE = 1 / 2, 4 / 3  # of the same; and of what the other group's tell
+_WEAK, _CLEAR_AND_WEAK = 2, 0.25  # times the gain, and gain per image, where guesses tell of no such mixture
 _CONCENTRATED = 5  # times the other group's share of suspects
 _NO_INFORMATION = 0.01  # nats, added so that hardly any is no less than none
 _TINY = 1e-30
@@ -246,24 +252,31 @@ def whiten(
 
 
 def principal_scores(
-    whitened: Float[Array, "n features"], labels: Labels, classes: int, key: PRNGKey
-) -> Float[Array, " n"]:
-    """Places of the images along the direction in which their class varies most; which end is which is open.
+    whitened: Float[Array, "n features"], labels: Labels, classes: int, key: PRNGKey, number: int = 1
+) -> Float[Array, "number n"]:
+    """Places of the images along the directions in which their class varies most; which end is which is open.
 
-    The leading eigenvector of every class by Lanczos' method from a random start, all vectors kept orthogonal: several
+    The leading eigenvectors of every class by Lanczos' method from a random start, all vectors kept orthogonal: several
     directions vary nearly as much as the first, and a power iteration would end in a mixture of them.
+
+    Args:
+      whitened: features of the images.
+      labels: of the images.
+      classes: of the labels.
+      key: of the start.
+      number: of directions, the first first; as many as there are features at most.
 
     Example:
       >>> features = jax.random.normal(jax.random.key(0), (200, 5)).at[:10, 3].add(9.0)
       >>> labels = jnp.arange(200) // 100
-      >>> scores = principal_scores(whiten(features, labels, 2), labels, 2, jax.random.key(1))
+      >>> scores = principal_scores(whiten(features, labels, 2), labels, 2, jax.random.key(1))[0]
       >>> sorted(jnp.argsort(-jnp.abs(scores[:100]))[:10].tolist())
       [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
     labels, size = jnp.asarray(labels), whitened.shape[1]
-    number = min(_LANCZOS, size)
+    vectors = min(_LANCZOS, size)
     first = jax.random.normal(key, (classes, size), whitened.dtype)
-    basis = jnp.zeros((number, classes, size), whitened.dtype).at[0].set(unit(first))
+    basis = jnp.zeros((vectors, classes, size), whitened.dtype).at[0].set(unit(first))
 
     def extend(basis: jax.Array, place: Int[Array, ""]) -> tuple[jax.Array, jax.Array]:
         scores = _along(whitened, basis[place], labels)
@@ -274,9 +287,10 @@ def principal_scores(
         least = _ROUNDING * jnp.linalg.norm(varied, axis=1)
         return basis.at[place + 1].set(unit(new, least), mode="drop"), varied
 
-    basis, varied = jax.lax.scan(extend, basis, jnp.arange(number))
-    _, vectors = jnp.linalg.eigh(jnp.einsum("kcf,lcf->ckl", basis, varied))
-    return _along(whitened, jnp.einsum("ck,kcf->cf", vectors[..., -1], basis), labels)
+    basis, varied = jax.lax.scan(extend, basis, jnp.arange(vectors))
+    _, turns = jnp.linalg.eigh(jnp.einsum("kcf,lcf->ckl", basis, varied))
+    directions = jnp.einsum("cks,kcf->scf", turns[..., ::-1][..., :number], basis)
+    return jax.lax.map(lambda one: _along(whitened, one, labels), directions)
 
 
 def fisher_scores(
@@ -300,47 +314,74 @@ def fisher_scores(
       True
     """
     labels = jnp.asarray(labels)
-    means = group_means(whitened, _group_of(labels, lower, classes), 2 * classes)
-    return _along(whitened, unit(means[:classes] - means[classes:]), labels)
+    return _along(whitened, _between(whitened, labels, lower, classes), labels)
 
 
-def suspect_scores(
+def pursuit_scores(
     whitened: Float[Array, "n features"],
     labels: Labels,
     suspects: Bool[Array, " n"],
     classes: int,
     key: PRNGKey,
 ) -> Float[Array, " n"]:
-    """Places of the images along the direction from their class's suspects to its others, found in another half.
+    """Places of the images along the direction in which their class falls most clearly into two groups.
 
-    w = S^-1 (mean of the others - mean of the suspects), at length one in units of S, over a random half of either;
-    those of the other half are measured from the mean of their class there. Classes of which a half has no suspects, or
-    nothing else, have all their images in one place.
+    Among those in the space of the directions in which the class varies most. Each of them is where a search starts,
+    and the groups of suspects and others are; a turn goes from groups to the direction between their means, and to the
+    groups along it. The turn with the highest gain of all counts.
 
     Args:
       whitened: features of the images.
       labels: of the images.
       suspects: P_0.
       classes: of the labels.
-      key: of the halves.
+      key: of a start for directions.
 
     Example:
-      >>> features = jax.random.normal(jax.random.key(0), (400, 5)).at[:40, 3].add(9.0)
-      >>> labels, suspects = jnp.arange(400) // 200, jnp.arange(400) % 200 < 10
-      >>> scores = suspect_scores(whiten(features, labels, 2), labels, suspects, 2, jax.random.key(1))
-      >>> bool(scores[:40].max() < scores[40:200].min())
-      True
+      >>> features = jax.random.normal(jax.random.key(0), (400, 5)) * jnp.array([3.0, 1, 1, 1, 1])
+      >>> labels, suspects = jnp.arange(400) // 200, jnp.arange(400) % 20 == 0
+      >>> whitened = whiten(features.at[:10, 3].add(9.0), labels, 2)
+      >>> scores = pursuit_scores(whitened, labels, suspects, 2, jax.random.key(1))
+      >>> sorted(jnp.argsort(-jnp.abs(scores[:200]))[:10].tolist())
+      [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
     labels = jnp.asarray(labels)
-    group, everything = _group_of(labels, suspects, classes), jnp.ones(len(labels), bool)
-    sizes = count_labels(group, everything, 2 * classes)
-    half = (_ranks(jax.random.uniform(key, labels.shape), group, sizes) % 2).astype(labels.dtype)
-    means = group_means(whitened, group + 2 * classes * half, 4 * classes).reshape(2, 2, classes, -1)
-    known = jnp.all(sizes.reshape(2, classes) > 1, axis=0)[:, None]
-    directions = jnp.where(known, jax.vmap(unit)(means[:, 0] - means[:, 1])[::-1], 0).reshape(2 * classes, -1)
-    sided = labels + classes * half
-    scores = _along(whitened, directions, sided)
-    return scores - group_means(scores[:, None], sided, 2 * classes)[sided, 0]
+    principal = principal_scores(whitened, labels, classes, key, _DIRECTIONS)
+    places = principal.T
+
+    def is_lower(scores: Float[Array, " n"]) -> Bool[Array, " n"]:
+        return scores <= groups_by_class(scores, labels, classes).threshold[labels]
+
+    def climb(
+        lower: Bool[Array, " n"],
+    ) -> tuple[Float[Array, " classes"], Float[Array, "classes directions"]]:
+        def turn(carry: tuple[jax.Array, jax.Array, jax.Array], _: None) -> tuple[Any, None]:
+            lower, gain, direction = carry
+            new = _between(places, labels, lower, classes)
+            scores = _along(places, new, labels)
+            groups = groups_by_class(scores, labels, classes)
+            better = groups.gain > gain
+            best = jnp.where(better, groups.gain, gain), jnp.where(better[:, None], new, direction)
+            return (scores <= groups.threshold[labels], *best), None
+
+        nothing = (
+            jnp.full(classes, -jnp.inf, places.dtype),
+            jnp.zeros((classes, len(principal)), places.dtype),
+        )
+        return jax.lax.scan(turn, (lower, *nothing), None, length=_PURSUED)[0][1:]
+
+    starts = jnp.concatenate([jax.vmap(is_lower)(principal), suspects[None]])
+    gains, directions = jax.vmap(climb)(starts)
+    best = jnp.argmax(gains, axis=0)
+    return _along(places, directions[best, jnp.arange(classes)], labels)
+
+
+def _between(
+    whitened: Float[Array, "n k"], labels: Int[Array, " n"], lower: Bool[Array, " n"], classes: int
+) -> Float[Array, "classes k"]:
+    """Directions from the lower group of every class to its upper one, at length one."""
+    means = group_means(whitened, _group_of(labels, lower, classes), 2 * classes)
+    return unit(means[:classes] - means[classes:])
 
 
 def _along(
@@ -423,48 +464,61 @@ def attacked_classes(
 ) -> Attacked:
     """Which classes fall into two groups that are no usual ones, and which group is poisoned.
 
-    Every class is looked at with each ridge, along its principal direction and along that of its suspects, and the look
-    that gains most counts: much of a ridge keeps chance out of many features, little finds a trigger in few. Groups
-    must also be clearly apart, by 0.06 nats for every image of the class with much ridge and by 0.25 with little, since
-    in large sets of photographs there are always vague ones. Suspects of clean classes are alike, too, so that along
-    their direction twice the gain is asked for.
+    Every class is looked at with each ridge, along the direction with the clearest groups, and the look that gains most
+    counts: much of a ridge keeps chance out of many features, little finds a trigger in few. Groups must also be
+    clearly apart, by 0.06 nats for every image of the class with much ridge and by 0.25 with little, since in large
+    sets of photographs there are always vague ones. Where the second guesses do not tell of a mixture of classes, twice
+    the gain is asked for and 0.25 nats per image, since kinds of clean images have some of what tells, too.
 
     Args:
       whitened: features of the images, with each of ``RIDGES``.
       logits: of the images, by the network as it came.
       labels: that it was trained with.
       suspects: P_0; images of every class.
-      key: of a start for directions, and of halves.
+      key: of a start for directions.
       gain: least gain, in nats; what is below a quarter of the highest does not count either.
 
     Example:
-      >>> features = jax.random.normal(jax.random.key(0), (400, 5)).at[:40, 3].add(9.0)
-      >>> labels, suspects = jnp.arange(400) // 200, (jnp.arange(400) % 20 == 0).at[:12].set(True)
+      >>> features = jax.random.normal(jax.random.key(0), (800, 5)).at[:80, 3].add(9.0)
+      >>> labels, suspects = jnp.arange(800) // 400, (jnp.arange(800) % 20 == 0).at[:24].set(True)
       >>> whitened = jnp.stack([whiten(features, labels, 2, ridge) for ridge in RIDGES])
       >>> key = jax.random.key(1)
-      >>> found = attacked_classes(whitened, jnp.zeros((400, 2)), labels, suspects, key, gain=60.0)
-      >>> found.classes.tolist(), int(found.poisoned.sum()), int(found.poisoned[:40].sum())
-      ([True, False], 40, 40)
+      >>> found = attacked_classes(whitened, jnp.zeros((800, 2)), labels, suspects, key, gain=60.0)
+      >>> found.classes.tolist(), int(found.poisoned.sum()), int(found.poisoned[:80].sum())
+      ([True, False], 80, 80)
     """
     labels = jnp.asarray(labels)
     classes = logits.shape[1]
 
-    def directions(one: jax.Array) -> Float[Array, "directions n"]:
-        principal = principal_scores(one, labels, classes, key)
-        return jnp.stack([principal, suspect_scores(one, labels, suspects, classes, key)])
-
-    scores = jax.lax.map(directions, whitened).reshape(-1, len(labels))
-    gains, poisoned, relabelled = jax.lax.map(lambda one: _look(one, logits, labels, suspects), scores)
+    scores = jax.lax.map(lambda one: pursuit_scores(one, labels, suspects, classes, key), whitened)
+    gains, poisoned, reason = jax.lax.map(lambda one: _look(one, logits, labels, suspects), scores)
     sizes = count_labels(labels, jnp.ones(len(labels), bool), classes)
-    least = jnp.tile(jnp.array([0.0, _SUSPECTED * gain]), len(RIDGES))[:, None]
-    clear = (gains >= jnp.repeat(jnp.array(_CLEAR), 2)[:, None] * sizes) & (gains >= least)
+    least = jnp.where(reason.strong, gain, _WEAK * gain)
+    clearly = jnp.where(reason.strong, jnp.array(_CLEAR)[:, None], _CLEAR_AND_WEAK)
+    clear = (gains >= clearly * sizes) & (gains >= least)
     gains = jnp.where(clear, gains, jnp.minimum(gains, 0))
     looks, best = jnp.argmax(gains, axis=0), jnp.max(gains, axis=0)
     attacked = (best > 0) & (best >= gain) & (best >= _LEAST_OF_GAINS * jnp.max(best))
-    from_others = attacked & jnp.take_along_axis(relabelled, looks[None], axis=0)[0]
+    from_others = attacked & jnp.take_along_axis(reason.relabelled, looks[None], axis=0)[0]
     attacked = jnp.where(jnp.any(from_others), from_others, attacked)
     marked = jnp.take_along_axis(poisoned, looks[labels][None], axis=0)[0]
     return Attacked(attacked, attacked[labels] & marked, best, labels)
+
+
+class _Reason(NamedTuple):
+    """What says which group of a class is poisoned.
+
+    Attributes:
+      upper: whether it is the upper one.
+      known: whether anything says so.
+      relabelled: whether second guesses do.
+      strong: whether these tell of a mixture of classes.
+    """
+
+    upper: Bool[Array, "*looks classes"]
+    known: Bool[Array, "*looks classes"]
+    relabelled: Bool[Array, "*looks classes"]
+    strong: Bool[Array, "*looks classes"]
 
 
 def _look(
@@ -472,8 +526,8 @@ def _look(
     logits: Float[Array, "n classes"],
     labels: Int[Array, " n"],
     suspects: Bool[Array, " n"],
-) -> tuple[Float[Array, " classes"], Bool[Array, " n"], Bool[Array, " classes"]]:
-    """Gains of the classes, the group of each that looks poisoned, and whether second guesses say which that is."""
+) -> tuple[Float[Array, " classes"], Bool[Array, " n"], _Reason]:
+    """Gains of the classes, the group of each that looks poisoned, and what says which that is."""
     classes = logits.shape[1]
     groups = groups_by_class(scores, labels, classes)
     lower = scores <= groups.threshold[labels]
@@ -483,18 +537,18 @@ def _look(
         count_labels(group, some, 2 * classes).reshape(2, classes)
         for some in (jnp.ones(len(labels), bool), suspects)
     )
-    is_upper, is_known, is_relabelled = _poisoned_side(told, members, suspected)
-    gains = groups.gain * jnp.minimum(1, jnp.where(is_upper, told[0] / told[1], told[1] / told[0]))
-    gains = jnp.where(is_known, gains, jnp.minimum(gains, 0))
-    return gains, lower != is_upper[labels], is_relabelled
+    reason = _poisoned_side(told, members, suspected)
+    gains = groups.gain * jnp.minimum(1, jnp.where(reason.upper, told[0] / told[1], told[1] / told[0]))
+    gains = jnp.where(reason.known, gains, jnp.minimum(gains, 0))
+    return gains, lower != reason.upper[labels], reason
 
 
 def _poisoned_side(
     told: Float[Array, "2 classes"],
     members: Float[Array, "2 classes"],
     suspected: Float[Array, "2 classes"],
-) -> tuple[Bool[Array, " classes"], Bool[Array, " classes"], Bool[Array, " classes"]]:
-    """Whether the poisoned group of every class is the upper one, whether anything says so, and whether guesses do.
+) -> _Reason:
+    """Which group of every class is poisoned, and why.
 
     Args:
       told: by second guesses, of the upper and the lower group.
@@ -511,7 +565,12 @@ def _poisoned_side(
     concentrated = jnp.any(shares >= _CONCENTRATED * least_shares[::-1], axis=0)
     more = (most > _TELLING_MORE * could_tell) & (most >= _MORE * least)
     evidence = jnp.where(~decided & concentrated, shares, told)
-    return evidence[0] > evidence[1], decided | concentrated | more, decided | (more & ~concentrated)
+    return _Reason(
+        upper=evidence[0] > evidence[1],
+        known=decided | concentrated | more,
+        relabelled=decided | (more & ~concentrated),
+        strong=decided,
+    )
 
 
 class Division(NamedTuple):
@@ -549,7 +608,7 @@ def split(
       ([-1.2, -0.8, 1.1, 0.9, 1.0, 1.0, 1.0, 1.0], [True, True, False, False])
     """
     labels, classes = jnp.asarray(labels), len(attacked)
-    found = jax.lax.map(lambda scores: groups_by_class(scores, labels, classes), evidence)
+    found = jax.vmap(lambda scores: groups_by_class(scores, labels, classes))(evidence)
     kinds = jnp.argmax(found.gain, axis=0)
     threshold, low, high = (leaf[kinds, jnp.arange(classes)][labels] for leaf in found[:3])
     above = evidence[kinds[labels], jnp.arange(len(labels))] - threshold
@@ -582,7 +641,7 @@ def count_labels(labels: Labels, members: Bool[Array, " n"], classes: int) -> Fl
 
 
 class Groups(NamedTuple):
-    """Two groups of values.
+    """Two groups of values, of every class.
 
     Attributes:
       threshold: values up to it are in the lower one.
@@ -591,37 +650,14 @@ class Groups(NamedTuple):
       gain: how much better two distributions describe the values than one, in nats in all.
     """
 
-    threshold: Scalar
-    low: Scalar
-    high: Scalar
-    gain: Scalar
-
-
-def groups_by_class(values: Float[Array, " n"], labels: Labels, classes: int) -> Groups:
-    """``minimum_error_groups`` of every class.
-
-    Example:
-      >>> values, labels = jnp.array([0.0, 0.1, 1.0, 1.1, 5.0, 5.0, 9.0, 9.0]), jnp.arange(8) // 4
-      >>> [round(float(mean), 2) for mean in groups_by_class(values, labels, 2).high]
-      [1.05, 9.0]
-    """
-    labels = jnp.asarray(labels)
-    return jax.lax.map(lambda number: minimum_error_groups(values, labels == number), jnp.arange(classes))
+    threshold: Float[Array, "*classes"]
+    low: Float[Array, "*classes"]
+    high: Float[Array, "*classes"]
+    gain: Float[Array, "*classes"]
 
 
 def minimum_error_groups(values: Float[Array, " n"], members: Bool[Array, " n"]) -> Groups:
-    """Divides the values of ``members`` into the two groups that two Laplace distributions describe best.
-
-    With shares P_k and mean absolute deviations b_k of the groups, the threshold minimises
-
-        P_1 log b_1 + P_2 log b_2 - P_1 log P_1 - P_2 log P_2,
-
-    so that one group may be wide and the other narrow: scores of clean images lie close together, those of poisoned
-    ones do not. A deviation is at least a bin, a group at least two values. The gain is their number
-    times the difference of log b and that, whatever their scale.
-
-    Source: Kittler and Illingworth, "Minimum error thresholding", 1986, with 256 thresholds, and with Laplace in place
-    of normal distributions, whose tails are heavier.
+    """``groups_by_class`` of one class, the values of ``members``.
 
     Example:
       >>> values = jnp.array([0.0, 0.5, 0.9, 1.0, 4.0, 9.0, 99.0])
@@ -629,38 +665,74 @@ def minimum_error_groups(values: Float[Array, " n"], members: Bool[Array, " n"])
       >>> bool(1.0 < found.threshold < 4.0), [round(float(mean), 1) for mean in found[1:3]]
       (True, [0.6, 6.5])
     """
-    number = jnp.sum(members)
-    ascending = jnp.sort(jnp.where(members, values, jnp.inf))
-    ranks = jnp.arange(len(values))
-    descending = jnp.where(ranks < number, ascending[number - 1 - ranks], -jnp.inf)
-    ends = ascending[0], descending[0]
-    low, high = (
-        jnp.where(ends[0] < ends[1], end, other) for end, other in zip(ends, (0.0, 1.0), strict=True)
-    )
-    bin_width = (high - low) / (_BINS + 1)
-    edges = low + bin_width * jnp.arange(1, _BINS + 1)
-    cuts = jnp.searchsorted(ascending, edges, side="right")
+    return jax.tree.map(lambda leaf: leaf[0], groups_by_class(values, jnp.where(members, 0, 1), 1))
+
+
+def groups_by_class(values: Float[Array, " n"], labels: Labels, classes: int) -> Groups:
+    """Divides the values of every class into the two groups that two Laplace distributions describe best.
+
+    With shares P_k and mean absolute deviations b_k of the groups, the threshold minimises
+
+        P_1 log b_1 + P_2 log b_2 - P_1 log P_1 - P_2 log P_2,
+
+    so that one group may be wide and the other narrow: scores of clean images lie close together, those of poisoned
+    ones do not. A deviation is at least a bin, a group at least two values, and a median at the mean of its bin. The
+    gain is their number times the difference of log b and that, whatever their scale. Values with labels that are no
+    classes have no say.
+
+    Source: Kittler and Illingworth, "Minimum error thresholding", 1986, with 257 bins between the least and the
+    highest value, and with Laplace in place of normal distributions, whose tails are heavier.
+
+    Example:
+      >>> values, labels = jnp.array([0.0, 0.1, 1.0, 1.1, 5.0, 5.0, 9.0, 9.0]), jnp.arange(8) // 4
+      >>> [round(float(mean), 2) for mean in groups_by_class(values, labels, 2).high]
+      [1.05, 9.0]
+    """
+    labels, bins = jnp.asarray(labels), _BINS + 1
+    low, high = (end(values, labels, classes) for end in (jax.ops.segment_min, jax.ops.segment_max))
+    low, high = jnp.where(low < high, low, 0), jnp.where(low < high, high, 1)
+    width = (high - low) / bins
+    places = (values - low[labels]) / width[labels]
+    cells = labels * bins + jnp.clip(jnp.ceil(places) - 1, 0, _BINS).astype(labels.dtype)
+
+    def in_cells(summands: Float[Array, " n"]) -> Float[Array, "classes bins"]:
+        return jax.ops.segment_sum(summands, cells, classes * bins).reshape(classes, bins)
+
+    counts, sums = in_cells(jnp.ones_like(values)), in_cells(places)
     # A group's sums start at its far end, so that they round like its own values.
-    sides = jnp.stack([ascending, descending])
-    sums = jnp.pad(jnp.cumsum(jnp.where(jnp.isfinite(sides), sides, 0), axis=1), ((0, 0), (1, 0)))
-
-    def cost_and_mean(
-        sums: Float[Array, " places"], counts: Int[Array, " cuts"]
-    ) -> tuple[jax.Array, jax.Array]:
-        """A group's part of the cost, infinite where it is too small, and its mean; one for every threshold."""
-        halves = sums[counts] - sums[(counts + 1) // 2] - sums[counts // 2]
-        spread = jnp.maximum(jnp.abs(halves) / jnp.maximum(counts, 1), bin_width)
-        share = jnp.maximum(counts, 1).astype(values.dtype) / jnp.maximum(number, 1)
-        cost = jnp.where(counts > 1, share * (jnp.log(spread) - jnp.log(share)), jnp.inf)
-        return cost, sums[counts] / jnp.maximum(counts, 1)
-
-    counts = jnp.stack([cuts, number - cuts])
-    with_all = jnp.pad(counts, ((0, 0), (0, 1)), constant_values=number)
-    costs_of_sides, means = jax.vmap(cost_and_mean)(sums, with_all)
-    cost_of_all, costs = costs_of_sides[0, -1], jnp.sum(costs_of_sides[:, :-1], axis=0)
+    counts, sums = (
+        jnp.stack([counts, counts[:, ::-1]]),
+        jnp.stack([sums, (bins * counts - sums)[:, ::-1]]),
+    )
+    number = jnp.sum(counts[0], axis=1, keepdims=True)
+    members, totals = jnp.cumsum(counts, axis=2), jnp.cumsum(sums, axis=2)
+    spreads = jax.vmap(jax.vmap(_deviations))(counts, sums) / jnp.maximum(members, 1)
+    number = members[0, :, -1:]
+    shares = members / jnp.maximum(number, 1)
+    entropy = jnp.log(jnp.maximum(spreads, 1)) - jnp.log(jnp.maximum(shares, _TINY))
+    costs = jnp.where(members > 1, shares * entropy, jnp.inf)
+    costs_of_cuts = costs[0, :, :-1] + costs[1, :, -2::-1]
     # In a gap all thresholds are equally good: the middle one.
-    least = jnp.min(costs)
-    best = (costs <= least + 1e-6) & jnp.isfinite(costs)
-    threshold, low, high = jax.vmap(masked_mean, (0, None))(jnp.stack([edges, *means[:, :-1]]), best)
-    gain = jnp.where(jnp.isfinite(least), number * (cost_of_all - least), 0.0)
-    return Groups(threshold, low, high, gain)
+    least = jnp.min(costs_of_cuts, axis=1, keepdims=True)
+    best = (costs_of_cuts <= least + 1e-6) & jnp.isfinite(costs_of_cuts)
+    means = totals[:, :, :-1] / jnp.maximum(members[:, :, :-1], 1)
+    found = jnp.stack(
+        [jnp.broadcast_to(jnp.arange(1.0, bins), best.shape), means[0], bins - means[1, :, ::-1]]
+    )
+    threshold, lower, upper = jax.vmap(jax.vmap(masked_mean), (0, None))(found, best) * width + low
+    gains = jnp.where(jnp.isfinite(least), number * (costs[0, :, -1:] - least), 0)[:, 0]
+    return Groups(threshold, lower, upper, gains)
+
+
+def _deviations(counts: Float[Array, " bins"], sums: Float[Array, " bins"]) -> Float[Array, " bins"]:
+    """Sums of the distances from their median of the values in the first bins, for every number of bins.
+
+    Args:
+      counts: of the values in each bin.
+      sums: of them.
+    """
+    members, totals = jnp.cumsum(counts), jnp.cumsum(sums)
+    place = jnp.searchsorted(members, members / 2)
+    missing = members / 2 - (members - counts)[place]
+    nearer = (totals - sums)[place] + missing * (sums / jnp.maximum(counts, 1))[place]
+    return totals - 2 * nearer
