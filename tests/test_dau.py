@@ -263,6 +263,19 @@ def test_a_group_whose_guesses_tell_a_third_more_is_poisoned() -> None:
     assert jnp.flatnonzero(found.poisoned).tolist() == list(range(80))
 
 
+@pytest.mark.parametrize("series_tells", [False, True])
+def test_what_is_left_of_a_class_beside_a_series_of_pictures_is_not_poisoned(series_tells: bool) -> None:
+    """A series has fewer second guesses than the rest of its class; were it the other way round, it would be poison."""
+    features, labels = jax.random.normal(KEY, (800, 5)).at[:40, 3].add(30.0), jnp.arange(800) // 400
+    telling = (jnp.arange(800) < 40) == series_tells
+    guesses = jax.nn.one_hot(jnp.where(telling, 2 + jnp.arange(800) % 4, 2), 10)
+    whitened = jnp.stack([dau.whiten(features, labels, 10, ridge) for ridge in dau.RIDGES])
+    found = dau.attacked_classes(
+        whitened, 9 * guesses, labels, jnp.arange(800) % 20 == 0, jax.random.key(0), gain=60.0
+    )
+    assert found.classes.tolist()[:2] == [series_tells, False]
+
+
 def test_weak_reasons_need_clearer_groups() -> None:
     """Half as many images gain half as much, which is enough where guesses tell of a mixture of all classes."""
     features = jax.random.normal(KEY, (400, 5)).at[:40, 3].add(9.0)

@@ -18,9 +18,10 @@ Which of the two is poisoned? Poison that was given its label comes from all cla
 of the classes but the label, show it: they tell more about a poisoned image than about a clean one. Where they are not
 as many as there are classes, because the poison was not relabelled or the trigger drowns the rest, it is the group with
 the suspects, if five times as large a share of it is suspected; else the group whose second guesses are many and tell a
-third more, and where none of this holds the two groups are kinds of clean images. Suspects and a third more are weaker
-reasons than a mixture of all classes, and the groups must be clearer for them. Poison is relabelled or it is not:
-where second guesses tell of one class, suspects alone make no other one an attacked class.
+third more, and is at most two thirds of the class. Where none of this holds the two groups are kinds of clean images.
+Suspects and a third more are weaker reasons than a mixture of all classes, and the groups must be clearer for them.
+Poison is relabelled or it is not: where second guesses tell of one class, suspects alone make no other one an attacked
+class.
 
 Then a discriminator generalises from the group. In one form the network's last layer g is retrained like the
 discriminator of a generative adversarial network, with the label as what is real,
@@ -63,6 +64,9 @@ _DIRECTIONS = 8  # of a class, in which it varies most
 _PURSUED = 6  # turns towards the clearest groups
 _TELLING = 2 / 3  # of what second guesses could tell; what only a mixture of classes tells
 _TELLING_MORE, _MORE = 1 / 2, 4 / 3  # of the same; and of what the other group's tell
+_MAJORITY = (
+    2 / 3
+)  # of a class; what is left of it may be a series of pictures, whose guesses always tell less
 _WEAK, _CLEAR_AND_WEAK = 2, 0.25  # times the gain, and gain per image, where guesses tell of no such mixture
 _CONCENTRATED = 5  # times the other group's share of suspects
 _NO_INFORMATION = 0.01  # nats, added so that hardly any is no less than none
@@ -563,7 +567,9 @@ def _poisoned_side(
     # Where no image of the other group is suspected, half of one counts.
     least_shares = jnp.maximum(suspected, 0.5) / jnp.maximum(members, 1)
     concentrated = jnp.any(shares >= _CONCENTRATED * least_shares[::-1], axis=0)
+    telling = jnp.take_along_axis(members, jnp.argmax(told, axis=0)[None], axis=0)[0]
     more = (most > _TELLING_MORE * could_tell) & (most >= _MORE * least)
+    more &= telling <= _MAJORITY * jnp.sum(members, axis=0)
     evidence = jnp.where(~decided & concentrated, shares, told)
     return _Reason(
         upper=evidence[0] > evidence[1],
