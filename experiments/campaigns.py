@@ -320,7 +320,7 @@ CAMPAIGNS = {
     "dau-tiny": Campaign(
         "DAU where hardly anything is poisoned: half a percent and a thousandth on GTSRB. One of two busy CPU cores, "
         "nine minutes per model, twice that for TrojanNN; BadNets and TrojanNN at a thousandth were not run yet. "
-        "Found: nothing where the backdoor does not form, nor where it forms by two thirds. Published ASR "
+        "Found: most of fifty poisoned images, even where the backdoor hardly forms; of ten, nothing. Published ASR "
         "(BackdoorBench, PreAct-ResNet18) at 0.5 %: BadNets 45, Blended 90, TrojanNN 100; of defences that have the "
         "training set too, mean ACC and ASR of eight attacks at 0.5 %: ABL 11.9 and 49.1, DBD 78.8 and 0.0.",
         tuple(

@@ -98,7 +98,7 @@ class Config:
       discriminator_decay: its weight decay.
       suspect_weight: mu, of the suspects' loss.
       gain: how much better two groups must describe a class than one for it to be attacked, or all classes together, in
-        nats: the log of a ratio of likelihoods.
+        nats: the log of a ratio of likelihoods; and a thousandth of it for every image, with weak reasons more.
       band: images closer to the threshold than this share of its distance from their group's mean are left out; at most
         0.5.
       learning_rate: of unlearning.

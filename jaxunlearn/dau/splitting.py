@@ -56,7 +56,7 @@ from jaxunlearn.losses import complementary_cross_entropy, masked_mean
 
 _BINS = 256
 RIDGES = (1.0, 0.01)  # added to the covariance, in means of its eigenvalues; the first divides classes
-_CLEAR = (0.06, 0.25)  # least gain per image of a class, with each of them
+_CLEAR = (1 / 1000, 1 / 240)  # of the least gain, per image of a class, with each of them
 _LANCZOS = 60  # vectors, to find the direction in which a class varies most
 _ROUNDING = 1e-5  # share of a vector; what is left of it below that is no direction
 _LEAST_OF_GAINS = 0.25
@@ -67,7 +67,10 @@ _TELLING_MORE, _MORE = 1 / 2, 4 / 3  # of the same; and of what the other group'
 _MAJORITY = (
     2 / 3
 )  # of a class; what is left of it may be a series of pictures, whose guesses always tell less
-_WEAK, _CLEAR_AND_WEAK = 2, 0.25  # times the gain, and gain per image, where guesses tell of no such mixture
+_WEAK, _CLEAR_AND_WEAK = (
+    2,
+    1 / 240,
+)  # of the same where guesses tell of no such mixture: in all, and per image
 _CONCENTRATED = 5  # times the other group's share of suspects
 _NO_INFORMATION = 0.01  # nats, added so that hardly any is no less than none
 _TINY = 1e-30
@@ -470,9 +473,10 @@ def attacked_classes(
 
     Every class is looked at with each ridge, along the direction with the clearest groups, and the look that gains most
     counts: much of a ridge keeps chance out of many features, little finds a trigger in few. Groups must also be
-    clearly apart, by 0.06 nats for every image of the class with much ridge and by 0.25 with little, since in large
-    sets of photographs there are always vague ones. Where the second guesses do not tell of a mixture of classes, twice
-    the gain is asked for and 0.25 nats per image, since kinds of clean images have some of what tells, too.
+    clearly apart, by a thousandth of the least gain for every image of the class with much ridge and by a 240th with
+    little, since in large sets of photographs there are always vague ones. Where the second guesses do not tell of a
+    mixture of classes, twice the gain is asked for and a 240th per image, since kinds of clean images have some of what
+    tells, too.
 
     Args:
       whitened: features of the images, with each of ``RIDGES``.
@@ -498,8 +502,8 @@ def attacked_classes(
     gains, poisoned, reason = jax.lax.map(lambda one: _look(one, logits, labels, suspects), scores)
     sizes = count_labels(labels, jnp.ones(len(labels), bool), classes)
     least = jnp.where(reason.strong, gain, _WEAK * gain)
-    clearly = jnp.where(reason.strong, jnp.array(_CLEAR)[:, None], _CLEAR_AND_WEAK)
-    clear = (gains >= clearly * sizes) & (gains >= least)
+    for_each = gain * jnp.where(reason.strong, jnp.array(_CLEAR)[:, None], _CLEAR_AND_WEAK)
+    clear = (gains >= for_each * sizes) & (gains >= least)
     gains = jnp.where(clear, gains, jnp.minimum(gains, 0))
     looks, best = jnp.argmax(gains, axis=0), jnp.max(gains, axis=0)
     attacked = (best > 0) & (best >= gain) & (best >= _LEAST_OF_GAINS * jnp.max(best))

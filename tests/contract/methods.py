@@ -18,6 +18,7 @@ class Case(NamedTuple):
       diverging: settings that give NaN or infinity in the second round at the latest.
       keywords: what else the method wants to know about the network.
       moves_statistics: whether it ends with other running statistics than it began with.
+      data: images and labels, as many as are asked for.
     """
 
     method: Any
@@ -26,6 +27,7 @@ class Case(NamedTuple):
     diverging: dict[str, Any]
     keywords: dict[str, Any]
     moves_statistics: bool = False
+    data: Callable[..., Any] = toys.images_and_labels
 
     def make_method(self) -> Any:
         """The method for the toy network."""
@@ -122,17 +124,19 @@ _DAU_BAD = {
 
 
 def _dau(config: Any, **changes: Any) -> Case:
-    """So loose that a few of the toy's images are taken for poisoned."""
+    """So loose that a few of the toy's images are taken for poisoned, those first that are in a group of their own."""
     loose = {
         "suspect_weight": 10.0,
         "discriminator_rate": 0.5,
-        "isolated_share": 0.3,
+        "isolated_share": 0.5,
         "gain": 0.0,
     }
     config = dataclasses.replace(config, batch_size=8, discriminator_steps=30, **loose, **changes)
     diverging = {"learning_rate": 1e38, "momentum": 1e3, "schedule": "constant"}
     keywords = {"head": "head", "fresh": toys.fresh}
-    return Case(dau, config, _DAU_BAD, diverging, keywords, moves_statistics=True)
+    return Case(
+        dau, config, _DAU_BAD, diverging, keywords, moves_statistics=True, data=toys.with_white_images
+    )
 
 
 CASES = {
@@ -148,7 +152,7 @@ CASES = {
     "ulrl-reference": _ulrl(ulrl.PRESETS["reference"], crop_padding=1),
     "ulrl-all-layers": _ulrl(ulrl.PRESETS["reference-gtsrb"], layers="all", threshold=0.5),
     "ulrl-default": _ulrl(ulrl.PRESETS["default"], trials=2, threshold=0.5),
-    "dau-default": _dau(dau.PRESETS["default"], rounds=2, superpositions=2, forgotten=0.0),
+    "dau-default": _dau(dau.PRESETS["default"], rounds=2, superpositions=8, forgotten=0.0),
     "dau-isolating": _dau(
         dau.PRESETS["isolating"],
         rounds=3,

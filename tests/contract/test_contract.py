@@ -48,7 +48,7 @@ def assert_close(first: Any, second: Any, rtol: float = 2e-4, atol: float = 2e-4
 
 def cleaned(case: Case, variables: Any = None, key: Any = KEY, **keywords: Any) -> Any:
     given = toys.variables() if variables is None else variables
-    data = map(jnp.asarray, toys.images_and_labels())
+    data = map(jnp.asarray, case.data())
     return case.unlearn(toys.apply_fn, given, *data, case.config, key, **keywords)
 
 
@@ -97,7 +97,7 @@ def test_works_without_jit(case: Case) -> None:
 
 
 def test_works_under_jit(case: Case) -> None:
-    images, labels = toys.images_and_labels()
+    images, labels = case.data()
 
     @jax.jit
     def run(variables: Any, key: Any) -> Any:
@@ -113,7 +113,7 @@ def test_vmap_over_models_settings_and_keys_equals_a_loop(case: Case) -> None:
         jax.random.split(KEY, 3),
     )
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
-    images, labels = toys.images_and_labels()
+    images, labels = case.data()
 
     def run(variables: Any, rate: Any, key: Any) -> Any:
         config = dataclasses.replace(case.config, learning_rate=rate)
@@ -128,7 +128,7 @@ def test_vmap_over_models_settings_and_keys_equals_a_loop(case: Case) -> None:
 
 @pytest.mark.parametrize("loop", ["host", "scan"])
 def test_a_second_call_and_another_number_compile_nothing(case: Case, loop: str) -> None:
-    images, labels = toys.images_and_labels()
+    images, labels = case.data()
     case.unlearn(toys.apply_fn, toys.variables(), images, labels, case.config, KEY, loop=loop)
     other = dataclasses.replace(case.config, learning_rate=case.config.learning_rate * 2)
     compiled: list[str] = []
@@ -148,7 +148,7 @@ def test_a_second_call_and_another_number_compile_nothing(case: Case, loop: str)
 
 
 def test_resumed_run_equals_straight_run(case: Case, tmp_path: Path) -> None:
-    data = _loop.Data(*toys.images_and_labels())
+    data = _loop.Data(*case.data())
     method = case.make_method()
     start = method.init(toys.variables(), data, case.config, KEY)
     straight = [state for _, state, _ in _loop.rounds(method, start, data, 1, 2)]
@@ -161,7 +161,7 @@ def test_resumed_run_equals_straight_run(case: Case, tmp_path: Path) -> None:
 
 def test_sharded_data_give_the_same_result(case: Case) -> None:
     config = dataclasses.replace(case.config, batch_size=8)
-    images, labels = toys.images_and_labels(24)
+    images, labels = case.data(24)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     split = NamedSharding(mesh, PartitionSpec("data"))
 
@@ -201,6 +201,6 @@ def test_mismatched_data_are_refused(case: Case, images: Any, labels: Any, messa
 def test_nan_stops_the_run_and_keeps_the_last_good_state(case: Case) -> None:
     config = dataclasses.replace(case.config, **case.diverging)
     with pytest.raises(case.method.NonFiniteError) as caught:
-        case.unlearn(toys.apply_fn, toys.variables(), *toys.images_and_labels(), config, KEY)
+        case.unlearn(toys.apply_fn, toys.variables(), *case.data(), config, KEY)
     assert caught.value.quantities
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(caught.value.last_good.params))
