@@ -333,9 +333,9 @@ def pursuit_scores(
 ) -> Float[Array, " n"]:
     """Places of the images along the direction in which their class falls most clearly into two groups.
 
-    Among those in the space of the directions in which the class varies most. Each of them is where a search starts,
-    and the groups of suspects and others are; a turn goes from groups to the direction between their means, and to the
-    groups along it. The turn with the highest gain of all counts.
+    Among those in the space of the eight directions in which the class varies most. A search starts from the groups
+    along each of them, and one from suspects and others; a turn goes from groups to the direction between their means,
+    and to the groups along it. Of all turns the one with the highest gain counts.
 
     Args:
       whitened: features of the images.
@@ -497,7 +497,6 @@ def attacked_classes(
     """
     labels = jnp.asarray(labels)
     classes = logits.shape[1]
-
     scores = jax.lax.map(lambda one: pursuit_scores(one, labels, suspects, classes, key), whitened)
     gains, poisoned, reason = jax.lax.map(lambda one: _look(one, logits, labels, suspects), scores)
     sizes = count_labels(labels, jnp.ones(len(labels), bool), classes)
@@ -714,7 +713,6 @@ def groups_by_class(values: Float[Array, " n"], labels: Labels, classes: int) ->
         jnp.stack([counts, counts[:, ::-1]]),
         jnp.stack([sums, (bins * counts - sums)[:, ::-1]]),
     )
-    number = jnp.sum(counts[0], axis=1, keepdims=True)
     members, totals = jnp.cumsum(counts, axis=2), jnp.cumsum(sums, axis=2)
     spreads = jax.vmap(jax.vmap(_deviations))(counts, sums) / jnp.maximum(members, 1)
     number = members[0, :, -1:]
@@ -726,9 +724,8 @@ def groups_by_class(values: Float[Array, " n"], labels: Labels, classes: int) ->
     least = jnp.min(costs_of_cuts, axis=1, keepdims=True)
     best = (costs_of_cuts <= least + 1e-6) & jnp.isfinite(costs_of_cuts)
     means = totals[:, :, :-1] / jnp.maximum(members[:, :, :-1], 1)
-    found = jnp.stack(
-        [jnp.broadcast_to(jnp.arange(1.0, bins), best.shape), means[0], bins - means[1, :, ::-1]]
-    )
+    cuts = jnp.broadcast_to(jnp.arange(1, bins, dtype=values.dtype), best.shape)
+    found = jnp.stack([cuts, means[0], bins - means[1, :, ::-1]])
     threshold, lower, upper = jax.vmap(jax.vmap(masked_mean), (0, None))(found, best) * width + low
     gains = jnp.where(jnp.isfinite(least), number * (costs[0, :, -1:] - least), 0)[:, 0]
     return Groups(threshold, lower, upper, gains)
