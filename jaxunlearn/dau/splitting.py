@@ -64,13 +64,8 @@ _DIRECTIONS = 8  # of a class, in which it varies most
 _PURSUED = 6  # turns towards the clearest groups
 _TELLING = 2 / 3  # of what second guesses could tell; what only a mixture of classes tells
 _TELLING_MORE, _MORE = 1 / 2, 4 / 3  # of the same; and of what the other group's tell
-_MAJORITY = (
-    2 / 3
-)  # of a class; what is left of it may be a series of pictures, whose guesses always tell less
-_WEAK, _CLEAR_AND_WEAK = (
-    2,
-    1 / 240,
-)  # of the same where guesses tell of no such mixture: in all, and per image
+_MAJORITY = 2 / 3  # of a class; the rest may be a series of pictures, whose guesses always tell less
+_WEAK = 2  # times the gain, where guesses tell of no such mixture; per image the higher of both limits
 _CONCENTRATED = 5  # times the other group's share of suspects
 _NO_INFORMATION = 0.01  # nats, added so that hardly any is no less than none
 _TINY = 1e-30
@@ -501,7 +496,7 @@ def attacked_classes(
     gains, poisoned, reason = jax.lax.map(lambda one: _look(one, logits, labels, suspects), scores)
     sizes = count_labels(labels, jnp.ones(len(labels), bool), classes)
     least = jnp.where(reason.strong, gain, _WEAK * gain)
-    for_each = gain * jnp.where(reason.strong, jnp.array(_CLEAR)[:, None], _CLEAR_AND_WEAK)
+    for_each = gain * jnp.where(reason.strong, jnp.array(_CLEAR)[:, None], max(_CLEAR))
     clear = (gains >= for_each * sizes) & (gains >= least)
     gains = jnp.where(clear, gains, jnp.minimum(gains, 0))
     looks, best = jnp.argmax(gains, axis=0), jnp.max(gains, axis=0)
