@@ -630,7 +630,7 @@ def test_groups_are_found_between_the_directions_in_which_a_class_varies_most(se
     along = features[:800, :4] @ mixture
     features[:800, :4] += (2.0 * truth - 0.7 * along)[:, None] * mixture
     whitened = dau.whiten(jnp.asarray(features, jnp.float32), labels, 2)
-    pursued = dau.pursuit_scores(whitened, labels, jnp.arange(1600) % 20 == 0, 2, KEY)[:800]
+    pursued = dau.clearest_groups(whitened, labels, jnp.arange(1600) % 20 == 0, 2, KEY)[0][:800]
     assert abs(np.corrcoef(pursued, truth)[0, 1]) > 0.9
     gains = [
         float(dau.minimum_error_groups(scores[:800], jnp.ones(800, bool)).gain)

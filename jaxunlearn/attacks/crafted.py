@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxunlearn._check import InputError
 from jaxunlearn._optimizers import momentum_step
+from jaxunlearn._random import uniform
 from jaxunlearn._runtime import Compiled
 from jaxunlearn._training import forward_of_halves
 from jaxunlearn._tree import combine, partition, trainable_mask
@@ -128,7 +129,7 @@ def _robust_step(apply_fn: ApplyFn) -> Compiled:
         def within(offset: jax.Array) -> jax.Array:
             return jnp.clip(images + jnp.clip(offset, -radius, radius), 0, 1) - images
 
-        start = within(radius * jax.random.uniform(keys[0], images.shape, minval=-1.0))
+        start = within(radius * uniform(keys[0], images.shape, low=-1.0))
         slope, _ = jax.grad(loss_fn, argnums=1, has_aux=True)(params, start)
         offset = within(start + 1.25 * radius * jnp.sign(slope))
         gradient, moved = jax.grad(loss_fn, has_aux=True)(params, offset)
@@ -221,7 +222,7 @@ def optimised_patch(
 
     gradient = Compiled(jax.grad(excitation, argnums=1))
     optimizer = optax.adam(0.05)
-    picture = jax.random.uniform(key, shown.shape[1:])
+    picture = uniform(key, shown.shape[1:])
     state = optimizer.init(picture)
     for _ in range(steps):
         updates, state = optimizer.update(gradient(surrogate.variables, picture, shown, neuron), state)

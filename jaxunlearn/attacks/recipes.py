@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jaxunlearn._check import check_at_least, check_in, check_positive, check_share
+from jaxunlearn._random import uniform
 from jaxunlearn._typing import PRNGKey
 from jaxunlearn.attacks import crafted, triggers
 from jaxunlearn.attacks.attack import Attack
@@ -254,7 +255,7 @@ class WaNet:
         )
 
         def noisy(images: jax.Array, key: PRNGKey) -> jax.Array:
-            noise = jax.random.uniform(key, (len(images), height, width, 2), minval=-1.0)
+            noise = uniform(key, (len(images), height, width, 2), low=-1.0)
             return triggers.warp(images, field + noise * triggers.half_pixels(height, width))
 
         return Attack(
@@ -496,5 +497,5 @@ def partners(count: int, key: PRNGKey) -> Int[Array, " count"]:
 
 
 def _blending(setting: Setting, strength: float) -> tuple[triggers.Trigger, jax.Array]:
-    pattern = jax.random.uniform(setting.key, setting.image_shape)
+    pattern = uniform(setting.key, setting.image_shape)
     return functools.partial(triggers.blend, pattern=pattern, strength=strength), pattern

@@ -42,7 +42,7 @@ isolation, one way to name P_0, is that of Li et al., "Anti-backdoor learning", 
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +92,22 @@ class Parts(NamedTuple):
 
     poisoned: Bool[Array, " n"]
     clean: Bool[Array, " n"]
+
+
+class Groups(NamedTuple):
+    """Two groups of values, of every class.
+
+    Attributes:
+      threshold: values up to it are in the lower one.
+      low: mean of the lower one.
+      high: mean of the upper one; equal to ``low`` where there are no two groups.
+      gain: how much better two distributions describe the values than one, in nats in all.
+    """
+
+    threshold: Float[Array, "*classes"]
+    low: Float[Array, "*classes"]
+    high: Float[Array, "*classes"]
+    gain: Float[Array, "*classes"]
 
 
 def isolation_loss(loss: Number, kind: str, level: Number) -> Scalar:
@@ -319,18 +335,18 @@ def fisher_scores(
     return _along(whitened, _between(whitened, labels, lower, classes), labels)
 
 
-def pursuit_scores(
+def clearest_groups(
     whitened: Float[Array, "n features"],
     labels: Labels,
     suspects: Bool[Array, " n"],
     classes: int,
     key: PRNGKey,
-) -> Float[Array, " n"]:
-    """Places of the images along the direction in which their class falls most clearly into two groups.
+) -> tuple[Float[Array, " n"], Groups]:
+    """The direction along which each class falls most clearly into two groups: places of the images, and the groups.
 
-    Among those in the space of the eight directions in which the class varies most. A search starts from the groups
-    along each of them, and one from suspects and others; a turn goes from groups to the direction between their means,
-    and to the groups along it. Of all turns the one with the highest gain counts.
+    Among those in the space of the eight directions in which the class varies most. A search starts along each of them,
+    and one between suspects and others; a turn goes from a direction to the groups along it, and to the direction
+    between their means. Of all directions on these ways that with the highest gain counts.
 
     Args:
       whitened: features of the images.
@@ -343,39 +359,29 @@ def pursuit_scores(
       >>> features = jax.random.normal(jax.random.key(0), (400, 5)) * jnp.array([3.0, 1, 1, 1, 1])
       >>> labels, suspects = jnp.arange(400) // 200, jnp.arange(400) % 20 == 0
       >>> whitened = whiten(features.at[:10, 3].add(9.0), labels, 2)
-      >>> scores = pursuit_scores(whitened, labels, suspects, 2, jax.random.key(1))
+      >>> scores, groups = clearest_groups(whitened, labels, suspects, 2, jax.random.key(1))
       >>> sorted(jnp.argsort(-jnp.abs(scores[:200]))[:10].tolist())
       [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+      >>> bool(groups.gain[0] > 40 > groups.gain[1])
+      True
     """
     labels = jnp.asarray(labels)
-    principal = principal_scores(whitened, labels, classes, key, _DIRECTIONS)
-    places = principal.T
+    places = principal_scores(whitened, labels, classes, key, _DIRECTIONS).T
 
-    def is_lower(scores: Float[Array, " n"]) -> Bool[Array, " n"]:
-        return scores <= groups_by_class(scores, labels, classes).threshold[labels]
+    def turn(direction: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, Groups]]:
+        scores = _along(places, direction, labels)
+        groups = groups_by_class(scores, labels, classes)
+        lower = scores <= groups.threshold[labels]
+        return _between(places, labels, lower, classes), (direction, groups)
 
-    def climb(
-        lower: Bool[Array, " n"],
-    ) -> tuple[Float[Array, " classes"], Float[Array, "classes directions"]]:
-        def turn(carry: tuple[jax.Array, jax.Array, jax.Array], _: None) -> tuple[Any, None]:
-            lower, gain, direction = carry
-            new = _between(places, labels, lower, classes)
-            scores = _along(places, new, labels)
-            groups = groups_by_class(scores, labels, classes)
-            better = groups.gain > gain
-            best = jnp.where(better, groups.gain, gain), jnp.where(better[:, None], new, direction)
-            return (scores <= groups.threshold[labels], *best), None
-
-        nothing = (
-            jnp.full(classes, -jnp.inf, places.dtype),
-            jnp.zeros((classes, len(principal)), places.dtype),
-        )
-        return jax.lax.scan(turn, (lower, *nothing), None, length=_PURSUED)[0][1:]
-
-    starts = jnp.concatenate([jax.vmap(is_lower)(principal), suspects[None]])
-    gains, directions = jax.vmap(climb)(starts)
-    best = jnp.argmax(gains, axis=0)
-    return _along(places, directions[best, jnp.arange(classes)], labels)
+    axes = jnp.eye(places.shape[1], dtype=places.dtype)
+    along_axes = jnp.broadcast_to(axes[:, None], (len(axes), classes, len(axes)))
+    starts = jnp.concatenate([along_axes, _between(places, labels, suspects, classes)[None]])
+    ways = jax.vmap(lambda start: jax.lax.scan(turn, start, None, length=_PURSUED + 1)[1])(starts)
+    directions, groups = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), ways)
+    best = jnp.argmax(groups.gain, axis=0)
+    direction, groups = jax.tree.map(lambda leaf: leaf[best, jnp.arange(classes)], (directions, groups))
+    return _along(places, direction, labels), groups
 
 
 def _between(
@@ -492,8 +498,12 @@ def attacked_classes(
     """
     labels = jnp.asarray(labels)
     classes = logits.shape[1]
-    scores = jax.lax.map(lambda one: pursuit_scores(one, labels, suspects, classes, key), whitened)
-    gains, poisoned, reason = jax.lax.map(lambda one: _look(one, logits, labels, suspects), scores)
+
+    def look(whitened: Float[Array, "n features"]) -> tuple[jax.Array, jax.Array, _Reason]:
+        scores, groups = clearest_groups(whitened, labels, suspects, classes, key)
+        return _look(scores, groups, logits, labels, suspects)
+
+    gains, poisoned, reason = jax.lax.map(look, whitened)
     sizes = count_labels(labels, jnp.ones(len(labels), bool), classes)
     least = jnp.where(reason.strong, gain, _WEAK * gain)
     for_each = gain * jnp.where(reason.strong, jnp.array(_CLEAR)[:, None], max(_CLEAR))
@@ -525,13 +535,13 @@ class _Reason(NamedTuple):
 
 def _look(
     scores: Float[Array, " n"],
+    groups: Groups,
     logits: Float[Array, "n classes"],
     labels: Int[Array, " n"],
     suspects: Bool[Array, " n"],
 ) -> tuple[Float[Array, " classes"], Bool[Array, " n"], _Reason]:
     """Gains of the classes, the group of each that looks poisoned, and what says which that is."""
     classes = logits.shape[1]
-    groups = groups_by_class(scores, labels, classes)
     lower = scores <= groups.threshold[labels]
     told = second_guesses(logits, labels, lower) + _NO_INFORMATION
     group = _group_of(labels, lower, classes)
@@ -644,22 +654,6 @@ def count_labels(labels: Labels, members: Bool[Array, " n"], classes: int) -> Fl
     return jax.ops.segment_sum(members.astype(jnp.float32), jnp.asarray(labels), classes)
 
 
-class Groups(NamedTuple):
-    """Two groups of values, of every class.
-
-    Attributes:
-      threshold: values up to it are in the lower one.
-      low: mean of the lower one.
-      high: mean of the upper one; equal to ``low`` where there are no two groups.
-      gain: how much better two distributions describe the values than one, in nats in all.
-    """
-
-    threshold: Float[Array, "*classes"]
-    low: Float[Array, "*classes"]
-    high: Float[Array, "*classes"]
-    gain: Float[Array, "*classes"]
-
-
 def minimum_error_groups(values: Float[Array, " n"], members: Bool[Array, " n"]) -> Groups:
     """``groups_by_class`` of one class, the values of ``members``.
 
@@ -708,8 +702,9 @@ def groups_by_class(values: Float[Array, " n"], labels: Labels, classes: int) ->
         jnp.stack([counts, counts[:, ::-1]]),
         jnp.stack([sums, (bins * counts - sums)[:, ::-1]]),
     )
-    members, totals = jnp.cumsum(counts, axis=2), jnp.cumsum(sums, axis=2)
-    spreads = jax.vmap(jax.vmap(_deviations))(counts, sums) / jnp.maximum(members, 1)
+    up_to = jnp.triu(jnp.ones((bins, bins), values.dtype))
+    members, totals = (jnp.matmul(one, up_to, precision="highest") for one in (counts, sums))
+    spreads = jax.vmap(jax.vmap(_deviations))(counts, sums, members, totals) / jnp.maximum(members, 1)
     number = members[0, :, -1:]
     shares = members / jnp.maximum(number, 1)
     entropy = jnp.log(jnp.maximum(spreads, 1)) - jnp.log(jnp.maximum(shares, _TINY))
@@ -726,14 +721,20 @@ def groups_by_class(values: Float[Array, " n"], labels: Labels, classes: int) ->
     return Groups(threshold, lower, upper, gains)
 
 
-def _deviations(counts: Float[Array, " bins"], sums: Float[Array, " bins"]) -> Float[Array, " bins"]:
+def _deviations(
+    counts: Float[Array, " bins"],
+    sums: Float[Array, " bins"],
+    members: Float[Array, " bins"],
+    totals: Float[Array, " bins"],
+) -> Float[Array, " bins"]:
     """Sums of the distances from their median of the values in the first bins, for every number of bins.
 
     Args:
       counts: of the values in each bin.
       sums: of them.
+      members: of the values in the first bins.
+      totals: of them.
     """
-    members, totals = jnp.cumsum(counts), jnp.cumsum(sums)
     place = jnp.searchsorted(members, members / 2)
     missing = members / 2 - (members - counts)[place]
     nearer = (totals - sums)[place] + missing * (sums / jnp.maximum(counts, 1))[place]

@@ -5,20 +5,31 @@ is its key in a state dict, and the converters need no table.
 """
 
 import functools
+import math
 from typing import TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxunlearn._check import InputError
-from jaxunlearn._typing import Images
+from jaxunlearn._typing import Images, PRNGKey
 from jaxunlearn.models.convolution import Activations, convolve
 
 Answer: TypeAlias = tuple[Float[Array, "n classes"], Float[Array, "n d"]]
 """Logits, and the features that the last linear layer reads."""
+
+
+def _kaiming_normal(key: PRNGKey, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
+    """Of a kernel; drawn as a matrix of the same fan, which gives the same numbers and compiles in a fifth of the time.
+
+    XLA:CPU unrolls the loops over short axes (``jaxunlearn._random``).
+    """
+    matrix = math.prod(shape[:-1]), shape[-1]
+    return nn.initializers.kaiming_normal()(key, matrix, dtype).reshape(shape)
 
 
 class Conv(nn.Module):
@@ -49,7 +60,7 @@ class Conv(nn.Module):
     ) -> Activations:
         """scale * conv(x) + shift, where the scale goes into the kernel and not over the activations."""
         shape = (self.window, self.window, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", nn.initializers.kaiming_normal(), shape, x.dtype)
+        kernel = self.param("kernel", _kaiming_normal, shape, x.dtype)
         border = self.window // 2 if self.padding is None else self.padding
         out = convolve(jnp.asarray(x), kernel * scale, self.stride, border, self.groups)
         if self.use_bias:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from jaxunlearn import _loop, _universal
 from jaxunlearn._loop import Batch
+from jaxunlearn._random import uniform
 from jaxunlearn._typing import ApplyFn, Images, Labels, Mask, PRNGKey, Scalar, Variables
 from jaxunlearn._universal import Ascent
 from jaxunlearn.losses import jensen_shannon, masked_mean
@@ -195,7 +196,7 @@ def shown(images: Images, delta: Perturbations, config: Config) -> Images:
 def _start(images: Images, config: Config, key: PRNGKey) -> Perturbations:
     """Where the search starts, in multiples of the radius."""
     if config.start == "random":
-        return jax.random.uniform(key, images.shape, images.dtype, -1, 1)
+        return uniform(key, images.shape, images.dtype, -1, 1)
     return jnp.full_like(images, {"max": 1, "min": -1, "zero": 0}[config.start])
 
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxunlearn._random import uniform
 from jaxunlearn._tree import head_kernel, named_leaves
 from jaxunlearn._typing import Number, PRNGKey, Scalar, Variables
 
@@ -136,7 +137,7 @@ def reinitialise(
     for (name, mask), layer_key in zip(suspects.items(), jax.random.split(key, len(suspects)), strict=True):
         kernel = leaves[name]
         bound = (2 / (kernel.size // len(mask))) ** 0.5
-        drawn = jax.random.uniform(layer_key, kernel.shape, kernel.dtype, -bound, bound)
+        drawn = uniform(layer_key, kernel.shape, kernel.dtype, -bound, bound)
         leaves[name] = jnp.where(mask, drawn, kernel)
         bias = "/".join([*name.split("/")[:-1], "bias"])
         if bias in leaves and leaves[bias].shape == mask.shape:
