@@ -51,7 +51,7 @@ def load_state(path: Path, like: State) -> State:
     if found != shapes:
         wrong = sorted(name for name in found.keys() | shapes.keys() if found.get(name) != shapes.get(name))
         raise InputError(
-            f"{path} does not hold the state of this run ({wrong[0]} differs); start anew with --force."
+            f"{path} does not hold the state of this run ({wrong[0]} differs); remove it, or start anew with --force."
         )
     leaves = [_like(arrays[name], leaf) for name, leaf in expected.items()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
@@ -59,7 +59,7 @@ def load_state(path: Path, like: State) -> State:
 
 def damaged(path: Path) -> InputError:
     """What to say of a state that cannot be gone on with."""
-    return InputError(f"{path} is damaged; start anew with --force.")
+    return InputError(f"{path} is damaged; remove it, or start anew with --force.")
 
 
 def check_same(now: dict[str, Any], earlier: dict[str, Any]) -> None:

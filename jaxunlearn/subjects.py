@@ -181,6 +181,8 @@ def _made(order: Order, display: Display) -> dict[str, Any]:
         f"training on {len(labels)} images, {int(poisoned.poisoned.sum())} of them poisoned and "
         f"{int(poisoned.covers.sum())} to cover up{', others in every epoch' if attack.redrawn else ''} ..."
     )
+    if advice := _missing_covers(attack, poisoned):
+        display.say(f"warning  {advice}")
     variables = _train(
         order, settings, "poisoned", lambda epoch: set_of(epoch)[1], triggered, keys[3], display, watch
     )
@@ -204,6 +206,18 @@ def _made(order: Order, display: Display) -> dict[str, Any]:
     if evaluation.asr is not None and evaluation.asr.rate < _FORMED:
         display.say(f"warning  {_advice(order.training)}")
     return content
+
+
+def _missing_covers(attack: Attack, poisoned: Poisoned) -> str | None:
+    """What to do if fewer images keep their labels than the attack asks for; None if there are as many."""
+    asked = round(attack.covers * int(poisoned.poisoned.sum())) if attack.cover is not None else 0
+    found = int(poisoned.covers.sum())
+    if found >= asked:
+        return None
+    return (
+        f"{asked} images to cover up are asked for and {found} are left beside the poisoned ones; give fewer (--set "
+        "covers=NUMBER per poisoned image) or a smaller --poison-ratio."
+    )
 
 
 def _advice(training: finetune.Config) -> str:

@@ -333,7 +333,7 @@ def test_a_state_of_another_kind_is_not_gone_on_with(notes: Any, tmp_path: Path)
     asked = request(tmp_path)
     asked.out.mkdir()
     np.savez(asked.out / "state.npz", __notes__=np.frombuffer(json.dumps(notes).encode(), np.uint8))
-    with pytest.raises(InputError, match=r"state\.npz is damaged; start anew with --force"):
+    with pytest.raises(InputError, match=r"state\.npz is damaged; remove it, or start anew with --force"):
         unlearn_nothing(asked, resume=True)
 
 

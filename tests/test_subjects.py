@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image
 from converters import convert, torch_io
 from jaxunlearn import _checkpointing, cli, demo, evaluate, finetune, ibau, subjects
 from jaxunlearn._check import InputError
-from jaxunlearn.attacks import RECIPES, Attack, Setting, as_bytes
+from jaxunlearn.attacks import RECIPES, Attack, Setting, as_bytes, poison
 from jaxunlearn.attacks import __main__ as program
 from jaxunlearn.data import load
 from jaxunlearn.dau import __main__ as dau_program
@@ -289,7 +290,7 @@ def test_a_damaged_state_of_a_training_is_refused(notes: dict[str, Any], tmp_pat
     order.out.mkdir()
     _checkpointing.save_state(order.out / f"poisoned.{subjects.STATE}", {}, notes)
     with pytest.raises(
-        InputError, match=r"poisoned\.training\.state\.npz is damaged; start anew with --force"
+        InputError, match=r"poisoned\.training\.state\.npz is damaged; remove it, or start anew with --force"
     ):
         subjects.plant(order, make_display(quiet=True))
 
@@ -558,3 +559,15 @@ def test_the_demonstration_goes_through_the_subtasks(
         assert dau_program.main([subtask, *given]) == 0, capsys.readouterr().err
         assert f"$ python -m jaxunlearn.dau {subtask} --ckpt" in capsys.readouterr().out
     assert (tmp_path / (out[-1] if out else "demo-dau") / "model.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "missing"), [(0.2, None), (0.5, r"10 images to cover up .* and 5 are left")]
+)
+def test_images_to_cover_up_that_run_out_are_told(ratio: float, missing: str | None) -> None:
+    images, labels = np.zeros((10, 4, 4, 1), np.float32), np.ones(10, int)
+    attack = Attack(trigger=lambda x: x + 1, target=0, cover=lambda x, _: x, covers=2.0)
+    found = subjects._missing_covers(
+        attack, poison(images, labels, attack, ratio=ratio, key=jax.random.key(0))
+    )
+    assert found is None if missing is None else re.search(missing, found)
