@@ -34,6 +34,8 @@ def images_and_labels(flags: argparse.Namespace) -> tuple[np.ndarray, np.ndarray
 
     if flags.checkpoint is None:
         return side_by_side.images_and_labels(flags.images, CLASSES)
+    if flags.clean is None:
+        raise SystemExit("--checkpoint is given without --clean; add the images that it is unlearned with.")
     clean = load(flags.clean).take(slice(flags.images))
     return np.asarray(clean.images), np.asarray(clean.labels)
 

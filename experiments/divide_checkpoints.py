@@ -2,7 +2,7 @@
 
 Command   python -m experiments.divide_checkpoints --shared DIR --seeds 0
 Data      4 000 clean images, a share of them, or none, given the checkpoint's trigger and the label of its attack
-Hardware  two CPU cores; about a minute per checkpoint, poison ratio and seed
+Hardware  two CPU cores; a minute or two per checkpoint, poison ratio and seed
 Expected  the numbers in experiments/results/divide_checkpoints.json; nothing is published
 
 The checkpoints' own training sets are not known, and these are not they: their images come from the same collections
@@ -87,18 +87,23 @@ def main() -> int:
     parser.add_argument(
         "--checkpoints", nargs="+", choices=list(CHECKPOINTS), default=list(CHECKPOINTS), metavar="NAME"
     )
+    parser.add_argument("--out", type=Path, default=RESULTS)
     flags = parser.parse_args()
     keep_compilations()
     for seed in flags.seeds:
         for name in flags.checkpoints:
             for ratio in RATIOS:
-                results = read_results(RESULTS)
-                known = results.setdefault(name, {}).setdefault(f"{ratio:g}", {})
-                if str(seed) not in known:
-                    known[str(seed)] = divide(flags.shared, name, ratio, seed)
-                    print(name, ratio, seed, known[str(seed)], flush=True)
-                    write_whole(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
-    sys.stdout.write(render(read_results(RESULTS)))
+                if str(seed) in read_results(flags.out).get(name, {}).get(f"{ratio:g}", {}):
+                    print(
+                        f"{name} {ratio} {seed} is in {flags.out} already; give another --out to measure anew."
+                    )
+                    continue
+                found = divide(flags.shared, name, ratio, seed)
+                print(name, ratio, seed, found, flush=True)
+                results = read_results(flags.out)  # others may have written meanwhile
+                results.setdefault(name, {}).setdefault(f"{ratio:g}", {})[str(seed)] = found
+                write_whole(flags.out, (json.dumps(results, indent=1) + "\n").encode())
+    sys.stdout.write(render(read_results(flags.out)))
     return 0
 
 

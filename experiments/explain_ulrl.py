@@ -112,7 +112,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shared", type=Path, required=True, help="folder with checkpoints and data")
-    parser.add_argument("--checkpoints", nargs="+", default=list(CHECKPOINTS), metavar="NAME")
+    parser.add_argument(
+        "--checkpoints", nargs="+", choices=list(CHECKPOINTS), default=list(CHECKPOINTS), metavar="NAME"
+    )
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ulrl_neurons.json")
     flags = parser.parse_args()

@@ -15,7 +15,6 @@ failure: its family, seed and number are printed and the file is kept in ``--kee
 
 import argparse
 import collections
-import contextlib
 import encodings
 import io
 import json
@@ -510,7 +509,7 @@ def guard(folder: Path) -> list[str]:
     events: list[str] = []
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
+        writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         codec = event == "exec" and getattr(arguments[0], "co_filename", "").startswith(CODECS)
         if (event.startswith(FORBIDDEN) and not codec) or writes:
             events.append(f"{event} {str(arguments)[:100]}")
@@ -705,5 +704,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

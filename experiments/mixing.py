@@ -168,14 +168,22 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS, help="numbers; the picture is written beside them"
+    )
     flags = parser.parse_args()
     keep_compilations()
     for seed in flags.seeds:
-        results = read_results(RESULTS)
-        results[str(seed)] = run(seed, results.get(str(seed), {}))
-        write_whole(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
-    write_whole(RESULTS.with_suffix(".png"), draw(read_results(RESULTS)))
-    print(render(read_results(RESULTS)))
+        known = read_results(flags.out).get(str(seed), {})
+        if known:
+            print(
+                f"{len(known)} cells of seed {seed} are in {flags.out} already; give another --out to measure anew."
+            )
+        found = run(seed, known)
+        results = read_results(flags.out) | {str(seed): found}  # others may have written meanwhile
+        write_whole(flags.out, (json.dumps(results, indent=1) + "\n").encode())
+    write_whole(flags.out.with_suffix(".png"), draw(read_results(flags.out)))
+    print(render(read_results(flags.out)))
     return 0
 
 

@@ -5,8 +5,9 @@ Time      see the config: ``python -m experiments.reproduce --list``
 
 Every model and every cleaning is a folder in ``--work``, as the command line makes it, so that nothing finished is done
 twice and an interrupted training or cleaning goes on where it was. Only retraining keeps no folder: it is done anew if
-interrupted. Each finished cleaning, and each retraining, appends one JSON line to ``experiments/results/NAME.jsonl``;
-``python -m experiments.tables NAME`` renders them as tables and a picture.
+interrupted. Each finished cleaning, and each retraining, appends one JSON line to ``NAME.jsonl`` there, which
+``python -m experiments.tables FILE`` renders as tables and a picture. ``--out experiments/results/NAME.jsonl`` adds
+what is missing to the results that the pages show.
 """
 
 import argparse
@@ -27,7 +28,7 @@ import converters
 import jaxunlearn
 from converters import convert, torch_io
 from experiments.campaigns import CAMPAIGNS, NOTHING, RETRAINING, SOURCES, Attacked, Campaign, Cleaning
-from experiments.tables import RESULTS, read_lines
+from experiments.tables import read_lines
 from jaxunlearn import cli, finetune, fit, job, report, subjects
 from jaxunlearn._check import InputError
 from jaxunlearn._checkpointing import STATE_FILE
@@ -45,6 +46,7 @@ from jaxunlearn.models import NAMES
 
 _REPORTED = ("before", "after", "der", "evidence", "stopped", "warnings", "seconds", "device", "versions")
 _OF_CODE = ("code", "model_code")  # from which the line was made, and the model that was cleaned
+_OF_CLEANING = ("method", "preset", "settings", "clean")
 _CODE_FILE = "code.txt"  # keeps it in a folder
 
 
@@ -57,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="say what there is")
     parser.add_argument("--work", type=Path, default=Path("campaigns"), help="folder for models and runs")
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder that holds data")
-    parser.add_argument("--out", type=Path, help="JSON lines (default: experiments/results/NAME.jsonl)")
+    parser.add_argument("--out", type=Path, help="JSON lines (default: NAME.jsonl in --work)")
     parser.add_argument("--quick", action="store_true", help="a variant of minutes")
     parser.add_argument("--arch", choices=NAMES, help="another network")
     parser.add_argument("--seeds", type=int, nargs="+", help="other seeds")
@@ -69,21 +71,23 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     campaign = CAMPAIGNS[flags.name]
     if flags.attacks:
+        if missing := set(flags.attacks) - {one.attack for one in campaign.subjects}:
+            parser.error(f"{flags.name} holds no {' and no '.join(sorted(missing))}")
         campaign = campaign.of(flags.attacks)
-        if not campaign.subjects:
-            parser.error(f"{flags.name} holds none of {', '.join(flags.attacks)}")
     campaign = campaign.quick() if flags.quick else campaign
     if (flags.arch or flags.seeds) and not flags.out:
         parser.error(
             f"--arch and --seeds make results that are not {flags.name}'s; give --out a file for them"
         )
     name = f"{flags.name}{'-quick' if flags.quick else ''}"
-    out = flags.out or RESULTS / f"{name}.jsonl"
+    work = flags.work.resolve()
+    out = flags.out or work / f"{name}.jsonl"
     arch, seeds = flags.arch or campaign.arch, flags.seeds or campaign.seeds
     try:
-        failed = run(campaign, flags.shared.resolve(), flags.work / name, out, arch=arch, seeds=seeds)
+        failed = run(campaign, flags.shared.resolve(), work / name, out, arch=arch, seeds=seeds)
     except InputError as error:
-        parser.error(str(error))
+        advice = " (Of a campaign: remove that folder, or give another --work.)" if "--" in str(error) else ""
+        parser.error(f"{error}{advice}")
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: the same command goes on where this one was.\n")
         return 130
@@ -99,8 +103,21 @@ def run(campaign: Campaign, shared: Path, work: Path, out: Path, *, arch: str, s
       What stopped at NaN or infinity before it gave anything, a sentence each; the rest was done nevertheless.
     """
     keep_compilations()
+    code()  # of what was imported, whatever becomes of the files
     failed: list[str] = []
-    known = {_key(line) for line in read_lines(out)}
+    lines = read_lines(out)
+    known = {_key(line) for line in lines}
+    everything = [
+        _key(_config(campaign, attacked, cleaning, arch, seed))
+        for seed in seeds
+        for attacked in campaign.subjects
+        for cleaning in campaign.cleanings
+    ]
+    there = sum(key in known for key in everything)
+    print(
+        f"{there} of {len(everything)} results are in {out}; {len(everything) - there} are to be made.",
+        flush=True,
+    )
     for seed in seeds:
         for attacked in campaign.subjects:
             wanted = [_config(campaign, attacked, cleaning, arch, seed) for cleaning in campaign.cleanings]
@@ -111,6 +128,9 @@ def run(campaign: Campaign, shared: Path, work: Path, out: Path, *, arch: str, s
             except NonFiniteError as error:
                 failed.append(f"{attacked.data} {attacked.attack}, seed {seed}: {error}")
                 continue
+            _check_same_model(
+                folder, out, [line for line in lines if _model_key(line) == _model_key(wanted[0])]
+            )
             for cleaning, config in zip(campaign.cleanings, wanted, strict=True):
                 if _key(config) in known:
                     continue
@@ -183,12 +203,33 @@ def make_subject(
         made = json.loads((folder / subjects.ATTACK).read_text())
         if made["target"] is None:  # an attack that forces every class
             made["target"] = order.target
+        for settings in (asked, made):  # where images lie does not matter; their hashes are compared
+            for name in ("data", "test"):
+                settings[name] = {key: value for key, value in settings[name].items() if key != "spec"}
         _check_same(folder, "model", made, asked)
         return folder
     print(f"== {folder.name}", flush=True)
     subjects.plant(order, make_display(quiet=False))
     write_whole(folder / _CODE_FILE, code().encode())
     return folder
+
+
+def _check_same_model(folder: Path, out: Path, lines: list[dict[str, Any]]) -> None:
+    """Refuses a model that is not the one which lines of results are of: trained anew, it seldom is."""
+    for line in lines:
+        counts = _reported_counts(folder)
+        if line["before"]["counts"] != counts:
+            raise InputError(
+                f"{out} holds results of {folder.name} before cleaning with the counts {line['before']['counts']}, and "
+                f"the model in {folder} has {counts}: it was trained anew. Remove the lines of that model, or give "
+                "another --out."
+            )
+
+
+def _reported_counts(folder: Path) -> dict[str, Any]:
+    made = json.loads((folder / subjects.ATTACK).read_text())
+    reported: dict[str, Any] = report.rates_and_counts(Evaluation.from_counts(made["counts"]))
+    return json.loads(json.dumps(reported["counts"]))
 
 
 def _check_same(folder: Path, what: str, made: dict[str, Any], asked: dict[str, Any]) -> None:
@@ -329,6 +370,11 @@ def _config(
 def _key(line: dict[str, Any]) -> str:
     """What a line is of, without what it reports."""
     return json.dumps({name: line[name] for name in sorted(line) if name not in (*_REPORTED, *_OF_CODE)})
+
+
+def _model_key(line: dict[str, Any]) -> str:
+    """Which model a line is of."""
+    return _key({name: value for name, value in line.items() if name not in _OF_CLEANING})
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 Command   python -m experiments.reproduce_sau --shared DIR --preset default --seeds 0
           and --preset fast; --preset reference with the two checkpoints that have an official run
 Data      2 500 clean images to unlearn with; to judge by, the test images (1 017 and 7 630)
-Hardware  two CPU cores; about two minutes per run of the default preset, an hour on one of them for the hundred rounds
-          of the reference
+Hardware  two CPU cores; about two minutes per run of the default preset, two hours on one of them for the hundred
+          rounds of the reference
 Expected  the numbers in experiments/results/sau_checkpoints.json; every round within three points of the
           official run, for the checkpoints that it has
 

@@ -5,10 +5,12 @@ was interrupted goes on after its last finished round.
 """
 
 import argparse
+import dataclasses
 import functools
 import hashlib
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ import jax
 from converters import convert, torch_io
 from experiments.tables import METRICS
 from jaxunlearn import _checkpointing, _loop, report
+from jaxunlearn._check import InputError
 from jaxunlearn._files import write_whole
 from jaxunlearn._runtime import keep_compilations
 from jaxunlearn.attacks import Attack, Trigger, parse_trigger
@@ -139,9 +142,12 @@ def run(
     method, data = study.method.make_method(model.spec.apply, execution, **head), data.for_loop(execution)
     state = method.init(model.variables, data, config, jax.random.key(seed))
     before = rates(judge(model.variables))
-    done: dict[str, Any] = {"device": report.device(), "before": before, "rounds": []}
+    of_run = {"config": dataclasses.asdict(config), "device": report.device(), "versions": report.versions()}
+    done: dict[str, Any] = json.loads(json.dumps(of_run)) | {"before": before, "rounds": []}
     if unfinished is not None and unfinished.exists():
-        done = _checkpointing.load_notes(unfinished)
+        earlier = _checkpointing.load_notes(unfinished)
+        _checkpointing.check_same({name: done[name] for name in of_run}, earlier)
+        done = earlier
         state = _checkpointing.load_state(unfinished, state)
     history = done["rounds"]
     print(f"{name}  seed {seed}  {clean_images} images  before {done['before']}", flush=True)
@@ -160,7 +166,7 @@ def run(
     if study.judged == "round":
         return done
     seconds = round(sum(entry["seconds"] for entry in history), 1)
-    ended = {"device": done["device"], "before": done["before"], "after": rates(judge(method.finish(state)))}
+    ended = {name: done[name] for name in (*of_run, "before")} | {"after": rates(judge(method.finish(state)))}
     ended |= history[-1] | {"seconds": seconds}
     print(f"  {ended}", flush=True)
     return ended
@@ -175,7 +181,9 @@ def main(study: Study, description: str) -> int:
     parser.add_argument("--shared", type=Path, required=True, help="folder with checkpoints, data, reference")
     parser.add_argument("--preset", choices=sorted(presets), required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--checkpoints", nargs="+", default=list(CHECKPOINTS), metavar="NAME")
+    parser.add_argument(
+        "--checkpoints", nargs="+", choices=list(CHECKPOINTS), default=list(CHECKPOINTS), metavar="NAME"
+    )
     parser.add_argument("--rounds", type=int, default=study.rounds)
     parser.add_argument("--images", type=int, default=study.clean_images, help="clean images to unlearn with")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings")
@@ -183,6 +191,16 @@ def main(study: Study, description: str) -> int:
     results_file = Path(__file__).parent / "results" / f"{study.name}_checkpoints.json"
     parser.add_argument("--out", type=Path, default=results_file)
     flags = parser.parse_args()
+    try:
+        return _compare(study, flags)
+    except (InputError, _loop.NonFiniteError) as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: the same command goes on where this one was.\n")
+        return 130
+
+
+def _compare(study: Study, flags: argparse.Namespace) -> int:
     images = study.quick if flags.quick else flags.images
     keep_compilations()
     changed = flags.set + ([f"rounds={flags.rounds}"] if flags.rounds else [])
@@ -192,7 +210,9 @@ def main(study: Study, description: str) -> int:
         label = " ".join([flags.preset, f"images={images}", f"rounds={config.rounds}", *flags.set])
         labels.append(label)
         for seed in flags.seeds:
-            if str(seed) not in read_results(flags.out).get(label, {}).get(name, {}):
+            if str(seed) in read_results(flags.out).get(label, {}).get(name, {}):
+                print(f"{name}, seed {seed}, is in {flags.out} already; give another --out to measure anew.")
+            else:
                 of_this_run = hashlib.sha256(f"{label} {name} {seed}".encode()).hexdigest()[:8]
                 unfinished = flags.out.with_name(f"{flags.out.stem}-{of_this_run}.unfinished.npz")
                 finished = run(study, flags.shared, name, config, seed, images, unfinished)

@@ -42,7 +42,7 @@ def torch_batches(
             torch.from_numpy(images[i : i + batch].transpose(0, 3, 1, 2).copy()).to(device),
             torch.from_numpy(labels[i : i + batch]).long().to(device),
         )
-        for i in range(0, count, batch)
+        for i in range(0, len(labels), batch)
     ]
 
 

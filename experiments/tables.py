@@ -1,11 +1,12 @@
 """Renders results as tables in Markdown: of the published checkpoints, and of campaigns, these with a picture.
 
 Command   python -m experiments.tables, to bring the README and docs/measured.md up to date
-          python -m experiments.tables NAME, for experiments/results/NAME.jsonl; also writes NAME.png beside it
+          python -m experiments.tables NAME, for experiments/results/NAME.jsonl, or FILE.jsonl, for another file;
+          also writes a picture beside it
 Time      a second
 
-Every number is read from experiments/results/; means over the seeds that stand there, in percent. Runs that
-``stopped`` early, at NaN or infinite values, stand there with their last good round. A page holds a table between
+Every number is read from experiments/results/; means over the seeds that stand there, in percent. Runs of campaigns
+that ``stopped`` early, at NaN or infinite values, stand there with their last good round. A page holds a table between
 ``<!-- table NAME -->`` and ``<!-- end -->``, where the NAME ``checkpoints`` is that of the published ones, and shows
 pictures of campaigns as ``results/NAME.png``.
 """
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.campaigns import NOTHING, PUBLISHED_ASR
+from experiments.campaigns import CAMPAIGNS, NOTHING, PUBLISHED_ASR
 from jaxunlearn import report
 from jaxunlearn._files import write_whole
 
@@ -101,18 +102,24 @@ def filled(page: str) -> str:
 def _table(name: str) -> str:
     if name == "checkpoints":
         return render()
-    lines = read_lines(RESULTS / f"{name}.jsonl")
+    path = _file_of(name)
+    lines = read_lines(path)
     if not lines:
-        raise FileNotFoundError(
-            f"{RESULTS / name}.jsonl holds no results; run python -m experiments.reproduce {name}"
-        )
+        made = f"; python -m experiments.reproduce {name} makes them" if name in CAMPAIGNS else ""
+        raise FileNotFoundError(f"{path} holds no results{made}.")
     return render_campaign(lines)
+
+
+def _file_of(name: str) -> Path:
+    """The results of a campaign, by its name or in a file."""
+    return Path(name) if name.endswith(".jsonl") else RESULTS / f"{name}.jsonl"
 
 
 def _redraw(name: str) -> None:
     """Writes the picture of a campaign, if it has results."""
-    if lines := read_lines(RESULTS / f"{name}.jsonl"):
-        write_whole(RESULTS / f"{name}.png", draw_campaign(lines))
+    path = _file_of(name)
+    if lines := read_lines(path):
+        write_whole(path.with_suffix(".png"), draw_campaign(lines))
 
 
 def _runs(row: Row) -> dict[str, list[dict[str, Any]]]:
@@ -329,6 +336,8 @@ def _render_divisions(lines: Sequence[Line]) -> str:
         ]
         precision, recall, leaked = (statistics.mean(values) if values else None for values in cells)
         shares = ["none found" if share is None else f"{100 * share:.1f}" for share in (precision, recall)]
+        if 0 < len(cells[0]) < len(found):
+            shares[0] += f" ({len(cells[0])} of {len(found)} seeds)"
         table.append([attack, *shares, f"{leaked:.0f}"])
     return "\n" + _markdown(table)
 
@@ -343,7 +352,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="of campaigns")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of campaigns, or files of results")
     flags = parser.parse_args(argv)
     try:
         for name in flags.names:

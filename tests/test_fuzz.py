@@ -28,8 +28,10 @@ import os, pathlib, sys
 from experiments.fuzz_checkpoints import guard
 events = guard(pathlib.Path(sys.argv[1]))
 len(open("/dev/null").read())
+os.close(os.open("/dev/null", os.O_RDONLY))
+by_number = lambda: os.close(os.open("other", os.O_WRONLY | os.O_CREAT))
 assert not events
-for act in (lambda: os.system("true"), lambda: open("canary", "w"), lambda: exec("1")):
+for act in (lambda: os.system("true"), lambda: open("canary", "w"), lambda: exec("1"), by_number):
     events.clear()
     act()
     assert events, act

@@ -92,8 +92,12 @@ def lines_of(campaign: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", sorted(path.stem for path in tables.RESULTS.glob("*.jsonl")))
 def test_the_committed_lines_are_of_their_campaign(name: str) -> None:
     asked = {reproduce._key(line) for line in lines_of(CAMPAIGNS[name])}
+    counts: dict[str, Any] = {}
     for line in tables.read_lines(tables.RESULTS / f"{name}.jsonl"):
         assert reproduce._key(line) in asked
+        # All lines of a model are of one model.
+        found = line["before"]["counts"]
+        assert counts.setdefault(reproduce._model_key(line), found) == found
 
 
 def test_some_attacks_of_a_campaign_alone(capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,8 +108,8 @@ def test_some_attacks_of_a_campaign_alone(capsys: pytest.CaptureFixture[str]) ->
         ("badnets", 0.01),
     ]
     with pytest.raises(SystemExit):
-        reproduce.main(["dau-gtsrb", "--attacks", "wanet"])
-    assert "dau-gtsrb holds none of wanet" in capsys.readouterr().err
+        reproduce.main(["dau-gtsrb", "--attacks", "badnets", "wanet", "blend"])
+    assert "dau-gtsrb holds no blend and no wanet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("given", [("--seeds", "7"), ("--arch", "small_vgg")])
@@ -190,6 +194,10 @@ def test_what_ends_a_campaign_is_said_in_one_sentence(
         reproduce.main(["digits"])
     assert stopped.value.code == 2
     assert capsys.readouterr().err.endswith("error: There are no such images.\n")
+    monkeypatch.setattr(reproduce, "run", fails(InputError("It is damaged; start anew with --force.")))
+    with pytest.raises(SystemExit):
+        reproduce.main(["digits"])
+    assert capsys.readouterr().err.endswith("(Of a campaign: remove that folder, or give another --work.)\n")
 
 
 BADNETS = Attacked("digits", "badnets")
@@ -223,6 +231,9 @@ def test_a_finished_model_is_taken_for_no_other(
     folder = make(SMALL, BADNETS)
     assert folder.name == "digits-badnets-0.1-small_vgg_half-0"
     assert make(SMALL, BADNETS) == folder
+    described = subjects._described
+    monkeypatch.setattr(subjects, "_described", lambda data: described(data) | {"spec": "elsewhere"})
+    assert make(SMALL, BADNETS) == folder
     with pytest.raises(InputError, match=f"{folder.name} holds a model with {message}; give another --work"):
         make(campaign, attacked)
     assert planted == [folder]
@@ -241,15 +252,32 @@ def test_results_are_taken_for_no_others(campaign: Campaign, attacked: Attacked,
     assert reproduce._key(first) != reproduce._key(second)
 
 
-def test_lines_say_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_of_another_model_are_not_added_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {"acc": [9, 10], "asr": [8, 9], "ra": [1, 9]}
+    (tmp_path / subjects.ATTACK).write_text(json.dumps({"counts": counts}))
+    monkeypatch.setattr(reproduce, "make_subject", lambda *_: tmp_path)
+    out = tmp_path / "lines.jsonl"
+    earlier = reproduce._config(SMALL, BADNETS, Cleaning("sau", clean=10), "small_vgg_half", 0)
+    out.write_text(json.dumps(earlier | {"before": {"counts": counts | {"acc": [8, 10]}}}) + "\n")
+    with pytest.raises(InputError, match=r"lines\.jsonl holds results of .*: it was trained anew"):
+        reproduce.run(SMALL, tmp_path, tmp_path, out, arch="small_vgg_half", seeds=(0,))
+
+
+def test_lines_say_what_went_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = dict.fromkeys(reproduce._REPORTED) | {"stopped": "Round 2 gave NaN.", "warnings": ["grey"]}
     monkeypatch.setattr(reproduce, "make_subject", lambda *_: tmp_path)
     monkeypatch.setattr(reproduce, "clean", lambda *_: found | {"rounds": [], "code": None})
     (tmp_path / "code.txt").write_text("0123456789ab")
+    counts = {"acc": [9, 10], "asr": [8, 9], "ra": [1, 9]}
+    (tmp_path / subjects.ATTACK).write_text(json.dumps({"counts": counts}))
     out = tmp_path / "lines.jsonl"
-    old = reproduce._config(SMALL, BADNETS, SMALL.cleanings[0], "small_vgg_half", 0) | {"before": {}}
+    old = reproduce._config(SMALL, BADNETS, SMALL.cleanings[0], "small_vgg_half", 0)
+    old |= {"before": {"counts": counts}}
     out.write_text(json.dumps(old) + "\n")
     reproduce.run(SMALL, tmp_path, tmp_path, out, arch="small_vgg_half", seeds=(0, 1))
+    assert capsys.readouterr().out == f"1 of 2 results are in {out}; 1 are to be made.\n"
     before, line = tables.read_lines(out)
     assert before == old
     assert (line["seed"], line["stopped"], line["warnings"]) == (1, "Round 2 gave NaN.", ["grey"])

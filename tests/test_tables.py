@@ -1,6 +1,7 @@
 """The tables of the pages are what the committed results give."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,19 @@ def test_every_campaign_that_was_run_has_a_table_on_a_page() -> None:
 
 
 def test_a_table_without_results_is_refused() -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.jsonl holds no results"):
+    with pytest.raises(FileNotFoundError, match=r"none\.jsonl holds no results\.$"):
         tables.filled("<!-- table none -->\n<!-- end -->\n")
+    with pytest.raises(FileNotFoundError, match=r"; python -m experiments\.reproduce vit makes them\.$"):
+        tables.filled("<!-- table vit -->\n<!-- end -->\n")
+
+
+def test_a_file_of_results_has_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text(json.dumps(line("ibau", 0, 0.1)) + "\n")
+    assert tables.main([str(file)]) == 0
+    assert "| digits badnets, 10 % | 90.0 / 100.0 / 0.0 | 80.0 / 10.0 / 70.0 |" in capsys.readouterr().out
+    with Image.open(tmp_path / "mine.png") as picture:
+        assert picture.width > 100
 
 
 def test_what_stands_between_the_marks_is_replaced() -> None:
@@ -148,6 +160,9 @@ def test_divisions_have_a_table_of_their_own() -> None:
     nothing = {"precision": None, "recall": 0.0, "leaked": 9}
     lines = [line("dau", 0, 0.0, clean=0, evidence=evidence)]
     assert tables.render_campaign(lines).splitlines()[-1] == "| digits badnets, 10 % | 50.0 | 25.0 | 3 |"
+    both = [*lines, line("dau", 1, 0.0, clean=0, evidence=nothing)]
+    row = "| digits badnets, 10 % | 50.0 (1 of 2 seeds) | 12.5 | 6 |"
+    assert tables.render_campaign(both).splitlines()[-1] == row
     lines[0]["evidence"] = nothing
     assert tables.render_campaign(lines).splitlines()[-1] == "| digits badnets, 10 % | none found | 0.0 | 9 |"
     lines.append(line("dau", 0, 0.0, clean=0, preset="robust", evidence=evidence))
