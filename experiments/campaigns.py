@@ -256,11 +256,12 @@ def _published(data: str, ratio: float) -> str:
 
 _DAU = (Cleaning("dau"), Cleaning(RETRAINING), Cleaning("finetune", clean=500))
 _OF_DAU = (
-    "DAU beside a network trained anew without the poison and beside fine-tuning: how it divides the training set, and "
-    "what it leaves. Expected where the backdoor formed: precision at least 0.95 and recall at least 0.9 for BadNets and "
-    "Blended, ASR below 3 with ACC within two points of the new network. Nothing is published of DAU; of defences that "
-    "have the training set too, at 10 % and in the mean over eight attacks, ACC and ASR on CIFAR-10: ABL 69.9 and 25.6, "
-    "DBD 71.1 and 64.5; on GTSRB: 40.0 and 42.9, 85.4 and 50.0 (BackdoorBench leaderboard, PreAct-ResNet18)."
+    "DAU beside a network trained anew without the poison and beside fine-tuning: how it divides the training set, "
+    "and what it leaves. Expected where the backdoor formed: precision at least 0.95 and recall at least 0.9 for "
+    "BadNets and Blended, ASR below 3 with ACC within two points of the new network. Nothing is published of DAU; of "
+    "defences that have the training set too, at 10 % and in the mean over eight attacks, ACC and ASR on CIFAR-10: "
+    "ABL 69.9 and 25.6, DBD 71.1 and 64.5; on GTSRB: 40.0 and 42.9, 85.4 and 50.0 (BackdoorBench leaderboard, "
+    "PreAct-ResNet18)."
 )
 
 CAMPAIGNS = {

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Bool, PyTree
 
 from jaxunlearn._check import check_at_least
@@ -74,7 +75,8 @@ def sweep(
       runs: variables of one structure, and configs that differ in numbers only.
       data: the images that all of them see.
       at_once: runs that the devices have room for; others wait, and results are kept on the host. All if None.
-      sharding: of the leading axis, to spread the runs over devices; the number of runs at once must divide by theirs.
+      sharding: of the leading axis, to spread the runs over devices, such as ``NamedSharding(jax.make_mesh((2,),
+        ("runs",)), PartitionSpec("runs"))``; the number of runs at once must divide by theirs.
 
     Raises:
       ValueError: if there are no runs, ``at_once`` is not positive, the configs differ in a setting that shapes the
@@ -112,7 +114,7 @@ def sweep(
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(runs)], *parts)
     stacked = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *runs)
     if sharding is not None:
-        stacked = jax.device_put(stacked, sharding)
+        stacked = jax.device_put(stacked, _automatic(sharding))
     state = jax.vmap(lambda run: method.init(run.variables, data, run.config, run.key))(stacked)
     # All runs are in the same round, and only what that needs is computed.
     state = state._replace(round=NO_ROUND)
@@ -125,3 +127,14 @@ def sweep(
     variables = jax.vmap(method.finish, in_axes=(axes,))(state)
     statistics = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *history)
     return Swept(variables, statistics, np.asarray(jax.vmap(all_finite)((variables, statistics))))
+
+
+def _automatic(sharding: jax.sharding.Sharding) -> jax.sharding.Sharding:
+    """The same devices on a mesh whose axes the compiler may spread further; those of ``jax.make_mesh`` are explicit.
+
+    Types of a program whose axes are explicit name its sharding, and the methods' programs do not.
+    """
+    if not isinstance(sharding, NamedSharding) or not isinstance(sharding.mesh, Mesh):
+        return sharding
+    mesh = Mesh(sharding.mesh.devices, sharding.mesh.axis_names)
+    return NamedSharding(mesh, sharding.spec, memory_kind=sharding.memory_kind)

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxunlearn import Data, finetune, sweep
 from tests import toys
@@ -107,3 +108,19 @@ def test_runs_must_have_one_shape() -> None:
     runs = sweep.grid([toys.variables(0)], [finetune.Config(), finetune.Config(rounds=2)], [0])
     with pytest.raises(ValueError, match="2 ways"):
         sweep.sweep(method, runs, Data(images, labels))
+
+
+@pytest.mark.parametrize("axis", [AxisType.Auto, AxisType.Explicit])
+def test_runs_spread_over_devices_give_the_same(axis: AxisType) -> None:
+    images, labels = toys.images_and_labels(20)
+    method = finetune.make_method(toys.apply_fn, finetune.Execution())
+    runs = sweep.grid([toys.variables(0)], [finetune.Config(rounds=1, batch_size=8)], range(4))
+    mesh = jax.make_mesh((2,), ("runs",), axis_types=(axis,), devices=jax.devices()[:2])
+    split = NamedSharding(mesh, PartitionSpec("runs"))
+    alone, spread = (sweep.sweep(method, runs, Data(images, labels), sharding=how) for how in (None, split))
+    assert len({shard.device for shard in jax.tree.leaves(spread.variables)[0].addressable_shards}) == 2
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        jax.tree.map(np.asarray, spread),
+        jax.tree.map(np.asarray, alone),
+    )
