@@ -5,7 +5,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Integer, Key, PyTree
 
 Variables: TypeAlias = PyTree
 """Everything a network needs to run: trained parameters and, where it has them, running statistics."""
@@ -33,7 +33,8 @@ class ImageStore(Protocol):
 AnyImages: TypeAlias = Float[Array | np.ndarray | ImageStore, "n h w c"]
 """Pixels as ``Images``, in memory or read batch by batch."""
 
-Labels: TypeAlias = Int[Array | np.ndarray, " n"]
+Labels: TypeAlias = Integer[Array | np.ndarray, " n"]
+"""Classes, as integers of any size."""
 Logits: TypeAlias = Float[Array, "n classes"]
 Mask: TypeAlias = Bool[Array, " n"] | Float[Array, " n"]
 Perturbation: TypeAlias = Float[Array, "h w c"]

@@ -24,7 +24,7 @@ from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._files import check_free
 from jaxunlearn._typing import ApplyFn, Variables
 from jaxunlearn.attacks import Trigger, fits, parse_trigger
-from jaxunlearn.data import LabelledImages, Takes, hold_out, keep_apart, load, read_image
+from jaxunlearn.data import LabelledImages, Takes, check_class_names, hold_out, keep_apart, load, read_image
 from jaxunlearn.evaluate import Evaluation, Triggered, evaluate
 from jaxunlearn.models import ModelSpec
 from jaxunlearn.pixels import parse_normalization
@@ -224,6 +224,7 @@ def read(request: Request) -> Inputs:
         test = _described_as_held_back(test)
     else:
         test = load(request.test, takes)
+        check_class_names(request.clean, request.test)
         _check_images(test, model.spec)
     for judged in (test, *_originals(attack, request.test, takes)):
         clean = keep_apart(clean, judged, leave_out=request.leave_out_shared)

@@ -133,6 +133,9 @@ def plant(order: Order, display: Display) -> dict[str, Any]:
 def _made(order: Order, display: Display) -> dict[str, Any]:
     watch = _Watch()
     _check_folder(order)
+    notices = [*dict.fromkeys((*order.data.notices, *order.test.notices))]
+    for notice in notices:
+        display.say(f"note     {notice}")
     settings = json.loads(json.dumps(order.settings()))
     test = dataclasses.replace(order.test, images=rounded(np.asarray(order.test.images)))
     order = dataclasses.replace(order, test=test)
@@ -150,6 +153,11 @@ def _made(order: Order, display: Display) -> dict[str, Any]:
         planned = Attack(trigger=lambda x: x, target=order.target, clean_label=order.recipe.clean_label)
         check_ratio(planned, labels, order.ratio)
         check_others(test, order.target)
+        if not np.any(labels == order.target):
+            raise InputError(
+                f"None of the {len(labels)} images to train on is of class {order.target}, for which the trigger is "
+                "made; give another target or other images."
+            )
     attack = order.recipe.make(
         Setting(
             order.spec.image_shape,
@@ -181,19 +189,24 @@ def _made(order: Order, display: Display) -> dict[str, Any]:
         f"training on {len(labels)} images, {int(poisoned.poisoned.sum())} of them poisoned and "
         f"{int(poisoned.covers.sum())} to cover up{', others in every epoch' if attack.redrawn else ''} ..."
     )
-    if advice := _missing_covers(attack, poisoned):
-        display.say(f"warning  {advice}")
+    warnings = [advice] if (advice := _missing_covers(attack, poisoned)) else []
+    for warning in warnings:
+        display.say(f"warning  {warning}")
     variables = _train(
         order, settings, "poisoned", lambda epoch: set_of(epoch)[1], triggered, keys[3], display, watch
     )
     evaluation = evaluate(
         order.spec.apply, variables, order.test.images, order.test.labels, triggered=triggered
     )
+    if evaluation.asr is not None and evaluation.asr.rate < _FORMED:
+        warnings.append(_advice(order.training))
     content = {
         **settings,
         "target": attack.target,
         "poisoned": np.flatnonzero(poisoned.poisoned).tolist(),
         "covers": np.flatnonzero(poisoned.covers).tolist(),
+        "notices": notices,
+        "warnings": warnings,
         **report.rates_and_counts(evaluation),
         "seconds": round(watch.seconds(), 1),
         "device": report.device(),
@@ -204,7 +217,7 @@ def _made(order: Order, display: Display) -> dict[str, Any]:
         path.unlink()
     display.say(f"planted  {describe(evaluation)}")
     if evaluation.asr is not None and evaluation.asr.rate < _FORMED:
-        display.say(f"warning  {_advice(order.training)}")
+        display.say(f"warning  {warnings[-1]}")
     return content
 
 
@@ -448,6 +461,8 @@ def _check_folder(order: Order) -> None:
     finished, begun = (order.out / ATTACK).exists(), is_begun(order.out)
     if order.out.exists() and not order.out.is_dir():
         raise InputError(f"{order.out} is a file; give a folder with --out.")
+    if order.resume and order.force:
+        raise InputError("--resume goes on with a training and --force replaces it; give one of them.")
     if order.resume and not begun:
         raise InputError(f"{order.out} holds no interrupted training to resume; leave --resume away.")
     if (finished or begun) and not (order.resume or order.force):

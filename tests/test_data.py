@@ -19,6 +19,7 @@ from jaxunlearn._check import InputError
 from jaxunlearn.data import (
     StoredImages,
     Takes,
+    check_class_names,
     hold_out,
     images,
     keep_apart,
@@ -314,6 +315,20 @@ def coloured_folder(folder: Path, names: tuple[str, ...], size: tuple[int, int] 
         (folder / name).mkdir(parents=True)
         Image.new("RGB", size, (value, 0, 0)).save(folder / name / "a.png")
     return folder
+
+
+def test_folders_whose_names_do_not_tell_the_same_numbers_are_refused(tmp_path: Path) -> None:
+    pets, some = (
+        f"folder:{coloured_folder(tmp_path / name, names)}"
+        for name, names in (("pets", ("cat", "cow", "dog")), ("some", ("cat", "dog")))
+    )
+    check_class_names(pets, f"{pets}[1:]")
+    check_class_names(pets, "digits")
+    check_class_names(f"{pets},classes=x", some)
+    numbers = f"folder:{coloured_folder(tmp_path / 'numbers', ('0', '2'))}"
+    check_class_names(numbers, pets)
+    with pytest.raises(InputError, match=r"\(cat, cow, dog\) are not those of .*some\[:1\] \(cat, dog\)"):
+        check_class_names(pets, f"{some}[:1]")
 
 
 def classes_by_name(spec: str, takes: Takes | None = None) -> dict[int, int]:

@@ -249,10 +249,42 @@ def test_a_group_without_suspects_is_not_suspected(suspected: int) -> None:
     assert found.classes.tolist()[:2] == [suspected > 0, False]
 
 
-@pytest.mark.parametrize("name", ["resplit_round", "relabel_round"])
+@pytest.mark.parametrize("name", ["resplit_round", "relabel_round", "robust_rounds"])
 def test_nothing_is_planned_for_after_the_last_round(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}=4 must be at most 3, the rounds of unlearning"):
         dau.Config(rounds=4, **{name: 4})
+
+
+def test_images_are_not_divided_again_before_anything_is_forgotten() -> None:
+    with pytest.raises(ValueError, match="resplit_round=1 would ask what is forgotten before"):
+        dau.Config(resplit_round=1)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.int32, np.int64])
+def test_labels_may_be_integers_of_any_size(dtype: Any) -> None:
+    features, labels, _, logits = training_set(np.random.default_rng(0), [3, 9])
+    whitened = jnp.stack([dau.whiten(features, labels, 10, ridge) for ridge in dau.RIDGES])
+    suspects = jnp.arange(len(labels)) % 20 == 0
+    first, other = (
+        dau.attacked_classes(whitened, logits, given, suspects, KEY, gain=60.0)
+        for given in (labels.astype(np.int32), labels.astype(dtype))
+    )
+    assert first.classes.tolist() == [number in (3, 9) for number in range(10)]
+    jax.tree.map(np.testing.assert_array_equal, other, first)
+
+
+def test_the_gain_of_a_class_that_is_just_too_vague_is_told() -> None:
+    features, labels, _, logits = training_set(np.random.default_rng(0), [3])
+    whitened = jnp.stack([dau.whiten(features, labels, 10, ridge) for ridge in dau.RIDGES])
+    suspects = jnp.arange(len(labels)) % 20 == 0
+
+    def found(gain: float) -> Any:
+        return dau.attacked_classes(whitened, logits, labels, suspects, KEY, gain=gain)
+
+    clear = found(60.0)
+    vague = found(float(clear.gains[3]) + 1)
+    assert (bool(clear.classes[3]), bool(vague.classes[3])) == (True, False)
+    assert float(vague.gains[3]) == float(clear.gains[3])
 
 
 def test_a_group_whose_guesses_tell_a_third_more_is_poisoned() -> None:
@@ -415,6 +447,7 @@ def test_images_that_keep_their_label_are_given_back() -> None:
     state, _ = method.step(state, data)
     assert held[wrongly].sum() > 10
     assert np.asarray(state.parts.clean)[held].all()
+    assert np.all(np.asarray(state.scores)[held] == 1)
     assert np.asarray(state.parts.poisoned)[found.poisoned & ~held].mean() > 0.8
 
 
@@ -671,7 +704,8 @@ def test_a_prefilter_that_diverged_is_no_clean_bill() -> None:
     assert np.isnan(stats.kept)
 
 
-def test_where_all_poisoned_images_are_given_back_the_first_division_stays() -> None:
+@pytest.mark.parametrize("held", [6, 5])
+def test_where_most_poisoned_images_are_given_back_the_first_division_stays(held: int) -> None:
     images, labels = toys.images_and_labels(60)
     config = dau.Config(rounds=4, resplit_round=2, recovered=0.0, forgotten=0.0)
     method = dau.make_method(toys.apply_fn, dau.Execution(), head="head")
@@ -682,7 +716,7 @@ def test_where_all_poisoned_images_are_given_back_the_first_division_stays() -> 
         round=state.round + 2,
         parts=dau.Parts(poisoned, ~poisoned),
         scores=jnp.where(poisoned, -1.0, 1.0),
-        probabilities=jnp.ones(60),
+        probabilities=jnp.where(jnp.arange(60) < held, 1.0, 0.4),
         gains=jnp.array([1.0, 2.0, 3.0]),
     )
     new, stats = method.step(state, data)

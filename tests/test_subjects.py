@@ -173,6 +173,12 @@ def test_dau_removes_an_attack_of_all_classes(tmp_path: Path) -> None:
         (("badnets", "--arch", "vgg11"), "too small for this network"),
         (("badnets", "--size", 7), "--size 7 brings pictures to that size"),
         (("badnets", "--resume"), "no interrupted training to resume"),
+        (("badnets", "--resume", "--force"), "--force replaces it; give one of them"),
+        (("badnets", "--set", "mode=all-to-all"), "which forces every class; leave --target away"),
+        (
+            ("badnets", "--data", "folder:pets", "--test", "folder:some"),
+            "classes would have different numbers",
+        ),
         (("badnets", "--out", "taken"), "taken is a file"),
     ],
 )
@@ -181,11 +187,14 @@ def test_bad_requests_say_so_and_write_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").write_text("")
+    for path in ("pets/cat", "pets/cow", "pets/dog", "some/cat", "some/dog"):
+        (tmp_path / path).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / path / "a.png")
     assert program.main([*map(str, (arguments[0], *TRAIN, *arguments[1:]))]) == 2
     errors = capsys.readouterr().err
     assert message in errors
     assert errors.count("\n") == 1
-    assert {path.name for path in tmp_path.iterdir()} <= {"taken"}
+    assert {path.name for path in tmp_path.iterdir()} == {"taken", "pets", "some"}
 
 
 @pytest.mark.parametrize(
@@ -393,6 +402,10 @@ def test_test_images_of_the_target_alone_are_refused_before_anything_is_trained(
     threes = digits.take(np.flatnonzero(digits.labels == 3))
     with pytest.raises(InputError, match="are of the target class 3"):
         subjects.plant(order_of(tmp_path, "trojannn", test=threes), Watched(1))
+    others = load("digits[:100]")
+    others = others.take(np.flatnonzero(others.labels != 3))
+    with pytest.raises(InputError, match=r"None of the \d+ images to train on is of class 3"):
+        subjects.plant(order_of(tmp_path, "trojannn", data=others), Watched(1))
     assert not list(tmp_path.iterdir())
 
 
@@ -430,6 +443,8 @@ def test_a_backdoor_that_hardly_formed_is_said_with_what_helps(
     subjects.plant(order_of(tmp_path, "badnets", training=training), watched)
     warnings = [text for text in watched.said.splitlines() if text.startswith("warning")]
     assert len(warnings) == (hits < 50)
+    kept = json.loads((tmp_path / subjects.ATTACK).read_text())
+    assert [f"warning  {text}" for text in kept["warnings"]] == warnings
     for warning in warnings:
         assert "for more epochs (--train rounds=2)" in warning
         assert ("--train crop_padding=0" in warning) == bool(padding)
@@ -437,9 +452,43 @@ def test_a_backdoor_that_hardly_formed_is_said_with_what_helps(
 
 
 def test_an_attack_on_all_classes_has_no_target(tmp_path: Path) -> None:
+    """And what is to be known of its images is said and kept."""
     recipe = dataclasses.replace(RECIPES["badnets"], mode="all-to-all")
-    subjects.plant(order_of(tmp_path, "badnets", recipe), Watched())
-    assert json.loads((tmp_path / subjects.ATTACK).read_text())["target"] is None
+    data = dataclasses.replace(load("digits[:100]"), notices=("Some are upside down.",))
+    watched = Watched()
+    subjects.plant(order_of(tmp_path, "badnets", recipe, data=data), watched)
+    kept = json.loads((tmp_path / subjects.ATTACK).read_text())
+    assert kept["target"] is None
+    assert kept["notices"] == ["Some are upside down."]
+    assert "note     Some are upside down." in watched.said
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_help_explains_the_settings_of_an_attack(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        program.main([name, "--help"])
+    assert ended.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for field in dataclasses.fields(RECIPES[name]):
+        assert f" {field.name}: " in said
+    assert f"--set: {cli.settings_of(RECIPES[name])}." in said
+    assert all(other in said for other in ("--train: rounds=20", "ARCH: small_vgg"))
+
+
+def test_grey_pictures_stay_grey_at_another_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        (tmp_path / "train" / str(number % 2)).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (9, 9), 20 * number).save(tmp_path / "train" / str(number % 2) / f"{number}.png")
+    seen: list[subjects.Order] = []
+
+    def plant(order: subjects.Order, display: Any) -> None:
+        seen.append(order)
+        raise InputError("enough")
+
+    monkeypatch.setattr(subjects, "plant", plant)
+    given = ["badnets", "--data", f"folder:{tmp_path}/train[:2]", "--test", f"folder:{tmp_path}/train[2:]"]
+    assert program.main([*given, "--size", "8", "--out", str(tmp_path / "out")]) == 2
+    assert seen[0].data.images.shape[1:] == (8, 8, 1)
 
 
 def test_triggers_are_not_drawn_from_the_keys_of_rounds(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """``python -m jaxunlearn.attacks``: makes backdoored models to test defences on."""
 
 import argparse
+import inspect
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,28 +18,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     from jaxunlearn.attacks import RECIPES
     from jaxunlearn.models import NAMES
 
-    flags = _parser(RECIPES, NAMES).parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    name = next((text for text in given if text in RECIPES), None)
+    flags = _parser(RECIPES, NAMES, name).parse_args(given)
     out = flags.out or Path(f"{flags.name}-attack")
     return cli.guarded(lambda: _plant(flags, out), out, "*.state.npz")
 
 
-def _parser(recipes: Mapping[str, Any], networks: Sequence[str]) -> argparse.ArgumentParser:
-    attacks = (f"{name} ({cli.settings_of(recipes[name])})" for name in sorted(recipes))
+def _parser(
+    recipes: Mapping[str, Any], networks: Sequence[str], name: str | None = None
+) -> argparse.ArgumentParser:
+    """The flags; their help explains the settings of one attack, or lists those of all."""
+    from jaxunlearn.fit import TRAINING
+
+    attacks = (f"{one} ({cli.settings_of(recipes[one])})" for one in sorted(recipes))
+    of_attacks = (
+        f"NAME, with its settings (--set): {', '.join(attacks)}.\nNAME --help explains those of one attack."
+        if name is None
+        else f"{name}: {inspect.getdoc(recipes[name])}\n\n--set: {cli.settings_of(recipes[name])}."
+    )
     parser = argparse.ArgumentParser(
         prog="python -m jaxunlearn.attacks",
         description="Trains an image classifier with a known backdoor, to test defences on.",
-        epilog=f"NAME, with its settings (--set): {', '.join(attacks)}. "
-        "SPEC and TRIGGER as for the methods (python -m jaxunlearn.ibau --help). "
-        f"ARCH: {', '.join(networks)}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n\n".join(
+            _wrapped(text)
+            for text in (
+                of_attacks,
+                f"--train: {cli.settings_of(TRAINING)}; crop_padding and batch_size as the images need.",
+                "SPEC and TRIGGER as for the methods (python -m jaxunlearn.ibau --help).",
+                f"ARCH: {', '.join(networks)}.",
+            )
+        ),
     )
     parser.add_argument("name", choices=sorted(recipes), metavar="NAME", help="of the attack")
     parser.add_argument("--data", required=True, metavar="SPEC", help="images to train on")
     parser.add_argument("--test", required=True, metavar="SPEC", help="other images to judge by")
-    parser.add_argument("--arch", default="small_vgg", choices=networks, metavar="ARCH", help="the network")
+    parser.add_argument(
+        "--arch",
+        default="small_vgg",
+        choices=networks,
+        metavar="ARCH",
+        help="the network (default small_vgg)",
+    )
     parser.add_argument(
         "--poison-ratio", type=float, default=0.1, metavar="R", help="share of images to poison (default 0.1)"
     )
-    parser.add_argument("--target", type=int, default=0, metavar="N", help="the class to force (default 0)")
+    parser.add_argument(
+        "--target", type=int, metavar="N", help="the class to force (default 0; none with mode=all-to-all)"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the attack; repeatable"
     )
@@ -63,18 +93,47 @@ def _parser(recipes: Mapping[str, Any], networks: Sequence[str]) -> argparse.Arg
     return parser
 
 
+def _wrapped(text: str) -> str:
+    """A docstring at the width of the terminal: lines of a paragraph or an entry are joined and filled anew."""
+    entries: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        indent, words = len(line) - len(line.lstrip()), line.strip()
+        before, earlier = entries[-1] if entries else (0, "")
+        if words and earlier and (indent > before > 0 or indent == before == 0):
+            entries[-1] = (before, f"{earlier} {words}")
+        else:
+            entries.append((indent, words))
+    width = shutil.get_terminal_size().columns - 2
+    return "\n".join(
+        textwrap.fill(
+            words,
+            width,
+            initial_indent=" " * indent,
+            subsequent_indent=" " * 2 * indent,
+            break_on_hyphens=False,
+        )
+        for indent, words in entries
+    )
+
+
 def _plant(flags: argparse.Namespace, out: Path) -> int:
     from jaxunlearn import subjects
     from jaxunlearn._runtime import keep_compilations
     from jaxunlearn.attacks import RECIPES
-    from jaxunlearn.data import Takes, keep_apart, load
+    from jaxunlearn.data import Takes, check_class_names, keep_apart, load
     from jaxunlearn.display import make_display
     from jaxunlearn.fit import training_for
 
     keep_compilations()
     recipe: Any = cli.configured(RECIPES[flags.name], flags.set)
-    takes = None if flags.size is None else Takes((flags.size, flags.size, 3), classes=None)
+    if flags.target is not None and getattr(recipe, "mode", None) == "all-to-all":
+        raise InputError(
+            "--target is given with mode=all-to-all, which forces every class; leave --target away."
+        )
+    target = flags.target or 0
+    takes = None if flags.size is None else Takes((flags.size, flags.size, 1), classes=None)
     data, test = load(flags.data, takes), load(flags.test, takes)
+    check_class_names(flags.data, flags.test)
     if takes is not None and data.images.shape[1:3] != takes.shape[:2]:
         height, width = data.images.shape[1:3]
         raise InputError(
@@ -83,9 +142,9 @@ def _plant(flags: argparse.Namespace, out: Path) -> int:
         )
     spec = subjects.network(flags.arch, data, test)
     data = keep_apart(data, test, leave_out=flags.leave_out_shared)
-    if not 0 <= flags.target < spec.classes:
+    if not 0 <= target < spec.classes:
         raise InputError(
-            f"--target {flags.target} is not a class; the images have the classes 0 to {spec.classes - 1}."
+            f"--target {target} is not a class; the images have the classes 0 to {spec.classes - 1}."
         )
     order = subjects.Order(
         name=flags.name,
@@ -93,7 +152,7 @@ def _plant(flags: argparse.Namespace, out: Path) -> int:
         data=data,
         test=test,
         spec=spec,
-        target=flags.target,
+        target=target,
         ratio=flags.poison_ratio,
         training=cli.configured(training_for(spec.image_shape, len(data.labels)), flags.train, "--train"),
         seed=flags.seed,

@@ -15,7 +15,7 @@ from jaxunlearn._optimizers import momentum_step
 from jaxunlearn._random import uniform
 from jaxunlearn._runtime import Compiled
 from jaxunlearn._training import forward_of_halves
-from jaxunlearn._tree import combine, partition, trainable_mask
+from jaxunlearn._tree import all_finite, combine, partition, trainable_mask
 from jaxunlearn._typing import ApplyFn, Images, Labels, PRNGKey, Scalar, Variables
 from jaxunlearn.losses import mean_cross_entropy
 
@@ -92,6 +92,9 @@ def robust(
       momentum: share of the velocity that stays.
       progress: told the share of the steps that is done.
 
+    Raises:
+      InputError: if the training diverges.
+
     Source: Turner et al., 2019, perturb by networks that were so trained; the training is that of Wong et al., "Fast is
     better than free", ICLR 2020.
     """
@@ -105,6 +108,11 @@ def robust(
         keys = (start_key, dropout_key)
         params, rest, velocity = step((params, rest, velocity), images, labels, keys, radius, rate, momentum)
         progress(number / steps)
+    if not bool(all_finite((params, rest))):
+        raise InputError(
+            "Training the network that makes the attack's images, against perturbations, gave NaN or infinite values; "
+            "give a smaller robust_radius or fewer robust_steps."
+        )
     return surrogate._replace(variables=combine(params, rest))
 
 

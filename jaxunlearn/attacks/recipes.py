@@ -1,7 +1,8 @@
 """The published attacks by name, each with its settings; BackdoorBench's are the defaults where it has the attack.
 
-The exceptions: it poisons images of all classes, the target's too; its ``trojannn`` draws an apple and excites two
-neurons, where ours is a square and excites one; it rotates the images of ``wanet`` and ``bpp`` too; and it crops and
+The exceptions: it poisons images of all classes, the target's too; it blends a picture where ours is random, and
+optimises the pattern of ``lf``; its ``trojannn`` draws an apple and excites two neurons, where ours is a square and
+excites one; it rotates the images of ``wanet`` and ``bpp`` too; and it crops and
 mirrors those of ``input-aware`` before their triggers are drawn, where here all triggers come before that.
 """
 
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jaxunlearn._check import check_at_least, check_in, check_positive, check_share
+from jaxunlearn._check import check_at_least, check_in, check_positive, check_share, check_whole
 from jaxunlearn._random import uniform
 from jaxunlearn._typing import PRNGKey
 from jaxunlearn.attacks import crafted, triggers
@@ -143,7 +144,7 @@ class AdaptiveBlend:
     def __post_init__(self) -> None:
         """Validates the settings."""
         check_share(strength=self.strength, training_strength=self.training_strength, share=self.share)
-        check_at_least(1, pieces=self.pieces)
+        check_whole(1, pieces=self.pieces)
         check_at_least(0, covers=self.covers)
         if triggers.shown_pieces(self.pieces, self.share) == 0:
             raise ValueError(
@@ -211,7 +212,7 @@ class LowFrequency:
     def __post_init__(self) -> None:
         """Validates the settings."""
         check_share(amplitude=self.amplitude)
-        check_at_least(2, frequencies=self.frequencies)
+        check_whole(2, frequencies=self.frequencies)
 
     def make(self, setting: Setting) -> Attack:
         """The attack."""
@@ -226,8 +227,8 @@ class WaNet:
     """A smooth warp; other images are warped with noise on top and keep their labels.
 
     Attributes:
-      strength: s.
-      control: k, points of the warp along each side.
+      strength: s; pixels are shifted by about s / 2 pixels in the mean.
+      control: k; the shifts are drawn at k x k points and interpolated between them.
       covers: images warped with noise, per poisoned one.
       redrawn: whether every epoch warps other images; otherwise one set is warped, as it can be planted in data.
 
@@ -244,7 +245,7 @@ class WaNet:
     def __post_init__(self) -> None:
         """Validates the settings."""
         check_positive(strength=self.strength)
-        check_at_least(2, control=self.control)
+        check_whole(2, control=self.control)
         check_at_least(0, covers=self.covers)
 
     def make(self, setting: Setting) -> Attack:
@@ -290,7 +291,7 @@ class Bpp:
 
     def __post_init__(self) -> None:
         """Validates the settings."""
-        check_at_least(2, levels=self.levels)
+        check_whole(2, levels=self.levels)
         check_at_least(0, covers=self.covers)
 
     def make(self, setting: Setting) -> Attack:
@@ -340,10 +341,10 @@ class LabelConsistent:
     def __post_init__(self) -> None:
         """Validates the settings."""
         check_in(("adversarial", "interpolated"), made_by=self.made_by)
-        check_at_least(0, robust_steps=self.robust_steps)
+        check_whole(0, robust_steps=self.robust_steps)
         check_share(radius=self.radius, robust_radius=self.robust_radius)
         check_share(share=self.share, amplitude=self.amplitude)
-        check_at_least(1, size=self.size)
+        check_whole(1, size=self.size)
 
     def make(self, setting: Setting) -> Attack:
         """The attack."""
@@ -389,8 +390,8 @@ class TrojanNN:
 
     def __post_init__(self) -> None:
         """Validates the settings."""
-        check_at_least(1, size=self.size)
-        check_at_least(0, offset=self.offset)
+        check_whole(1, size=self.size)
+        check_whole(0, offset=self.offset)
 
     def make(self, setting: Setting) -> Attack:
         """The attack."""
@@ -437,7 +438,7 @@ class InputAware:
         """Validates the settings."""
         check_share(density=self.density, share=self.share)
         check_positive(rate=self.rate)
-        check_at_least(1, mask_steps=self.mask_steps, steps=self.steps, batch_size=self.batch_size)
+        check_whole(1, mask_steps=self.mask_steps, steps=self.steps, batch_size=self.batch_size)
         check_at_least(0, diversity=self.diversity, covers=self.covers)
 
     def make(self, setting: Setting) -> Attack:

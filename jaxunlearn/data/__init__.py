@@ -2,13 +2,14 @@
 
 from jaxunlearn.data.images import LabelledImages, StoredImages
 from jaxunlearn.data.pictures import read_arrays, read_image
-from jaxunlearn.data.sources import Takes, load
+from jaxunlearn.data.sources import Takes, check_class_names, load
 from jaxunlearn.data.splits import hold_out, keep_apart
 
 __all__ = [
     "LabelledImages",
     "StoredImages",
     "Takes",
+    "check_class_names",
     "hold_out",
     "keep_apart",
     "load",

@@ -40,6 +40,9 @@ class Takes(NamedTuple):
     keeps: Callable[[int, int], bool] = lambda *_: False
 
 
+_SPEC = re.compile(r"(?P<kind>[a-z]+)(?::(?P<where>.*?))?(?P<slice>\[(-?\d+)?:(-?\d+)?\])?", re.DOTALL)
+
+
 def load(spec: str, takes: Takes | None = None) -> LabelledImages:
     """Loads the images that a text names.
 
@@ -65,9 +68,7 @@ def load(spec: str, takes: Takes | None = None) -> LabelledImages:
       >>> load("digits[:100]").images.shape
       (100, 8, 8, 1)
     """
-    match = re.fullmatch(
-        r"(?P<kind>[a-z]+)(?::(?P<where>.*?))?(?P<slice>\[(-?\d+)?:(-?\d+)?\])?", spec, re.DOTALL
-    )
+    match = _SPEC.fullmatch(spec)
     kind = match["kind"] if match else ""
     where = match["where"] if match else None
     if match is None or kind not in _SOURCES or (where is not None if kind == "digits" else not where):
@@ -177,6 +178,40 @@ def _npz(where: str, takes: Takes | None) -> _Arrays:
     return _Arrays(images, labels, known)
 
 
+def check_class_names(first: str, second: str) -> None:
+    """Refuses two folders whose sub-folders are other ones and count in alphabetical order: the numbers differ then.
+
+    Args:
+      first: a SPEC that was loaded.
+      second: another one, whose classes should be the same.
+
+    Raises:
+      InputError: if so.
+    """
+    one, other = _alphabetical(first), _alphabetical(second)
+    if one is not None and other is not None and one != other:
+        raise InputError(
+            f"The sub-folders of {first} ({_listed(one)}) are not those of {second} ({_listed(other)}), and names "
+            "count in alphabetical order, so that classes would have different numbers; name the sub-folders 0, 1, ... "
+            "or add ,classes=FILE with the name of every class, one a line, to both."
+        )
+
+
+def _alphabetical(spec: str) -> list[str] | None:
+    """The names of a folder's classes if these count in alphabetical order."""
+    match = _SPEC.fullmatch(spec)
+    if match is None or match["kind"] != "folder" or ",classes=" in match["where"]:
+        return None
+    names = _class_folders(Path(match["where"]))
+    return None if all(name.isdecimal() for name in names) else names
+
+
+def _class_folders(folder: Path) -> list[str]:
+    return sorted(
+        entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+    )
+
+
 def _folder(where: str, takes: Takes | None) -> Pictures:
     place, named, mapping = where.partition(",classes=")
     folder = Path(place)
@@ -184,9 +219,7 @@ def _folder(where: str, takes: Takes | None) -> Pictures:
         raise InputError(
             f"There is no folder {place or 'without a name'}; give a folder with one sub-folder of pictures per class."
         )
-    names = sorted(
-        entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
+    names = _class_folders(folder)
     if len(names) < 2:
         found = f"only the sub-folder {names[0]!r}" if names else "no sub-folder"
         raise InputError(

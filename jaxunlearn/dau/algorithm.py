@@ -66,6 +66,7 @@ _LEAST_STEPS = 20  # of an epoch of unlearning; a small set is gone through more
 # Keys of superpositions and of the fresh network, beyond those of the rounds.
 _MIXING, _FRESH = 2**31 - 1, 2**31 - 2
 _HELD = 0.7  # from this probability on, unlearning has not touched a label
+_MOST_HELD = 0.8  # share of the poisoned part that may be given back; if more is held, nothing was forgotten
 
 Fresh = Callable[[PRNGKey], Variables]
 """Makes the variables of an untrained network of the same kind."""
@@ -453,8 +454,8 @@ def _divided_again(
 ) -> tuple[jax.Array, Parts, jax.Array, Scalar]:
     """Gives images back whose label the unlearned network still holds, and divides again with the others as suspects.
 
-    Where that leaves nothing to forget, nothing was forgotten until now, and the first division stays: to train on all
-    images would strengthen the backdoor.
+    Where most of the part's labels are still held, little was forgotten until now, and the first division stays: to
+    train on all that is held would strengthen the backdoor.
 
     Returns the scores, the parts, the gains, and the accuracy of the model as it came on the clean part.
     """
@@ -462,9 +463,11 @@ def _divided_again(
     own = _view(programs, state.original, data)
     (scores, parts), gains = _divided(programs, state, data, own, state.parts.poisoned & ~returned)
     parts = Parts(parts.poisoned & ~returned, parts.clean | returned)
+    scores = jnp.where(returned, 1.0, scores)
     new = scores, parts, gains, _accuracy(own, parts.clean)
     old = state.scores, state.parts, state.gains, state.start
-    return jax.tree.map(functools.partial(jnp.where, jnp.any(parts.poisoned)), new, old)
+    few = jnp.sum(returned) <= _MOST_HELD * jnp.sum(state.parts.poisoned)
+    return jax.tree.map(functools.partial(jnp.where, few & jnp.any(parts.poisoned)), new, old)
 
 
 def _divided(

@@ -32,6 +32,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxunlearn._typing import Labels, Number, PRNGKey
 from jaxunlearn.dau.splitting import (
     Attacked,
+    as_integers,
     count_labels,
     group_means,
     groups_by_class,
@@ -99,7 +100,7 @@ def attacked_alike(
       >>> bool(found), bool((attacked.poisoned == poisoned).all())
       (True, True)
     """
-    labels, classes = jnp.asarray(labels), logits.shape[1]
+    labels, classes = as_integers(labels), logits.shape[1]
     first_key, half_key = jax.random.split(key)
     starts = _principal_scores(features, labels, classes, first_key)
     half = jax.random.permutation(half_key, len(labels)) % 2 == 0

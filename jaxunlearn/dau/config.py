@@ -187,7 +187,12 @@ class Config:
                 "splits the images, and one of unlearning."
             )
         epochs = self.rounds - self.isolation_rounds - 1
-        for name in ("resplit_round", "relabel_round"):
+        if self.resplit_round == 1:
+            raise ValueError(
+                "resplit_round=1 would ask what is forgotten before anything is unlearned; give at least 2, or 0 for "
+                "never."
+            )
+        for name in ("resplit_round", "relabel_round", "robust_rounds"):
             if getattr(self, name) > epochs:
                 raise ValueError(
                     f"{name}={getattr(self, name)!r} must be at most {epochs}, the rounds of unlearning; give more "

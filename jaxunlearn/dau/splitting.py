@@ -139,7 +139,7 @@ def lowest(values: Float[Array, " n"], labels: Labels, share: Number, classes: i
       >>> lowest(jnp.array([3.0, 1.0, 2.0, 4.0, 9.0, 8.0]), jnp.arange(6) // 4, 0.5, 2).tolist()
       [False, True, True, False, False, True]
     """
-    labels = jnp.asarray(labels)
+    labels = as_integers(labels)
     counts = count_labels(labels, jnp.ones(len(labels), bool), classes)
     # A product just above a whole number is that number.
     return _ranks(values, labels, counts) < jnp.ceil(share * counts - 1e-4)[labels]
@@ -202,7 +202,7 @@ def discriminate(
         _loop.rows_of(~suspects, steps, batch_size, others_key),
         _loop.rows_of(suspects, steps, suspect_batch_size, suspects_key),
     )
-    labels = jnp.asarray(labels)
+    labels = as_integers(labels)
     size = jnp.sqrt(jnp.mean(jnp.sum(features**2, axis=1)) + 1e-12)
     scaled = features / size
 
@@ -260,7 +260,7 @@ def whiten(
       >>> [round(float(one), 3) for one in whiten(features, jnp.array([0, 0, 1, 1]), 2)[:, 0]]
       [-1.155, 1.155, 0.0, 0.0]
     """
-    labels = jnp.asarray(labels)
+    labels = as_integers(labels)
     deviations = features - group_means(features, labels, classes)[labels]
     covariance = deviations.T @ deviations / len(features)
     usual = jnp.trace(covariance) / len(covariance)
@@ -291,7 +291,7 @@ def principal_scores(
       >>> sorted(jnp.argsort(-jnp.abs(scores[:100]))[:10].tolist())
       [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
-    labels, size = jnp.asarray(labels), whitened.shape[1]
+    labels, size = as_integers(labels), whitened.shape[1]
     vectors = min(_LANCZOS, size)
     first = jax.random.normal(key, (classes, size), whitened.dtype)
     basis = jnp.zeros((vectors, classes, size), whitened.dtype).at[0].set(unit(first))
@@ -331,7 +331,7 @@ def fisher_scores(
       >>> bool(scores[:2].max() < scores[2:].min())
       True
     """
-    labels = jnp.asarray(labels)
+    labels = as_integers(labels)
     return _along(whitened, _between(whitened, labels, lower, classes), labels)
 
 
@@ -365,7 +365,7 @@ def clearest_groups(
       >>> bool(groups.gain[0] > 40 > groups.gain[1])
       True
     """
-    labels = jnp.asarray(labels)
+    labels = as_integers(labels)
     places = principal_scores(whitened, labels, classes, key, _DIRECTIONS).T
 
     def turn(direction: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, Groups]]:
@@ -428,7 +428,7 @@ def second_guesses(
       [0.0, 0.6899999976158142]
     """
     classes = logits.shape[1]
-    group = _group_of(jnp.asarray(labels), lower, classes)
+    group = _group_of(as_integers(labels), lower, classes)
     log_p = guesses(logits - group_means(logits, group, 2 * classes)[group], labels)
     p = jnp.exp(log_p)
     told = jnp.sum(jnp.where(p > 0, p * log_p, 0), axis=1)
@@ -451,7 +451,7 @@ class Attacked(NamedTuple):
       poisoned: marks the images that look poisoned in the direction that says most of their class.
       gains: of every class, how much better two groups describe it than one, in nats; less, by as much as the second
         guesses of the group that looks poisoned tell less than those of the other; at most 0 where nothing says which
-        group is poisoned.
+        group is poisoned. Of classes that are not attacked, too, where that is less than what is asked for.
       kinds: of the images, which are divided kind by kind: their classes; or 0 for all.
     """
 
@@ -496,7 +496,7 @@ def attacked_classes(
       >>> found.classes.tolist(), int(found.poisoned.sum()), int(found.poisoned[:80].sum())
       ([True, False], 80, 80)
     """
-    labels = jnp.asarray(labels)
+    labels = as_integers(labels)
     classes = logits.shape[1]
 
     def look(whitened: Float[Array, "n features"]) -> tuple[jax.Array, jax.Array, _Reason]:
@@ -508,13 +508,13 @@ def attacked_classes(
     least = jnp.where(reason.strong, gain, _WEAK * gain)
     for_each = gain * jnp.where(reason.strong, jnp.array(_CLEAR)[:, None], max(_CLEAR))
     clear = (gains >= for_each * sizes) & (gains >= least)
-    gains = jnp.where(clear, gains, jnp.minimum(gains, 0))
-    looks, best = jnp.argmax(gains, axis=0), jnp.max(gains, axis=0)
+    counting = jnp.where(clear, gains, jnp.minimum(gains, 0))
+    looks, best = jnp.argmax(counting, axis=0), jnp.max(counting, axis=0)
     attacked = (best > 0) & (best >= gain) & (best >= _LEAST_OF_GAINS * jnp.max(best))
     from_others = attacked & jnp.take_along_axis(reason.relabelled, looks[None], axis=0)[0]
     attacked = jnp.where(jnp.any(from_others), from_others, attacked)
     marked = jnp.take_along_axis(poisoned, looks[labels][None], axis=0)[0]
-    return Attacked(attacked, attacked[labels] & marked, best, labels)
+    return Attacked(attacked, attacked[labels] & marked, jnp.max(gains, axis=0), labels)
 
 
 class _Reason(NamedTuple):
@@ -621,7 +621,7 @@ def split(
       >>> [round(score, 1) for score in found.scores.tolist()], found.parts.poisoned.tolist()[:4]
       ([-1.2, -0.8, 1.1, 0.9, 1.0, 1.0, 1.0, 1.0], [True, True, False, False])
     """
-    labels, classes = jnp.asarray(labels), len(attacked)
+    labels, classes = as_integers(labels), len(attacked)
     found = jax.vmap(lambda scores: groups_by_class(scores, labels, classes))(evidence)
     kinds = jnp.argmax(found.gain, axis=0)
     threshold, low, high = (leaf[kinds, jnp.arange(classes)][labels] for leaf in found[:3])
@@ -629,6 +629,11 @@ def split(
     distance = jnp.where(above > 0, high - threshold, threshold - low)
     scores = jnp.where(attacked[labels], above / jnp.maximum(distance, _TINY), 1.0)
     return Division(scores, Parts(scores < -band, scores > band))
+
+
+def as_integers(labels: Labels) -> Int[Array, " n"]:
+    """Labels in a dtype that has room for the numbers of groups and bins, which eight bits have not."""
+    return jnp.asarray(labels).astype(jnp.int32)
 
 
 def _group_of(labels: Int[Array, " n"], lower: Bool[Array, " n"], classes: int) -> Int[Array, " n"]:
@@ -686,7 +691,7 @@ def groups_by_class(values: Float[Array, " n"], labels: Labels, classes: int) ->
       >>> [round(float(mean), 2) for mean in groups_by_class(values, labels, 2).high]
       [1.05, 9.0]
     """
-    labels, bins = jnp.asarray(labels), _BINS + 1
+    labels, bins = as_integers(labels), _BINS + 1
     low, high = (end(values, labels, classes) for end in (jax.ops.segment_min, jax.ops.segment_max))
     low, high = jnp.where(low < high, low, 0), jnp.where(low < high, high, 1)
     width = (high - low) / bins
