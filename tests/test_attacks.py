@@ -48,15 +48,6 @@ def test_squares_outside_the_image_are_refused_before_a_network_is_trained(
         recipe.make(attacks.Setting((8, 8, 1), 5, 0, jax.random.key(0), pytest.fail))
 
 
-@pytest.mark.parametrize(
-    ("name", "setting"),
-    [("adaptive-blend", "pieces"), ("bpp", "levels"), ("wanet", "control"), ("trojannn", "size")],
-)
-def test_counts_are_whole_numbers(name: str, setting: str) -> None:
-    with pytest.raises(ValueError, match=f"{setting}=4.5 must be a whole number"):
-        dataclasses.replace(attacks.RECIPES[name], **{setting: 4.5})
-
-
 def test_squares_as_large_as_the_image() -> None:
     assert bool(jnp.all(attacks.triggers.corners(4, 4, size=2).mask == 1))
     assert square(8, 8, size=7, offset=1)[:7, :7].sum() == 49

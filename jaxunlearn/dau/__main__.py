@@ -35,10 +35,8 @@ def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: S
     if not count:
         sentence += "; the model is left as it was"
         if np.max(gains) > 0:
-            clearest = (
-                f"class {np.argmax(gains)} falls into two groups most clearly, by {np.max(gains):.0f} nats"
-            )
-            sentence += f" ({clearest}, which clean classes do as well)"
+            most = f"class {np.argmax(gains)} falls into two groups most clearly, by {np.max(gains):.0f} nats"
+            sentence += f" ({most}, which clean classes do as well)"
     elif share >= 0.5:
         sentence += f", {100 * share:.0f} % of them of class {suspect}; {left_out} are left out as doubtful"
     else:
