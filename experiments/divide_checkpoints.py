@@ -43,11 +43,10 @@ def divide(shared: Path, name: str, ratio: float, seed: int) -> dict[str, Any]:
         if ratio
         else Poisoned(images, clean.labels, nothing, nothing)
     )
-    method = dau.make_method(spec.apply, dau.Execution(), head=spec.head, fresh=spec.init)
-    data = dau.Data(made.images, made.labels)
-    state = method.init(variables, data, dau.PRESETS["default"], dau_key)
     since = time.monotonic()
-    parts = jax.tree.map(np.asarray, method.step(state, data)[0].parts)
+    given = (spec.apply, variables, made.images, made.labels, dau.PRESETS["default"], dau_key)
+    division, _ = dau.divide(*given, head=spec.head)
+    parts = jax.tree.map(np.asarray, division.parts)
     found = int(parts.poisoned.sum())
     return {
         "precision": float(made.poisoned[parts.poisoned].mean()) if found else None,

@@ -704,6 +704,26 @@ def test_a_prefilter_that_diverged_is_no_clean_bill() -> None:
     assert np.isnan(stats.kept)
 
 
+@pytest.mark.parametrize("preset", ["default", "isolating"])
+def test_the_division_alone_is_that_of_the_rounds(preset: str) -> None:
+    images, found, *_ = victim()
+    config = dataclasses.replace(dau.PRESETS[preset], rounds=4, isolation_rounds=2 * (preset == "isolating"))
+    given = (images, found.labels, config, KEY)
+    of_network: Any = {"head": "head", "fresh": lambda key: toys.variables(3)}
+    division, gains = dau.divide(toys.apply_fn, toys.variables(), *given, **of_network)
+    method = dau.make_method(toys.apply_fn, dau.Execution(), **of_network)
+    data = dau.Data(*given[:2])
+    state = method.init(toys.variables(), data, *given[2:])
+    for _ in range(config.isolation_rounds + 1):
+        state, _ = method.step(state, data)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        (division.scores, division.parts, gains),
+        (state.scores, state.parts, state.gains),
+    )
+    assert int(state.round) == config.isolation_rounds + 1
+
+
 @pytest.mark.parametrize("held", [6, 5])
 def test_where_most_poisoned_images_are_given_back_the_first_division_stays(held: int) -> None:
     images, labels = toys.images_and_labels(60)

@@ -217,6 +217,45 @@ def unlearn(
     return _loop.run(method, variables, data, config, key)
 
 
+def divide(
+    apply_fn: ApplyFn,
+    variables: Variables,
+    images: AnyImages,
+    labels: Labels,
+    config: Config,
+    key: PRNGKey,
+    *,
+    head: str,
+    fresh: Fresh | None = None,
+    execution: Execution | None = None,
+) -> tuple[Division, Float[Array, " classes"]]:
+    """Which training images are poisoned: the first half of ``unlearn``, with the same arguments; nothing is unlearned.
+
+    Returns:
+      The division, and how much better two groups describe each class than one, in nats (``Attacked``).
+
+    Raises:
+      ValueError, InputError, NonFiniteError: as ``unlearn``.
+
+    Example:
+      >>> def apply_fn(params, x, *, train):
+      ...     features = x.mean((1, 2))
+      ...     return features @ params["w"], {"features": features}
+      >>> x = jax.random.uniform(jax.random.key(0), (8, 4, 4, 3))
+      >>> params, y = {"w": jnp.eye(3)}, jnp.arange(8) % 3
+      >>> division, gains = divide(apply_fn, params, x, y, Config(), jax.random.key(1), head="w")
+      >>> int(division.parts.poisoned.sum()), gains.shape
+      (0, (3,))
+    """
+    execution = execution or Execution()
+    data = Data(images, labels).for_loop(execution)
+    method = make_method(apply_fn, execution, head=head, fresh=fresh)
+    state = method.init(variables, data, config, key)
+    for _, new_state, _ in _loop.rounds(method, state, data, 1, config.isolation_rounds + 1):
+        state = new_state
+    return Division(state.scores, state.parts), state.gains
+
+
 @functools.lru_cache(maxsize=16)
 def make_method(apply_fn: ApplyFn, execution: Execution, *, head: str, fresh: Fresh | None = None) -> Method:
     """DAU for one network as ``init``, ``step`` and ``finish``; equal arguments share compiled programs."""
