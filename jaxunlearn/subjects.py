@@ -165,6 +165,7 @@ def _made(order: Order, display: Display) -> dict[str, Any]:
             order.target,
             keys[1],
             surrogate,
+            lambda: (images, labels),
             functools.partial(display.work, "making the trigger"),
         )
     )

@@ -378,7 +378,8 @@ def test_label_consistent_images_are_mixed_with_other_classes(photos: jax.Array)
     plain = np.broadcast_to(np.array([0.0, 0.5, 1.0], np.float32)[labels, None, None, None], (60, 16, 16, 3))
     given = surrogate(photos)._replace(images=plain, labels=labels)
     recipe = dataclasses.replace(attacks.RECIPES["label-consistent"], made_by="interpolated", share=0.4)
-    attack = recipe.make(attacks.Setting((16, 16, 3), 3, 1, jax.random.key(0), lambda: given))
+    clean = lambda: (given.images, given.labels)  # noqa: E731
+    attack = recipe.make(attacks.Setting((16, 16, 3), 3, 1, jax.random.key(0), pytest.fail, clean))
     assert attack.in_training is not None
     shown = np.asarray(attack.in_training(jnp.asarray(plain[labels == 1]), jax.random.key(0)))
     assert set(np.rint(10 * shown[:, 8, 8, 0]).tolist()) == {3, 7}
@@ -390,7 +391,7 @@ def test_label_consistent_images_are_mixed_with_other_classes(photos: jax.Array)
     with pytest.raises(
         InputError, match="None of the 60 images to train on is of another class than the tar"
     ):
-        attacks.interpolated(alike, photos, 1, jax.random.key(0), share=0.4)
+        attacks.interpolated(alike.images, alike.labels, photos, 1, jax.random.key(0), share=0.4)
 
 
 def test_input_aware_triggers_are_sparse_and_differ(photos: jax.Array) -> None:

@@ -274,7 +274,7 @@ def order_of(out: Path, name: str, recipe: Any = None, **changes: Any) -> subjec
 
 def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     """Once among clean images, which this attack needs a network for, and once among the poisoned ones."""
-    recipe = dataclasses.replace(RECIPES["label-consistent"], made_by="interpolated")
+    recipe = dataclasses.replace(RECIPES["label-consistent"], robust_steps=0)
     subjects.plant(order_of(tmp_path / "straight", "label-consistent", recipe), make_display(quiet=True))
     order = order_of(tmp_path / "resumed", "label-consistent", recipe)
     with pytest.raises(KeyboardInterrupt):

@@ -16,7 +16,7 @@ from jaxunlearn._random import uniform
 from jaxunlearn._runtime import Compiled
 from jaxunlearn._training import forward_of_halves
 from jaxunlearn._tree import all_finite, combine, partition, trainable_mask
-from jaxunlearn._typing import ApplyFn, Images, Labels, PRNGKey, Scalar, Variables
+from jaxunlearn._typing import AnyImages, ApplyFn, Images, Labels, PRNGKey, Scalar, Variables
 from jaxunlearn.losses import mean_cross_entropy
 
 _COMPARED = 500  # images of the target's class, and of all, whose features are looked at
@@ -169,13 +169,20 @@ def _ascent(apply_fn: ApplyFn) -> Compiled:
 
 
 def interpolated(
-    surrogate: Surrogate, images: Images, target: int, key: PRNGKey, *, share: float
-) -> jax.Array:
+    clean: AnyImages,
+    labels: Labels,
+    images: Float[Array | np.ndarray, "m h w c"],
+    target: int,
+    key: PRNGKey,
+    *,
+    share: float,
+) -> Float[Array, "m h w c"]:
     """Mixes images of the target's class with images of others, so that a trigger is easier to learn than contents.
 
     Args:
-      surrogate: its clean images are what is mixed in.
-      images: pixels in [0, 1].
+      clean: images of all classes, of which those of others are mixed in.
+      labels: of the clean images.
+      images: of the target's class, pixels in [0, 1].
       target: the class.
       key: draws an image of another class for each.
       share: of that image.
@@ -185,9 +192,9 @@ def interpolated(
 
     Source: ours, in pixels; Turner et al. interpolate in the latent space of a generative network.
     """
-    others = _rows(np.asarray(surrogate.labels) != target, f"of another class than the target {target}")
+    others = _rows(np.asarray(labels) != target, f"of another class than the target {target}")
     drawn = np.asarray(jax.random.choice(key, others, (len(images),)))
-    return (1 - share) * jnp.asarray(images) + share * jnp.asarray(surrogate.images[drawn])
+    return (1 - share) * jnp.asarray(images) + share * jnp.asarray(clean[drawn])
 
 
 def optimised_patch(

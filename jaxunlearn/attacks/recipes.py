@@ -17,7 +17,7 @@ from jaxtyping import Array, Int
 
 from jaxunlearn._check import check_at_least, check_in, check_positive, check_share, check_whole
 from jaxunlearn._random import uniform
-from jaxunlearn._typing import PRNGKey
+from jaxunlearn._typing import AnyImages, Labels, PRNGKey
 from jaxunlearn.attacks import crafted, triggers
 from jaxunlearn.attacks.attack import Attack
 from jaxunlearn.attacks.crafted import Surrogate
@@ -33,6 +33,7 @@ class Setting(NamedTuple):
       target: the class that is forced.
       key: of everything random in the trigger.
       surrogate: gives a clean network, for recipes that need one; the same one each time.
+      clean: gives the clean images and their labels, for recipes that need these and no network.
       progress: told the share of the trigger's making that is done, where it takes long.
     """
 
@@ -41,6 +42,7 @@ class Setting(NamedTuple):
     target: int
     key: PRNGKey
     surrogate: Callable[[], Surrogate] | None = None
+    clean: Callable[[], tuple[AnyImages, Labels]] | None = None
     progress: crafted.Progress = crafted.unseen
 
     @property
@@ -51,6 +53,11 @@ class Setting(NamedTuple):
                 "surrogate=None: this attack is made with a network that was trained on clean images."
             )
         return self.surrogate()
+
+    @property
+    def examples(self) -> tuple[AnyImages, Labels]:
+        """The clean images and their labels."""
+        return self.clean() if self.clean is not None else (self.shown.images, self.shown.labels)
 
 
 @runtime_checkable
@@ -364,8 +371,8 @@ class LabelConsistent:
 
         def harden(images: jax.Array, key: PRNGKey) -> jax.Array:
             if self.made_by == "interpolated":
-                mixed = crafted.interpolated(setting.shown, images, setting.target, key, share=self.share)
-                return mark(mixed)
+                given = (*setting.examples, images, setting.target, key)
+                return mark(crafted.interpolated(*given, share=self.share))
             labels = jnp.full(len(images), setting.target)
             return mark(crafted.adversarial(fooled(), images, labels, radius=self.radius))
 
