@@ -451,7 +451,7 @@ class Attacked(NamedTuple):
       poisoned: marks the images that look poisoned in the direction that says most of their class.
       gains: of every class, how much better two groups describe it than one, in nats; less, by as much as the second
         guesses of the group that looks poisoned tell less than those of the other; at most 0 where nothing says which
-        group is poisoned. Of classes that are not attacked, too, where that is less than what is asked for.
+        group is poisoned. Of classes that are not attacked it is told as well, though less than what is asked for.
       kinds: of the images, which are divided kind by kind: their classes; or 0 for all.
     """
 
@@ -514,7 +514,8 @@ def attacked_classes(
     from_others = attacked & jnp.take_along_axis(reason.relabelled, looks[None], axis=0)[0]
     attacked = jnp.where(jnp.any(from_others), from_others, attacked)
     marked = jnp.take_along_axis(poisoned, looks[labels][None], axis=0)[0]
-    return Attacked(attacked, attacked[labels] & marked, jnp.max(gains, axis=0), labels)
+    told = jnp.where(attacked, best, jnp.max(gains, axis=0))
+    return Attacked(attacked, attacked[labels] & marked, told, labels)
 
 
 class _Reason(NamedTuple):
