@@ -446,9 +446,14 @@ def network(architecture: str, data: LabelledImages, test: LabelledImages) -> Mo
     """
     if data.images.shape[1:] != test.images.shape[1:]:
         ours, theirs = ("x".join(map(str, some.images.shape[1:])) for some in (data, test))
+        alike = data.images.shape[1:3] == test.images.shape[1:3]
+        advice = (
+            "give both as grey or both as coloured images"
+            if alike
+            else "bring both to one size with --size N"
+        )
         raise InputError(
-            f"The images of {data.origin} are {ours} and those of {test.origin} are {theirs}; bring both to one size "
-            "with --size N."
+            f"The images of {data.origin} are {ours} and those of {test.origin} are {theirs}; {advice}."
         )
     if min(data.labels.min(), test.labels.min()) < 0:
         raise InputError(f"The labels of {data.origin} and {test.origin} must not be negative.")

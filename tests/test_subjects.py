@@ -620,3 +620,13 @@ def test_images_to_cover_up_that_run_out_are_told(ratio: float, missing: str | N
         attack, poison(images, labels, attack, ratio=ratio, key=jax.random.key(0))
     )
     assert found is None if missing is None else re.search(missing, found)
+
+
+@pytest.mark.parametrize(
+    ("shape", "advice"), [((8, 8, 3), "both as grey or both as col"), ((9, 9, 3), "with --size N")]
+)
+def test_images_to_judge_by_have_the_shape_of_the_others(shape: tuple[int, ...], advice: str) -> None:
+    data = load("digits[:20]")
+    others = dataclasses.replace(data, images=np.zeros((20, *shape), np.float32))
+    with pytest.raises(InputError, match=f"are 8x8x1 and .* are {'x'.join(map(str, shape))}; .*{advice}"):
+        subjects.network("small_vgg_half", data, others)
