@@ -86,7 +86,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         failed = run(campaign, flags.shared.resolve(), work / name, out, arch=arch, seeds=seeds)
     except InputError as error:
-        advice = " (Of a campaign: remove that folder, or give another --work.)" if "--" in str(error) else ""
+        of_runs = any(flag in str(error) for flag in ("--force", "--resume"))
+        advice = " (Of a campaign: remove that folder, or give another --work.)" if of_runs else ""
         parser.error(f"{error}{advice}")
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: the same command goes on where this one was.\n")
@@ -161,6 +162,11 @@ def _found(
     return found | {"model_code": of_model}
 
 
+def _attack_in(folder: Path) -> dict[str, Any]:
+    """What a model's folder says of its attack."""
+    return dict(json.loads((folder / subjects.ATTACK).read_text()))
+
+
 def _made_from(folder: Path) -> str | None:
     """From which code a folder was made; None if it does not say so."""
     path = folder / _CODE_FILE
@@ -200,7 +206,7 @@ def make_subject(
     )
     if (folder / subjects.ATTACK).exists():
         asked = json.loads(json.dumps(order.settings()))
-        made = json.loads((folder / subjects.ATTACK).read_text())
+        made = _attack_in(folder)
         if made["target"] is None:  # an attack that forces every class
             made["target"] = order.target
         for settings in (asked, made):  # where images lie does not matter; their hashes are compared
@@ -227,9 +233,8 @@ def _check_same_model(folder: Path, out: Path, lines: list[dict[str, Any]]) -> N
 
 
 def _reported_counts(folder: Path) -> dict[str, Any]:
-    made = json.loads((folder / subjects.ATTACK).read_text())
-    reported: dict[str, Any] = report.rates_and_counts(Evaluation.from_counts(made["counts"]))
-    return json.loads(json.dumps(reported["counts"]))
+    reported = report.rates_and_counts(Evaluation.from_counts(_attack_in(folder)["counts"]))
+    return dict(json.loads(json.dumps(reported["counts"])))
 
 
 def _check_same(folder: Path, what: str, made: dict[str, Any], asked: dict[str, Any]) -> None:
@@ -299,7 +304,7 @@ def code() -> str:
 
 def leave(folder: Path) -> dict[str, Any]:
     """What a model does as its attack left it, as in a report."""
-    made = json.loads((folder / subjects.ATTACK).read_text())
+    made = _attack_in(folder)
     rates = report.rates_and_counts(Evaluation.from_counts(made["counts"]))
     return _line(rates, rates, made["seconds"]) | {name: made[name] for name in ("device", "versions")}
 
@@ -308,7 +313,7 @@ def retrain(folder: Path, seed: int) -> dict[str, Any]:
     """What a network does that was trained on the clean part of a model's training set alone, as in a report."""
     print(f"-- {folder.name}  {RETRAINING}", flush=True)
     started = time.monotonic()
-    made = json.loads((folder / subjects.ATTACK).read_text())
+    made = _attack_in(folder)
     train, test = (read_arrays(folder / name) for name in (subjects.TRAIN, subjects.TEST))
     spec = convert.from_torch(torch_io.read(folder / subjects.MODEL).arrays).spec
     kept = ~train["poisoned"]

@@ -16,6 +16,7 @@ LAYERS = {
         "jaxunlearn._check",
         "jaxunlearn._tree",
         "jaxunlearn._files",
+        "jaxunlearn._random",
         "jaxunlearn._runtime",
     ),
     1: (
