@@ -54,7 +54,7 @@ def keep_apart(clean: LabelledImages, test: LabelledImages, *, leave_out: bool) 
     )
     if not leave_out:
         raise InputError(
-            f"{found}; give others, such as the slices [:1000] and [1000:] of one source, leave --test away if there is "
-            "a --clean, or have the shared ones left out with --leave-out-shared."
+            f"{found}; give others, such as the slices [:1000] and [1000:] of one source, leave --test away if there "
+            "is a --clean, or have the shared ones left out with --leave-out-shared."
         )
     return dataclasses.replace(clean.take(~shared), notices=(*clean.notices, f"{found}; they are left out."))
