@@ -108,43 +108,42 @@ def run(campaign: Campaign, shared: Path, work: Path, out: Path, *, arch: str, s
     failed: list[str] = []
     lines = read_lines(out)
     known = {_key(line) for line in lines}
-    everything = [
-        _key(_config(campaign, attacked, cleaning, arch, seed))
+    planned = [
+        (
+            seed,
+            attacked,
+            [_config(campaign, attacked, cleaning, arch, seed) for cleaning in campaign.cleanings],
+        )
         for seed in seeds
         for attacked in campaign.subjects
-        for cleaning in campaign.cleanings
     ]
-    there = sum(key in known for key in everything)
+    missing = [_key(config) not in known for *_, wanted in planned for config in wanted]
     print(
-        f"{there} of {len(everything)} results are in {out}; {len(everything) - there} are to be made.",
+        f"{missing.count(False)} of {len(missing)} results are in {out}; {sum(missing)} are to be made.",
         flush=True,
     )
-    for seed in seeds:
-        for attacked in campaign.subjects:
-            wanted = [_config(campaign, attacked, cleaning, arch, seed) for cleaning in campaign.cleanings]
-            if all(_key(config) in known for config in wanted):
+    for seed, attacked, wanted in planned:
+        if all(_key(config) in known for config in wanted):
+            continue
+        try:
+            folder = make_subject(campaign, attacked, shared, work, arch, seed)
+        except NonFiniteError as error:
+            failed.append(f"{attacked.data} {attacked.attack}, seed {seed}: {error}")
+            continue
+        _check_same_model(folder, out, [line for line in lines if _model_key(line) == _model_key(wanted[0])])
+        for cleaning, config in zip(campaign.cleanings, wanted, strict=True):
+            if _key(config) in known:
                 continue
             try:
-                folder = make_subject(campaign, attacked, shared, work, arch, seed)
+                found = _found(campaign, attacked, cleaning, shared, folder, seed)
             except NonFiniteError as error:
-                failed.append(f"{attacked.data} {attacked.attack}, seed {seed}: {error}")
+                failed.append(f"{folder.name}, {cleaning.method} {cleaning.preset}: {error}")
                 continue
-            _check_same_model(
-                folder, out, [line for line in lines if _model_key(line) == _model_key(wanted[0])]
-            )
-            for cleaning, config in zip(campaign.cleanings, wanted, strict=True):
-                if _key(config) in known:
-                    continue
-                try:
-                    found = _found(campaign, attacked, cleaning, shared, folder, seed)
-                except NonFiniteError as error:
-                    failed.append(f"{folder.name}, {cleaning.method} {cleaning.preset}: {error}")
-                    continue
-                line = config | {name: found[name] for name in (*_REPORTED, *_OF_CODE)}
-                out.parent.mkdir(parents=True, exist_ok=True)
-                with out.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-                known.add(_key(config))
+            line = config | {name: found[name] for name in (*_REPORTED, *_OF_CODE)}
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with out.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            known.add(_key(config))
     return failed
 
 
@@ -222,19 +221,16 @@ def make_subject(
 
 def _check_same_model(folder: Path, out: Path, lines: list[dict[str, Any]]) -> None:
     """Refuses a model that is not the one which lines of results are of: trained anew, it seldom is."""
+    if not lines:
+        return
+    counts = _attack_in(folder)["counts"]
     for line in lines:
-        counts = _reported_counts(folder)
         if line["before"]["counts"] != counts:
             raise InputError(
                 f"{out} holds results of {folder.name} before cleaning with the counts {line['before']['counts']}, and "
                 f"the model in {folder} has {counts}: it was trained anew. Remove the lines of that model, or give "
                 "another --out."
             )
-
-
-def _reported_counts(folder: Path) -> dict[str, Any]:
-    reported = report.rates_and_counts(Evaluation.from_counts(_attack_in(folder)["counts"]))
-    return dict(json.loads(json.dumps(reported["counts"])))
 
 
 def _check_same(folder: Path, what: str, made: dict[str, Any], asked: dict[str, Any]) -> None:

@@ -193,8 +193,11 @@ def main(study: Study, description: str) -> int:
     flags = parser.parse_args()
     try:
         return _compare(study, flags)
-    except (InputError, _loop.NonFiniteError) as error:
+    except InputError as error:
         parser.error(str(error))
+    except _loop.NonFiniteError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: the same command goes on where this one was.\n")
         return 130
