@@ -2,25 +2,27 @@
 
 Command   python -m experiments.mixing
 Data      scikit-learn's digits; a hundred of a thousand carry a white square and the label 0
-Hardware  two CPU cores; about four minutes per seed
-Expected  the numbers and the picture in experiments/results/mixing.*; nothing is published
+Hardware  one CPU core; about five minutes per seed
+Expected  the numbers and the pictures in experiments/results/mixing*; nothing is published
 
 The parts are the true ones, but for a share of the poisoned images that lies in the clean part, and a share of the
-clean ones that lies in the poisoned part. Ten epochs of unlearning by the default settings, without stopping early;
-but each loss has the weight lambda of ``WEIGHTS`` at which ACC - ASR is highest with the true parts. Weights are
-chosen on ``demo.CLEAN``, and everything else is measured on ``demo.TEST``; neither is learned. With the largest share
-of both in the wrong part, the complementary loss is also measured with each of ``MEASURES``.
+clean ones that lies in the poisoned part. Ten epochs of unlearning by the default settings, without stopping early.
+With the true parts and with the largest share of both in the wrong part, each loss is measured with every lambda of
+``WEIGHTS``. The other shares are measured with one for all seeds: that which, with the true parts, gives most triggered
+images of ``demo.CLEAN`` their own class back. Results are those of ``demo.TEST``; neither set is learned. With the
+largest share of both in the wrong part, the complementary loss is also measured with each of ``MEASURES``.
 """
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import json
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +31,7 @@ import numpy as np
 from experiments.reproduction import rates, read_results
 from experiments.tables import METRICS, draw_map
 from jaxunlearn import dau, demo, evaluate, report
+from jaxunlearn._check import InputError
 from jaxunlearn._files import write_whole
 from jaxunlearn._runtime import keep_compilations
 from jaxunlearn.attacks import parse_trigger
@@ -38,57 +41,115 @@ RESULTS = Path(__file__).parent / "results" / "mixing.json"
 SHARES = (0.0, 0.01, 0.05, 0.1)
 LOSSES = {"complementary": "complementary cross-entropy", "ascent": "gradient ascent"}
 WEIGHTS = (1.0, 0.3, 0.1, 0.03, 0.01)
-MEASURES: dict[str, dict[str, int]] = {
+MEASURES: dict[str, dict[str, Any]] = {
     "the clean part's loss bounded for three epochs": {"robust_rounds": 3},
     "divided again before the fourth epoch": {"resplit_round": 4},
     "both (`robust`)": {"robust_rounds": 3, "resplit_round": 4},
 }
+BEFORE = "before"
 _CERTAIN = -9.0  # a score that gives an image of the poisoned part its whole weight
 
-
-def key_of(loss: str, leaked: float, doubted: float) -> str:
-    """The name of a cell in the file of results."""
-    return f"{loss} {leaked:g} {doubted:g}"
-
-
-def measure_key_of(name: str) -> str:
-    """The name, in the file of results, of a measure's cell."""
-    return f"{key_of('complementary', SHARES[-1], SHARES[-1])} {name}"
+Rates = Mapping[str, Mapping[str, float]]
+"""ACC, ASR and RA of one network, by the set that judged it: ``held_out`` or ``test``."""
+Results = Mapping[str, Mapping[str, Rates]]
+"""What was measured, by seed and by cell."""
 
 
-def run(seed: int, known: Mapping[str, Any]) -> dict[str, Any]:
-    """ACC, ASR and RA of every cell, by loss, leaked share and share of clean images taken for poisoned.
+class Cell(NamedTuple):
+    """One unlearning.
+
+    Attributes:
+      loss: one of ``LOSSES``.
+      weight: lambda, of the poisoned part's loss.
+      leaked: share of the poisoned images that lies in the clean part.
+      doubted: share of the clean images that lies in the poisoned part.
+      measure: one of ``MEASURES``, or "".
+    """
+
+    loss: str
+    weight: float
+    leaked: float
+    doubted: float
+    measure: str = ""
+
+    def __str__(self) -> str:
+        """Its name in the file of results."""
+        return f"{self.loss} {self.weight:g} {self.leaked:g} {self.doubted:g} {self.measure}".rstrip()
+
+
+def weighed() -> list[Cell]:
+    """Every weight of every loss, with the true parts and with the most mixed ones."""
+    ends = (SHARES[0], SHARES[-1])
+    return [Cell(loss, weight, end, end) for loss in LOSSES for weight in WEIGHTS for end in ends]
+
+
+def mixed(weights: Mapping[str, float]) -> list[Cell]:
+    """All shares with one weight for each loss, and the measures where the parts are mixed most."""
+    most = Cell("complementary", weights["complementary"], SHARES[-1], SHARES[-1])
+    return [
+        *(
+            Cell(loss, weights[loss], *shares)
+            for loss in LOSSES
+            for shares in itertools.product(SHARES, SHARES)
+        ),
+        *(most._replace(measure=name) for name in MEASURES),
+    ]
+
+
+def mean(results: Results, cell: Cell | str, rate: str, by: str = "test") -> float:
+    """A rate of a cell in percent, in the mean over the seeds."""
+    return 100 * statistics.mean(cells[str(cell)][by][rate] for cells in results.values())
+
+
+def chosen(results: Results) -> dict[str, float]:
+    """The weight of each loss that serves it best with the true parts, by the images that were held out."""
+    return {
+        loss: max(WEIGHTS, key=lambda weight: mean(results, Cell(loss, weight, 0, 0), "ra", "held_out"))
+        for loss in LOSSES
+    }
+
+
+@functools.cache
+def backdoored(seed: int) -> tuple[Rates, Callable[[Cell], Rates]]:
+    """Trains the network of a seed.
 
     Args:
-      seed: of the network, its poison and the unlearning.
-      known: cells that were measured before, which are not measured again.
+      seed: of the network, its poison, what lies in the wrong part, and the unlearning.
+
+    Returns:
+      Its rates, and what gives the rates of a cell.
     """
     *keys, unlearning_key = jax.random.split(jax.random.key(seed), 4)
     spec, variables, made = demo.learn_backdoor(keys)
-    data, held_out, test = dau.Data(made.images, made.labels), load(demo.CLEAN), load(demo.TEST)
-    trigger = parse_trigger(demo.TRIGGER)
+    data, trigger = dau.Data(made.images, made.labels), parse_trigger(demo.TRIGGER)
+    judges = {"held_out": load(demo.CLEAN), "test": load(demo.TEST)}
     method = dau.make_method(spec.apply, dau.Execution(), head=spec.head)
     rng = np.random.default_rng(seed)
     ranks = {group: rng.permutation(np.flatnonzero(made.poisoned == group)) for group in (True, False)}
 
-    def judged(variables: Any, by: LabelledImages) -> dict[str, float]:
-        return rates(
-            evaluate(spec.apply, variables, by.images, by.labels, trigger=trigger, target=demo.TARGET)
-        )
+    def judged(variables: Any) -> Rates:
+        def by(images: LabelledImages) -> dict[str, float]:
+            return rates(
+                evaluate(
+                    spec.apply, variables, images.images, images.labels, trigger=trigger, target=demo.TARGET
+                )
+            )
 
-    def unlearned(loss: str, weight: float, leaked: float, doubted: float, **settings: int) -> Any:
+        return {name: by(images) for name, images in judges.items()}
+
+    def unlearned(cell: Cell) -> Rates:
         swapped = np.zeros(len(made.labels), bool)
-        for group, share in ((True, leaked), (False, doubted)):
+        for group, share in ((True, cell.leaked), (False, cell.doubted)):
             swapped[ranks[group][: round(share * len(ranks[group]))]] = True
         poisoned = jnp.asarray(made.poisoned ^ swapped)
         config = dataclasses.replace(
             dau.PRESETS["default"],
             batch_size=50,
-            loss=loss,
-            unlearning_weight=weight,
+            loss=cell.loss,
+            unlearning_weight=cell.weight,
             forgotten=0.0,
-            **settings,
         )
+        config = dataclasses.replace(config, **MEASURES.get(cell.measure, {}))
         state = method.init(variables, data, config, unlearning_key)
         state = state._replace(
             parts=dau.Parts(poisoned, ~poisoned),
@@ -97,94 +158,123 @@ def run(seed: int, known: Mapping[str, Any]) -> dict[str, Any]:
         )
         for _ in range(1, config.rounds):
             state, _ = method.step(state, data)
-        return method.finish(state)
+        return judged(method.finish(state))
 
-    cells = dict(known) or {"before": judged(variables, test)}
-
-    def measure(name: str, *cell: Any, **settings: int) -> None:
-        if name not in cells:
-            cells[name] = judged(unlearned(*cell, **settings), test)
-            print(seed, name, cells[name], flush=True)
-
-    best = {}
-    for loss in LOSSES:
-        by_weight = f"{loss} by weight"
-        if by_weight not in cells:
-            cells[by_weight] = {
-                str(weight): judged(unlearned(loss, weight, 0, 0), held_out) for weight in WEIGHTS
-            }
-        apart = cells[by_weight]
-        best[loss] = max(WEIGHTS, key=lambda weight: apart[str(weight)]["acc"] - apart[str(weight)]["asr"])
-    for loss, leaked, doubted in itertools.product(LOSSES, SHARES, SHARES):
-        measure(key_of(loss, leaked, doubted), loss, best[loss], leaked, doubted)
-    most = ("complementary", best["complementary"], SHARES[-1], SHARES[-1])
-    for name, settings in MEASURES.items():
-        measure(measure_key_of(name), *most, **settings)
-    return cells
+    return judged(variables), unlearned
 
 
-def render(results: Mapping[str, Any]) -> str:
-    """What the measures are worth, in the mean over the seeds in percent, as Markdown."""
+def measure(path: Path, seed: int, cells: Iterable[Cell]) -> None:
+    """Adds those cells of a seed that the file lacks, each as soon as it is measured.
+
+    Raises:
+      InputError: if the file has cells of a network that came out otherwise.
+    """
+    known = read_results(path).get(str(seed), {})
+    missing = [cell for cell in cells if str(cell) not in known]
+    if not missing:
+        return
+    before, unlearned = backdoored(seed)
+    if known.get(BEFORE, before) != before:
+        raise InputError(
+            f"{path} has cells of another network with seed {seed} (ACC / ASR / RA {_percent(known[BEFORE])}, and this "
+            f"one {_percent(before)}), which another version or machine made; give another --out to measure all anew."
+        )
+    for cell in missing:
+        known = {BEFORE: before, **known, str(cell): unlearned(cell)}
+        print(f"seed {seed}, {cell}: ACC / ASR / RA {_percent(known[str(cell)])}", flush=True)
+        results = read_results(path) | {str(seed): known}  # others may have written meanwhile
+        write_whole(path, (json.dumps(results, indent=1) + "\n").encode())
+
+
+def render(results: Results) -> str:
+    """What the measures are worth, in percent over the seeds, as Markdown."""
+    weight = chosen(results)["complementary"]
+    most = Cell("complementary", weight, SHARES[-1], SHARES[-1])
     rows = {
-        "true parts": key_of("complementary", 0, 0),
-        "mixed parts": key_of("complementary", SHARES[-1], SHARES[-1]),
-        **{f"mixed parts, {name}": measure_key_of(name) for name in MEASURES},
+        "true parts": most._replace(leaked=0.0, doubted=0.0),
+        "mixed parts": most,
+        **{f"mixed parts, {name}": most._replace(measure=name) for name in MEASURES},
     }
-    lines = ["| parts | ACC | ASR | RA |", "| --- | --- | --- | --- |"]
-    for name, key in rows.items():
-        measured = [cells[key] for cells in results.values() if key in cells]
-        means = (100 * statistics.mean(cell[rate] for cell in measured) for rate in METRICS)
-        lines.append(f"| {name} | {' | '.join(f'{mean:.1f}' for mean in means)} |")
+    lines = ["| parts | ACC | ASR | RA | highest ASR of a seed |", "| --- | --- | --- | --- | --- |"]
+    for name, cell in rows.items():
+        means = [mean(results, cell, rate) for rate in METRICS]
+        highest = max(mean({seed: results[seed]}, cell, "asr") for seed in results)
+        lines.append(f"| {name} | {' | '.join(f'{value:.1f}' for value in (*means, highest))} |")
     return "\n".join(lines) + "\n"
 
 
-def draw(results: dict[str, Any]) -> bytes:
+def draw_shares(results: Results) -> bytes:
     """A PNG of ASR and ACC in the mean over the seeds, a map for each loss."""
-    figure, grid = report.new_figure(8.4, 7.2, columns=2, rows=2)
+    figure, grid = report.new_figure(8.4, 7.4, columns=2, rows=2)
     labels = [f"{100 * share:g} %" for share in SHARES]
+    weights = chosen(results)
     for row, (rate, title) in zip(grid, (("asr", "attack success"), ("acc", "accuracy")), strict=True):
         for axes, (loss, name) in zip(row, LOSSES.items(), strict=True):
-            values = np.array(
-                [
-                    [
-                        statistics.mean(
-                            100 * cells[key_of(loss, leaked, doubted)][rate] for cells in results.values()
-                        )
-                        for doubted in SHARES
-                    ]
-                    for leaked in SHARES
-                ]
-            )
-            draw_map(axes, values, labels, labels, good=rate == "acc")
+            values = [
+                [mean(results, Cell(loss, weights[loss], leaked, doubted), rate) for doubted in SHARES]
+                for leaked in SHARES
+            ]
+            draw_map(axes, np.array(values), labels, labels, good=rate == "acc")
             axes.set_xlabel("clean images in the poisoned part")
             axes.set_ylabel("poisoned images in the clean part")
-            axes.set_title(f"{name}: {title}, percent", fontsize=10)
+            axes.set_title(f"{name} ($\\lambda$ = {weights[loss]:g})\n{title}, percent", fontsize=10)
+    return report.to_png(figure)
+
+
+def draw_weights(results: Results) -> bytes:
+    """A PNG of ASR and ACC over the weight, a line for the mean over the seeds and a dot for each."""
+    figure, pair = report.new_figure(8.4, 3.8, columns=2)
+    ends = (("true parts", SHARES[0], "-"), (f"{100 * SHARES[-1]:g} % of both swapped", SHARES[-1], "--"))
+    for axes, (rate, title) in zip(pair, (("asr", "attack success"), ("acc", "accuracy")), strict=True):
+        for colour, (loss, name) in zip(("tab:green", "tab:red"), LOSSES.items(), strict=True):
+            for parts, end, style in ends:
+                cells = [Cell(loss, weight, end, end) for weight in WEIGHTS]
+                means = [mean(results, cell, rate) for cell in cells]
+                axes.plot(WEIGHTS, means, style, color=colour, label=f"{name}, {parts}")
+                for seed in results:
+                    own = [mean({seed: results[seed]}, cell, rate) for cell in cells]
+                    axes.plot(
+                        WEIGHTS, own, "." if style == "-" else "x", color=colour, markersize=4, alpha=0.4
+                    )
+        axes.set_xscale("log")
+        axes.set_xticks(WEIGHTS, [f"{weight:g}" for weight in WEIGHTS])
+        axes.set_xticks([], minor=True)
+        axes.set_ylim(-3, 103)
+        axes.set_xlabel("weight $\\lambda$ of the poisoned part")
+        axes.set_title(f"{title}, percent", fontsize=10)
+    figure.legend(*pair[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
     return report.to_png(figure)
 
 
 def main() -> int:
-    """Runs the seeds that are missing, writes the numbers and the picture."""
+    """Measures the cells that are missing, writes the numbers and the pictures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(6)))
     parser.add_argument(
-        "--out", type=Path, default=RESULTS, help="numbers; the picture is written beside them"
+        "--out", type=Path, default=RESULTS, help="numbers; the pictures are written beside them"
     )
     flags = parser.parse_args()
     keep_compilations()
-    for seed in flags.seeds:
-        known = read_results(flags.out).get(str(seed), {})
-        if known:
-            print(
-                f"{len(known)} cells of seed {seed} are in {flags.out} already; give another --out to measure anew."
-            )
-        found = run(seed, known)
-        results = read_results(flags.out) | {str(seed): found}  # others may have written meanwhile
-        write_whole(flags.out, (json.dumps(results, indent=1) + "\n").encode())
-    write_whole(flags.out.with_suffix(".png"), draw(read_results(flags.out)))
-    print(render(read_results(flags.out)))
+
+    try:
+        for seed in flags.seeds:
+            measure(flags.out, seed, weighed())
+        weights = chosen(read_results(flags.out))
+        for seed in read_results(flags.out):
+            measure(flags.out, int(seed), mixed(weights))
+    except InputError as error:
+        parser.error(str(error))
+    results = read_results(flags.out)
+    write_whole(flags.out.with_suffix(".png"), draw_shares(results))
+    write_whole(flags.out.with_name(f"{flags.out.stem}-weights.png"), draw_weights(results))
+    print(render(results))
     return 0
+
+
+def _percent(rates: Rates) -> str:
+    return " / ".join(f"{100 * rates['test'][rate]:.1f}" for rate in METRICS)
 
 
 if __name__ == "__main__":
