@@ -141,14 +141,14 @@ def run(
     execution = _loop.Execution()
     method, data = study.method.make_method(model.spec.apply, execution, **head), data.for_loop(execution)
     state = method.init(model.variables, data, config, jax.random.key(seed))
-    before = rates(judge(model.variables))
     of_run = {"config": dataclasses.asdict(config), "device": report.device(), "versions": report.versions()}
-    done: dict[str, Any] = json.loads(json.dumps(of_run)) | {"before": before, "rounds": []}
+    same: dict[str, Any] = json.loads(json.dumps(of_run))
     if unfinished is not None and unfinished.exists():
-        earlier = _checkpointing.load_notes(unfinished)
-        _checkpointing.check_same({name: done[name] for name in of_run}, earlier)
-        done = earlier
+        done = _checkpointing.load_notes(unfinished)
+        _checkpointing.check_same(same, done)
         state = _checkpointing.load_state(unfinished, state)
+    else:
+        done = same | {"before": rates(judge(model.variables)), "rounds": []}
     history = done["rounds"]
     print(f"{name}  seed {seed}  {clean_images} images  before {done['before']}", flush=True)
     since = time.monotonic()

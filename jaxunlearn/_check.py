@@ -27,8 +27,14 @@ def shown(text: object, most: int = 120) -> str:
 
 
 def _concrete(value: object) -> bool:
-    """Whether a value can be looked at: tracers and placeholders of tree transformations cannot."""
-    return isinstance(value, int | float) and not isinstance(value, jax.core.Tracer)
+    """Whether a value can be looked at: tracers and placeholders of tree transformations cannot.
+
+    Raises:
+      ValueError: if it is a text, which no number is.
+    """
+    if isinstance(value, str):
+        raise ValueError(f"{value!r} is a text and has to be a number; leave the quotes away.")
+    return isinstance(value, int | float | np.number)
 
 
 def check_in(choices: Collection[str], **named: object) -> None:
@@ -41,7 +47,7 @@ def check_in(choices: Collection[str], **named: object) -> None:
 def check_whole(minimum: int, **named: object) -> None:
     """Raises ValueError unless every named number is an integer of at least ``minimum``."""
     for name, value in named.items():
-        if _concrete(value) and not (isinstance(value, int) and value >= minimum):
+        if _concrete(value) and not (isinstance(value, int | np.integer) and value >= minimum):
             raise ValueError(f"{name}={value!r} must be a whole number of at least {minimum}.")
 
 
@@ -70,6 +76,13 @@ def check_order(**named: object) -> None:
             raise ValueError(f"{second}={high!r} must be at least {first}={low!r}.")
 
 
+def check_pixel(**named: object) -> None:
+    """Raises ValueError unless every named number is in [0, 1]."""
+    for name, value in named.items():
+        if _concrete(value) and not 0 <= value <= 1:  # type: ignore[operator]
+            raise ValueError(f"{name}={value!r} must be at least 0 and at most 1.")
+
+
 def check_share(**named: object) -> None:
     """Raises ValueError unless every named number is greater than zero and at most one."""
     for name, value in named.items():
@@ -81,27 +94,25 @@ def _shape_and_dtype(value: object) -> tuple[tuple[int, ...], Any]:
     return tuple(getattr(value, "shape", ())), getattr(value, "dtype", object)
 
 
-def check_images_and_labels(images: object, labels: object) -> None:
-    """Raises ValueError unless images are floating NHWC, and in [0, 1], and labels are one integer per image.
+def check_images(images: object) -> None:
+    """Raises ValueError unless images are floating NHWC, and in [0, 1].
 
     Pixels that are traced or read batch by batch pass unseen.
     """
+    _check_array(images=images)
     shape, dtype = _shape_and_dtype(images)
     if len(shape) != 4 or not jax.numpy.issubdtype(dtype, jax.numpy.floating):
         raise ValueError(
             f"images has shape {shape} and dtype {dtype}; expected floating point pixels in [0, 1] of shape "
             "(images, height, width, channels)."
         )
-    label_shape, label_dtype = _shape_and_dtype(labels)
-    if label_shape != shape[:1] or not jax.numpy.issubdtype(label_dtype, jax.numpy.integer):
-        raise ValueError(
-            f"labels has shape {label_shape} and dtype {label_dtype}; expected one integer for each of the "
-            f"{shape[0]} images."
-        )
     if shape[0] == 0:
         raise ValueError("images holds no image; at least one is needed.")
     if isinstance(images, np.ndarray | jax.Array) and not isinstance(images, jax.core.Tracer):
-        least, most = float(images.min()), float(images.max())
+        with jax.ensure_compile_time_eval():  # inside a program as well
+            least, most = float(images.min()), float(images.max())
+        if math.isnan(least) or math.isnan(most):
+            raise ValueError("images has pixels that are NaN; expected pixels in [0, 1].")
         if not (least >= -_SLACK and most <= 1 + _SLACK):
             raise ValueError(
                 f"images has pixels from {least:g} to {most:g}; expected [0, 1], and networks that normalise for "
@@ -109,11 +120,50 @@ def check_images_and_labels(images: object, labels: object) -> None:
             )
 
 
+def _check_array(**named: object) -> None:
+    for name, value in named.items():
+        if isinstance(value, list | tuple):
+            raise ValueError(
+                f"{name} is a {type(value).__name__} and has to be an array; give np.asarray({name})."
+            )
+
+
+def check_images_and_labels(images: object, labels: object) -> None:
+    """Raises ValueError unless images are floating NHWC, and in [0, 1], and labels are one integer per image.
+
+    Pixels that are traced or read batch by batch pass unseen.
+    """
+    check_images(images)
+    _check_array(labels=labels)
+    shape = _shape_and_dtype(images)[0]
+    label_shape, label_dtype = _shape_and_dtype(labels)
+    if label_shape != shape[:1] or not jax.numpy.issubdtype(label_dtype, jax.numpy.integer):
+        raise ValueError(
+            f"labels has shape {label_shape} and dtype {label_dtype}; expected one integer for each of the "
+            f"{shape[0]} images."
+        )
+
+
+def check_run(config: object, kind: type, key: object) -> None:
+    """Raises ValueError unless a config is one of a method's own, and the key is a single one."""
+    if not isinstance(config, kind):
+        module = kind.__module__.removesuffix(".config")
+        raise ValueError(
+            f"config is a {type(config).__module__}.{type(config).__qualname__}; expected one of {module}, such as "
+            f'{module}.PRESETS["default"].'
+        )
+    shape, dtype = _shape_and_dtype(key)
+    typed = dtype is not object and jax.numpy.issubdtype(dtype, jax.dtypes.prng_key)
+    if not (shape == () if typed else (shape == (2,) and dtype == np.uint32)):
+        raise ValueError(f"key={key!r} is no random key; give a single one, such as jax.random.key(0).")
+
+
 def check_classes(labels: object, classes: int) -> None:
     """Raises ValueError unless all labels are in 0 to classes - 1; traced ones pass."""
     if isinstance(labels, jax.core.Tracer):
         return
-    first, last = int(np.min(labels)), int(np.max(labels))  # type: ignore[call-overload]
+    with jax.ensure_compile_time_eval():
+        first, last = int(np.min(labels)), int(np.max(labels))  # type: ignore[call-overload]
     if first < 0 or last >= classes:
         raise ValueError(
             f"labels run from {first} to {last} and the network has the classes 0 to {classes - 1}; number the classes "

@@ -43,6 +43,11 @@ class Execution:
         """Whether passes are scans."""
         return self.loop == "scan" or (self.loop == "auto" and jax.default_backend() != "cpu")
 
+    @property
+    def silent(self) -> "Execution":
+        """The same without progress."""
+        return replace(self, on_batch=None)
+
     def part(self, index: int, count: int) -> "Execution":
         """For one of several passes of equal length that are told of as one.
 
@@ -96,7 +101,10 @@ class Data(NamedTuple):
         )
 
     def _batch(self, rows: Rows) -> Batch:
-        return Batch(self.images[rows.members], self.labels[rows.members], rows.mask)
+        images, labels = self
+        if isinstance(rows.members, jax.core.Tracer):  # which host arrays cannot be indexed by
+            images, labels = jnp.asarray(images), jnp.asarray(labels)
+        return Batch(images[rows.members], labels[rows.members], rows.mask)
 
     def for_loop(self, execution: Execution) -> "Data":
         """The data as a loop can use it: for scans the images become an array on the device, sent there once.

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from jaxunlearn._check import InputError, check_classes, check_images_and_labels
-from jaxunlearn._tree import combine, named_leaves, partition, trainable_mask
+from jaxunlearn._tree import all_finite, combine, named_leaves, partition, trainable_mask
 from jaxunlearn._typing import AnyImages, ApplyFn, Images, PRNGKey, Variables
 
 
@@ -52,9 +53,10 @@ def begin(apply_fn: ApplyFn, variables: Variables, images: Any, labels: Any) -> 
     check_images_and_labels(images, labels)
     if isinstance(variables, Mapping) and type(variables) is not dict:
         raise InputError(
-            f"variables is a {type(variables).__name__} and has to be a dict; give dict(variables), or "
-            "flax.core.unfreeze(variables)."
+            f"variables is a {type(variables).__name__} and has to be a dict; give flax.core.unfreeze(variables), or "
+            '{"params": what is trained, "batch_stats": running statistics}, each a dict.'
         )
+    _check_leaves(variables)
     variables = jax.tree.map(jnp.asarray, variables)
     classes, aux = _answer(apply_fn, variables, images)
     check_classes(labels, classes)
@@ -67,6 +69,28 @@ def begin(apply_fn: ApplyFn, variables: Variables, images: Any, labels: Any) -> 
                 "best of all to float32."
             )
     return Begun(variables, params, rest, classes, dtype, aux)
+
+
+def _check_leaves(variables: Variables) -> None:
+    """Refuses variables that are no arrays, or not finite; traced ones pass."""
+    for name, leaf in named_leaves(variables).items():
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float):
+            raise InputError(
+                f"{name} of the variables is a {type(leaf).__name__} and has to be an array; keep what is no array in "
+                "apply_fn."
+            )
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(variables)):
+        return
+    with jax.ensure_compile_time_eval():
+        wrong = (
+            []
+            if all_finite(variables)
+            else [name for name, leaf in named_leaves(variables).items() if not all_finite(leaf)]
+        )
+    if wrong:
+        raise InputError(
+            f"{wrong[0]} of the variables holds NaN or infinity; give those of a working network."
+        )
 
 
 def training_forward(
@@ -139,7 +163,7 @@ def forward_with_statistics(
       >>> round(float(moved["batch_stats"]["mean"]), 3), round(float(own["batch_stats"]["mean"]), 3)
       (1.9, 1.0)
     """
-    if "batch_stats" not in rest:
+    if not (isinstance(rest, Mapping) and "batch_stats" in rest):
         logits, moved = forward_of_halves(apply_fn, params, rest, images, key)
         return logits, moved, moved
     running = jax.tree.map(jnp.asarray, rest["batch_stats"])
@@ -179,7 +203,7 @@ def check_features(answer: Mapping[str, Any], width: int) -> None:
     Raises:
       InputError: unless its ``features`` have the shape (1, width).
     """
-    shape = answer["features"].shape if "features" in answer else None
+    shape = getattr(answer["features"], "shape", ()) if "features" in answer else None
     if shape != (1, width):
         found = "no features" if shape is None else f"features of shape {shape}"
         raise InputError(
@@ -199,7 +223,9 @@ def _answer(apply_fn: ApplyFn, variables: Variables, images: AnyImages) -> tuple
     example = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
     answer: Any = jax.eval_shape(functools.partial(apply_fn, train=False), variables, example)
     if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], Mapping)):
-        found = f"{len(answer)} things" if isinstance(answer, tuple) else f"a {type(answer).__name__}"
+        found = "only an array"
+        if isinstance(answer, tuple):
+            found = f"{len(answer)} things" if len(answer) != 2 else f"(logits, {answer[1]!r})"
         raise InputError(
             f"apply_fn returns {found} and has to return (logits, aux), aux being a mapping such as {{}}; wrap it in a "
             "function that does."

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxunlearn import metrics
+from jaxunlearn._check import check_images, check_whole
 from jaxunlearn._runtime import Compiled
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Variables
 from jaxunlearn.attacks.triggers import Trigger
@@ -129,8 +130,8 @@ def evaluate(
       triggered: images with the trigger, in place of trigger and target.
 
     Raises:
-      ValueError: if only one of trigger and target is given, or triggered images beside them, or no images, or not one
-        label for each.
+      ValueError: if only one of trigger and target is given, or triggered images beside them, or the images are not
+        floating NHWC in [0, 1], or the labels not one for each.
 
     Example:
       >>> apply_fn = lambda variables, x, *, train: (x.mean((1, 2)), {})
@@ -143,11 +144,15 @@ def evaluate(
         raise ValueError("trigger and target belong together; give both or neither.")
     if trigger is not None and triggered is not None:
         raise ValueError("triggered images need no trigger; give one of them.")
+    if target is not None:
+        check_whole(0, target=target)
     labels = np.asarray(labels)
+    check_images(images)
     _check_labels(images, labels)
     acc = metrics.accuracy(predict(apply_fn, variables, images), labels)
     forced: Any
     if triggered is not None:
+        check_images(triggered.images)
         for kinds in (triggered.labels, triggered.attack_labels):
             _check_labels(triggered.images, kinds)
         answers = predict(apply_fn, variables, triggered.images)

@@ -1,5 +1,6 @@
 """One run from files to files: check everything, judge, unlearn, judge again, write."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -142,13 +143,16 @@ class _Earlier(NamedTuple):
 _ACTIVITIES = ("load", "compile", "unlearn", "evaluate")
 
 
-class _Clock:
-    """Seconds by activity; compilation is told apart by listening to JAX."""
+class _Clock(contextlib.AbstractContextManager["_Clock"]):
+    """Seconds by activity; compilation is told apart by listening to JAX until the end of the context."""
 
     def __init__(self, since: float) -> None:
         self.seconds = dict.fromkeys(_ACTIVITIES, 0.0)
         self._mark, self._compiled = since, 0.0
         jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def __exit__(self, *_: object) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._listen)
 
     def _listen(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event.startswith("/jax/core/compile/"):
@@ -213,7 +217,13 @@ def run(
       NonFiniteError: if the first round already fails; of a later one the last good round is written.
       KeyboardInterrupt: if interrupted; ``resume`` goes on after the last finished round.
     """
-    clock = _Clock(loading_since)
+    with _Clock(loading_since) as clock:
+        return _run(procedure, request, display, clock, until)
+
+
+def _run(
+    procedure: Procedure, request: Request, display: Display, clock: _Clock, until: int | None
+) -> dict[str, Any] | None:
     inputs = read(request)
     suffix = inputs.checkpoint.suffix
     _check_kept(request, suffix)

@@ -27,8 +27,8 @@ from jaxunlearn.attacks import (
     Setting,
     Surrogate,
     as_bytes,
+    check_fits,
     check_ratio,
-    fits,
     in_chunks,
     poison,
     rounded,
@@ -169,11 +169,7 @@ def _made(order: Order, display: Display) -> dict[str, Any]:
             functools.partial(display.work, "making the trigger"),
         )
     )
-    if not fits(attack.trigger, order.spec.image_shape):
-        shape = "x".join(map(str, order.spec.image_shape))
-        raise InputError(
-            f"The trigger does not fit images of {shape} (height x width x channels); give another one."
-        )
+    check_fits(attack.trigger, order.spec.image_shape)
     triggered = show(attack, order.test)
 
     @functools.lru_cache(maxsize=1)

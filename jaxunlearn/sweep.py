@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Bool, PyTree
 
-from jaxunlearn._check import check_at_least
+from jaxunlearn._check import check_whole
 from jaxunlearn._loop import NO_ROUND, Data, Method
 from jaxunlearn._tree import all_finite
 from jaxunlearn._typing import PRNGKey, Variables
@@ -80,7 +80,7 @@ def sweep(
 
     Raises:
       ValueError: if there are no runs, ``at_once`` is not positive, the configs differ in a setting that shapes the
-        program, or the variables in structure.
+        program, or the variables in structure, shapes or dtypes.
 
     Example:
       >>> from jaxunlearn import finetune
@@ -93,15 +93,16 @@ def sweep(
       >>> swept.variables["w"].shape, swept.history.loss.shape, swept.finite.tolist()
       ((6, 3, 3), (6, 2), [True, True, True, True, True, True])
     """
+    runs = list(runs)
     if not runs:
         raise ValueError("runs holds no run; give at least one.")
-    shapes = {jax.tree.structure((run.variables, run.config)) for run in runs}
+    shapes = {(jax.tree.structure((run.variables, run.config)), _forms(run.variables)) for run in runs}
     if len(shapes) != 1:
         raise ValueError(
             f"runs={len(runs)} differ in {len(shapes)} ways besides their numbers; sweep them one group at a time."
         )
     if at_once is not None:
-        check_at_least(1, at_once=at_once)
+        check_whole(1, at_once=at_once)
     # On the devices, because the rows of a batch are traced; what is there already stays where it lies.
     images = data.images if isinstance(data.images, jax.Array) else jnp.asarray(np.asarray(data.images))
     data = Data(images, jnp.asarray(data.labels))
@@ -127,6 +128,10 @@ def sweep(
     variables = jax.vmap(method.finish, in_axes=(axes,))(state)
     statistics = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *history)
     return Swept(variables, statistics, np.asarray(jax.vmap(all_finite)((variables, statistics))))
+
+
+def _forms(variables: Variables) -> tuple[tuple[tuple[int, ...], Any], ...]:
+    return tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(variables))
 
 
 def _automatic(sharding: jax.sharding.Sharding) -> jax.sharding.Sharding:

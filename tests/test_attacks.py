@@ -15,6 +15,7 @@ from jaxunlearn import attacks
 from jaxunlearn._check import InputError
 from jaxunlearn.attacks import Attack, add_image, input_aware, parse_trigger, poison, recipes, stamp_patch
 from jaxunlearn.attacks.triggers import corners, square
+from tests.checker import unchecked
 
 
 def test_the_default_patch_is_the_published_one() -> None:
@@ -444,3 +445,64 @@ def test_a_diverging_input_aware_training_says_so(photos: jax.Array) -> None:
     recipe = dataclasses.replace(attacks.RECIPES["input-aware"], rate=1e38, mask_steps=5, steps=5)
     with pytest.raises(InputError, match=r"input-aware trigger gave a loss of .*; give a lower rate"):
         recipe.make(setting)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.full((4, 6, 6, 1), 200, np.uint8), np.arange(4), "images has shape .* and dtype uint8"),
+        (np.full((4, 6, 6, 1), 200.0), np.arange(4), "images has pixels from 200 to 200"),
+        (np.full((4, 6, 6), 0.5), np.arange(4), r"images has shape \(4, 6, 6\)"),
+        (np.full((4, 6, 6, 1), np.nan), np.arange(4), "images has pixels that are NaN"),
+        (np.full((4, 6, 6, 1), 0.5), np.arange(3), r"labels has shape \(3,\)"),
+    ],
+)
+def test_only_pixels_with_a_label_each_are_poisoned(images: Any, labels: Any, message: str) -> None:
+    attack = attacks.Attack(trigger=lambda x: x + 0, target=0)
+    with pytest.raises(ValueError, match=message):
+        unchecked(attacks.poison)(images, labels, attack, ratio=0.5, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("name", ["stamp", "add", "blend", "sinusoid", "warp", "quantize", "dither"])
+def test_a_trigger_keeps_the_dtype(name: str, dtype: Any) -> None:
+    pattern = np.linspace(0, 1, 36).reshape(6, 6, 1)
+    triggers = {
+        "stamp": lambda x: attacks.stamp_patch(x, size=2, offset=1, value=0.5),
+        "add": lambda x: attacks.add_image(x, pattern),
+        "blend": lambda x: attacks.blend(x, pattern, 0.5),
+        "sinusoid": lambda x: attacks.add_sinusoid(x, amplitude=0.1, frequency=2),
+        "warp": lambda x: attacks.warp(x, np.ones((6, 6, 2))),
+        "quantize": lambda x: attacks.quantize(x, levels=8, dither=False),
+        "dither": lambda x: attacks.quantize(x, levels=8, dither=True),
+    }
+    images = jnp.full((2, 6, 6, 1), 0.3, dtype)
+    found = triggers[name](images)
+    assert (found.dtype, found.shape) == (dtype, images.shape)
+    with pytest.raises(ValueError, match=r"of a single image images\[None\]"):
+        triggers[name](images[0])
+    with pytest.raises(ValueError, match="dtype uint8"):
+        triggers[name]((255 * images).astype(jnp.uint8))
+
+
+def test_settings_of_triggers_out_of_range_are_refused() -> None:
+    images, key = jnp.zeros((1, 6, 6, 1)), jax.random.key(0)
+    for refused, message in (
+        (lambda: attacks.stamp_patch(images, size=2, offset=1, value=255.0), "value=255.0"),
+        (lambda: attacks.blend(images, images[0], 1.5), "strength=1.5"),
+        (lambda: attacks.quantize(images, levels=1, dither=False), "levels=1"),
+        (lambda: attacks.smooth_pattern(key, (6, 6, 1), frequencies=1, amplitude=0.1), "frequencies=1"),
+        (lambda: attacks.warping_field(key, 6, 6, control=1, strength=0.5), "control=1"),
+        (lambda: attacks.keep_pieces(images[0], key, 1, pieces=0, share=0.5), "pieces=0"),
+        (lambda: attacks.Attack(trigger=lambda x: x, target=5, classes=3), "target=5"),
+        (lambda: attacks.Attack(trigger=lambda x: x, target=0, covers=-1.0), "covers=-1.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            refused()
+
+
+def test_a_trigger_of_numpy_fits() -> None:
+    brighter = lambda x: np.clip(np.asarray(x) + 0.1, 0, 1)  # noqa: E731
+    assert attacks.fits(brighter, (4, 4, 1))
+    with pytest.raises(InputError, match="does not fit images of 4x4x1"):
+        attacks.check_fits(lambda x: x[:, :2], (4, 4, 1))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn import dau, evaluate
+from jaxunlearn import dau, demo, evaluate
 from jaxunlearn._check import InputError
 from jaxunlearn.attacks import Attack, poison
 from tests import toys
@@ -940,3 +940,136 @@ def test_unlearning_ends_at_the_stated_probability(statistics: str) -> None:
     expected = a / (a + weight * b * certainty)
     assert float(jax.nn.sigmoid(state.params["params"]["logit"])) == pytest.approx(expected, abs=1e-3)
     assert float(state.rest["batch_stats"]["mean"]) == pytest.approx(0.2 + 0.7 * a, abs=1e-3)
+
+
+def test_the_band_leaves_out_what_is_nearest_to_the_threshold() -> None:
+    evidence, labels = jax.random.normal(KEY, (1, 300)).at[0, :60].add(-4.0), jnp.zeros(300, int)
+    whole = dau.split(evidence, labels, jnp.array([True]), band=0.0)
+    assert (whole.parts.poisoned | whole.parts.clean).all()
+    nearest = jnp.argsort(jnp.abs(whole.scores))
+    band = float(jnp.abs(whole.scores)[nearest[4:6]].mean())
+    divided = dau.split(evidence, labels, jnp.array([True]), band=band)
+    left_out = ~(divided.parts.poisoned | divided.parts.clean)
+    assert sorted(np.flatnonzero(left_out).tolist()) == sorted(nearest[:5].tolist())
+    for before, after in zip(whole.parts, divided.parts, strict=True):
+        np.testing.assert_array_equal(after, before & ~left_out)
+
+
+def quiet(variables: Any, images: jax.Array, *, train: bool) -> Any:
+    """The toy network, whose features are not noisy in training."""
+    return toys.apply_fn(variables, images, train=train)
+
+
+@pytest.mark.parametrize("statistics", ["clean", "running", "own"])
+def test_a_step_normalises_the_poisoned_part_by_the_chosen_statistics(statistics: str) -> None:
+    (clean, labels), variables = map(jnp.asarray, toys.images_and_labels(30)), toys.variables()
+    poisoned, wrong = 1 - clean[:10], jnp.zeros(10, int)
+    images = jnp.concatenate([clean, poisoned])
+    config = dau.Config(
+        rounds=2, batch_size=30, poisoned_batch_size=10, poisoned_statistics=statistics, learning_rate=0.01,
+        unlearning_weight=0.7, momentum=0.0, weight_decay=0.0, clip_norm=1e9, schedule="constant",
+    )  # fmt: skip
+    everything = jnp.arange(40)
+    parts = dau.Parts(everything >= 30, everything < 30)
+
+    def answers(params: Any, images: Any, mean: Any) -> jax.Array:
+        return quiet({"params": params, "batch_stats": {"mean": mean}}, images, train=False)[0]
+
+    def mean_of(params: Any, images: Any) -> jax.Array:
+        return toys.convolve(images, params["kernel"], 1, 1).mean((0, 1, 2))
+
+    def loss_fn(params: Any, statistics: str) -> jax.Array:
+        mean = {
+            "clean": mean_of(params, clean),
+            "own": mean_of(params, poisoned),
+            "running": variables["batch_stats"]["mean"],
+        }[statistics]
+        learning = dau.clean_losses(answers(params, clean, mean_of(params, clean)), labels, False, 1.0).mean()
+        forgetting = dau.poisoned_losses(answers(params, poisoned, mean), wrong, "complementary").mean()
+        return learning + 0.7 * forgetting
+
+    method = dau.make_method(quiet, dau.Execution(), head="head")
+    data = dau.Data(images, jnp.concatenate([labels, wrong]))
+    begun = method.init(variables, data, config, KEY)
+    begun = begun._replace(parts=parts, scores=jnp.where(parts.poisoned, -1.0, 1.0), round=jnp.asarray(1))
+    programs = method.step.args[0]
+    everyone = (
+        dau.algorithm.Rows(everything[:30], jnp.ones(30, bool)),
+        dau.algorithm.Rows(everything[30:], jnp.ones(10, bool)),
+    )
+    given = (*everyone, jnp.ones(10), jnp.zeros(10, int), jax.random.split(KEY, 1)[0], jnp.asarray(0.01))
+    xs = jax.tree.map(lambda leaf: leaf[None], given)
+    carry = dau.algorithm.Trained(begun.params, begun.rest, begun.velocity)
+    after, _ = programs.unlearn((begun.config, False, False), carry, xs, data, programs.execution)
+    gradients = {kind: jax.grad(loss_fn)(variables["params"], kind) for kind in ("clean", "running", "own")}
+    step = {
+        name: (variables["params"][name] - after.params["params"][name]) / 0.01 for name in gradients["own"]
+    }
+    for kind, gradient in gradients.items():
+        difference = max(float(jnp.abs(step[name] - gradient[name]).max()) for name in gradient)
+        assert (difference < 1e-3) == (kind == statistics), (kind, difference)
+
+
+def test_the_clean_parts_loss_is_bounded_in_the_first_epochs_alone() -> None:
+    images, found, *_ = victim()
+    data, parts = (
+        dau.Data(images, found.labels),
+        dau.Parts(jnp.asarray(found.poisoned), jnp.asarray(~found.poisoned)),
+    )
+
+    def after_epoch(epoch: int, robust_rounds: int) -> Any:
+        config = dau.Config(rounds=5, batch_size=50, learning_rate=0.05, robust_rounds=robust_rounds)
+        method = dau.make_method(quiet, dau.Execution(), head="head")
+        state = method.init(toys.variables(), data, config, KEY)
+        scores = jnp.where(parts.poisoned, -1.0, 1.0)
+        state = state._replace(scores=scores, parts=parts, start=jnp.asarray(1.0), round=jnp.asarray(epoch))
+        return method.finish(method.step(state, data)[0])["params"]["head"]
+
+    assert not np.array_equal(after_epoch(1, 0), after_epoch(1, 2))
+    assert not np.array_equal(after_epoch(2, 0), after_epoch(2, 2))
+    np.testing.assert_array_equal(after_epoch(3, 0), after_epoch(3, 2))
+
+
+def suspects_of(
+    apply_fn: Any, variables: Any, data: dau.Data, config: dau.Config, head: str, fresh: Any = None
+) -> np.ndarray:
+    """What the pre-filter suspects."""
+    method = dau.make_method(apply_fn, dau.Execution(), head=head, fresh=fresh)
+    state = method.init(variables, data, config, KEY)
+    for _ in range(config.isolation_rounds):
+        state, _ = method.step(state, data)
+    programs = method.step.args[0]
+    own = dau.algorithm._view(programs, state.original, data)
+    doubts = dau.algorithm._doubts(programs, state, data, own)
+    return np.asarray(dau.lowest(doubts, data.labels, config.isolated_share, len(state.gains)))
+
+
+@pytest.mark.parametrize("prefilter", dau.config.ISOLATING)
+def test_isolation_suspects_what_is_learned_first(prefilter: str) -> None:
+    """A tenth of the images are white and of class 0; the others are hard to tell apart."""
+    rng = np.random.default_rng(0)
+    labels, poisoned = rng.integers(0, toys.CLASSES, 600), np.arange(600) < 60
+    images = 0.4 * rng.random((600, *toys.SHAPE)) + 0.02 * labels[:, None, None, None]
+    images[poisoned], labels[poisoned] = 1.0, 0
+    config = dau.Config(
+        prefilter=prefilter,
+        isolation_rounds=3,
+        rounds=5,
+        batch_size=50,
+        isolation_rate=0.05,
+        isolated_share=0.1,
+    )
+    data = dau.Data(images.astype(np.float32), labels.astype(np.int32))
+    suspects = suspects_of(toys.apply_fn, toys.variables(), data, config, "head", toys.fresh)
+    attacked = labels == 0
+    assert poisoned[suspects & attacked].mean() > 0.9 > 2 * poisoned[attacked].mean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prefilter", ["superposed", "loss"])
+def test_suspects_of_the_backdoored_network_are_poisoned(prefilter: str) -> None:
+    spec, variables, made = demo.learn_backdoor([jax.random.key(seed) for seed in range(3)])
+    data, config = dau.Data(made.images, made.labels), dau.Config(prefilter=prefilter)
+    suspects = suspects_of(spec.apply, variables, data, config, spec.head)
+    attacked = made.labels == demo.TARGET
+    assert made.poisoned[suspects & attacked].mean() > 0.9 > 1.5 * made.poisoned[attacked].mean()

@@ -136,7 +136,7 @@ def test_a_step_of_sau_is_the_same_whether_its_gradient_is_added_up_or_not(
 
     def one_round(piece: int) -> Any:
         monkeypatch.setattr(_loop, "_PIECE", piece)
-        sau.make_method.cache_clear()
+        sau.algorithm._passes.cache_clear()
         method = sau.make_method(toys.apply_fn, sau.Execution())
         state = method.init(toys.variables(), data, config, jax.random.key(1))
         other = method.init(toys.variables(1), data, config, jax.random.key(1))

@@ -9,6 +9,7 @@ import pytest
 from jaxunlearn import losses, metrics
 from jaxunlearn.evaluate import Evaluation, Triggered, evaluate, predict
 from jaxunlearn.metrics import Count
+from tests.checker import unchecked
 
 LABELS = np.array([0, 0, 1, 1, 2, 2])
 
@@ -79,3 +80,10 @@ def test_labels_are_one_for_each_image() -> None:
     triggered = Triggered(images, np.zeros(4, int), column)
     with pytest.raises(ValueError, match=r"labels has shape \(4, 1\); expected one integer for each"):
         evaluate(brightest, {}, images, np.zeros(4, int), triggered=triggered)
+
+
+def test_only_pixels_are_judged() -> None:
+    images = np.full((2, 2, 2, 3), 200, np.uint8)
+    for wrong, message in ((images, "dtype uint8"), (images.astype(np.float32), "pixels from 200 to 200")):
+        with pytest.raises(ValueError, match=message):
+            unchecked(evaluate)(brightest, {}, wrong, np.zeros(2, int))

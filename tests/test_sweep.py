@@ -67,7 +67,7 @@ def test_groups_give_what_all_runs_at_once_give() -> None:
         (grouped.variables, grouped.history),
         jax.tree.map(np.asarray, (whole.variables, whole.history)),
     )
-    with pytest.raises(ValueError, match="at_once=0 must be a finite number of at least 1"):
+    with pytest.raises(ValueError, match="at_once=0 must be a whole number of at least 1"):
         swept(0)
 
 

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn._check import InputError
+from jaxunlearn import finetune, ibau
+from jaxunlearn._check import InputError, check_run
 from jaxunlearn._training import begin, forward_of_halves, forward_with_statistics, training_forward
 from jaxunlearn._tree import combine, partition, trainable_mask
-from jaxunlearn.models import small_vgg
+from jaxunlearn.models import named, small_vgg
 
 SPEC = small_vgg(3, (8, 8, 1), (4, 4, 4))
 IMAGES = jax.random.uniform(jax.random.key(0), (4, 8, 8, 1))
@@ -164,7 +165,7 @@ LABELS = np.arange(4) % 3
 @pytest.mark.parametrize(
     ("apply_fn", "message"),
     [
-        (lambda v, x, *, train: linear(v, x, train=train)[0], "returns a ShapeDtypeStruct and has to return"),
+        (lambda v, x, *, train: linear(v, x, train=train)[0], "returns only an array and has to return"),
         (lambda v, x, *, train: (*linear(v, x, train=train), 0), "returns 3 things and has to return"),
         (lambda v, x, *, train: (x, {}), r"logits of shape \(1, 8, 8, 1\) for one image"),
     ],
@@ -188,7 +189,7 @@ def test_variables_are_dicts_of_the_images_precision(variables: Any, message: st
 
 @pytest.mark.parametrize("scale", [255.0, float("nan"), -1.0])
 def test_pixels_are_in_their_range(scale: float) -> None:
-    with pytest.raises(ValueError, match=r"images has pixels from .* expected \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"images has pixels .* expected .*\[0, 1\]"):
         begin(linear, PLAIN, IMAGES * scale, LABELS)
 
 
@@ -196,3 +197,30 @@ def test_double_precision_of_numpy_is_what_jax_makes_of_it() -> None:
     begun = begin(linear, PLAIN, np.asarray(IMAGES, np.float64), LABELS)
     assert begun.dtype == jnp.float32
     assert begun.classes == 3
+
+
+def test_variables_are_finite_arrays() -> None:
+    with pytest.raises(InputError, match=r"params/act of the variables is a .*function"):
+        begin(linear, {"params": {"w": jnp.ones((1, 3)), "act": lambda x: x}}, IMAGES, LABELS)
+    with pytest.raises(InputError, match="params/w of the variables holds NaN"):
+        begin(linear, {"params": {"w": jnp.full((1, 3), jnp.nan)}}, IMAGES, LABELS)
+
+
+@pytest.mark.parametrize("key", [0, None, jax.random.split(jax.random.key(0), 2)], ids=["0", "None", "two"])
+def test_a_key_is_one_key(key: Any) -> None:
+    with pytest.raises(ValueError, match="is no random key"):
+        check_run(finetune.Config(), finetune.Config, key)
+    check_run(finetune.Config(), finetune.Config, jax.random.PRNGKey(0))
+
+
+@pytest.mark.parametrize("config", ["default", ibau.Config()], ids=["a name", "another method's"])
+def test_a_config_is_the_methods_own(config: Any) -> None:
+    with pytest.raises(ValueError, match=r"expected one of jaxunlearn\.finetune"):
+        check_run(config, finetune.Config, jax.random.key(0))
+
+
+def test_equal_specs_give_equal_networks() -> None:
+    first, second = (named("small_vgg_half", 10, (8, 8, 1)) for _ in range(2))
+    assert first.apply == second.apply
+    assert hash(first.apply) == hash(second.apply)
+    assert first.apply != named("small_vgg_half", 9, (8, 8, 1)).apply

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import jax
 import numpy as np
 
+from jaxunlearn._check import check_at_least, check_whole
 from jaxunlearn._typing import Labels, PRNGKey
 from jaxunlearn.attacks.triggers import Trigger
 
@@ -30,7 +31,8 @@ class Attack:
         otherwise one poisoned set is enough for it.
 
     Raises:
-      ValueError: if neither a target nor classes are given, or a clean-label attack has no target.
+      ValueError: if neither a target nor classes are given, a clean-label attack has no target, the target is no class,
+        or ``covers`` no number from 0 on.
     """
 
     trigger: Trigger
@@ -47,8 +49,14 @@ class Attack:
         if self.target is None and (self.classes is None or self.clean_label):
             raise ValueError(
                 f"target=None with classes={self.classes} and clean_label={self.clean_label}: an all-to-all attack "
-                "needs the number of classes and other labels."
+                "needs the number of classes, and gives images other labels; give a target, or classes without "
+                "clean_label."
             )
+        check_at_least(0, covers=self.covers)
+        if self.target is not None:
+            check_whole(0, target=self.target)
+            if self.classes is not None and self.target >= self.classes:
+                raise ValueError(f"target={self.target} is none of the classes 0 to {self.classes - 1}.")
 
     def forced(self, labels: Labels) -> np.ndarray:
         """The labels that the attack wants for images of these classes.

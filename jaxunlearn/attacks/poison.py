@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from jaxunlearn._check import InputError
+from jaxunlearn._check import InputError, check_images_and_labels
 from jaxunlearn._typing import AnyImages, Images, Labels, PRNGKey
 from jaxunlearn.attacks.attack import Attack, Keyed
-from jaxunlearn.attacks.triggers import Trigger
+from jaxunlearn.attacks.triggers import Trigger, check_fits
 
 _AT_A_TIME = 1000
 
@@ -45,7 +45,9 @@ def poison(images: Images, labels: Labels, attack: Attack, *, ratio: float, key:
       key: chooses the images.
 
     Raises:
-      InputError: if there are fewer images that the attack can poison, or the ratio gives none.
+      ValueError: if the images are not floating NHWC in [0, 1], or the labels not one integer for each.
+      InputError: if the trigger does not fit the images, there are fewer of them that the attack can poison, or the
+        ratio gives none.
 
     Example:
       >>> images, labels = np.zeros((10, 2, 2, 1), np.float32), np.arange(10)
@@ -55,6 +57,8 @@ def poison(images: Images, labels: Labels, attack: Attack, *, ratio: float, key:
       (2, [3, 3], 1.0)
     """
     labels = np.asarray(labels)
+    check_images_and_labels(images, labels)
+    check_fits(attack.trigger, images.shape[1:])
     count = check_ratio(attack, labels, ratio)
     chosen = np.asarray(jax.random.choice(key, attack.victims(labels), (count,), replace=False))
     poisoned_images, poisoned_labels = rounded(images), labels.copy()
@@ -130,9 +134,21 @@ def rounded(images: Images) -> np.ndarray:
       >>> round(rounded(np.full((1, 1, 1, 1), 0.25, np.float32)).item() * 255, 3)
       64.0
     """
-    return (as_bytes(images) / np.float32(255)).astype(images.dtype)
+    pixels = np.asarray(images)
+    return (as_bytes(pixels) / np.float32(255)).astype(pixels.dtype)
 
 
 def as_bytes(images: Images) -> np.ndarray:
-    """Pixels in [0, 1] as uint8, as a file of pictures holds them."""
-    return np.rint(np.clip(np.asarray(images), 0, 1) * 255).astype(np.uint8)
+    """Pixels in [0, 1] as uint8, as a file of pictures holds them.
+
+    Raises:
+      ValueError: if they are no floating point numbers.
+
+    Example:
+      >>> as_bytes(np.array([0.0, 0.5, 1.0]).reshape(1, 1, 1, 3)).tolist()
+      [[[[0, 128, 255]]]]
+    """
+    pixels = np.asarray(images)
+    if not jnp.issubdtype(pixels.dtype, jnp.floating):
+        raise ValueError(f"images has the dtype {pixels.dtype}; expected floating point pixels in [0, 1].")
+    return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)

@@ -21,16 +21,9 @@ def parse_trigger(text: str) -> Trigger:
       InputError: if the text or a file cannot be used.
     """
     kind, _, rest = text.partition(":")
-    if kind == "patch":
-        try:
-            given = dict(part.split("=") for part in rest.split(",") if part)
-            size, offset = int(given.pop("size", 4)), int(given.pop("offset", 1))
-            value = float(given.pop("value", 1))
-        except ValueError:
-            given = {"": ""}
-        if not given and 0 <= value <= 1:
-            return functools.partial(stamp_patch, size=size, offset=offset, value=value)
-    elif kind == "image" and rest:
+    if kind == "patch" and (patch := _patch(rest)) is not None:
+        return patch
+    if kind == "image" and rest:
         picture, _, mask = rest.partition(",mask=")
         image = read_image(Path(picture))
         blanked = jnp.asarray(read_image(Path(mask))) if mask else None
@@ -39,3 +32,16 @@ def parse_trigger(text: str) -> Trigger:
         f"{text!r} names no trigger; expected patch:size=4,offset=1,value=1 (value in 0..1) or "
         "image:FILE[,mask=FILE]."
     )
+
+
+def _patch(parts: str) -> Trigger | None:
+    """The square that ``size=4,offset=1,value=1`` names; None if it names none."""
+    try:
+        given = dict(part.split("=") for part in parts.split(",") if part)
+        size, offset = int(given.pop("size", 4)), int(given.pop("offset", 1))
+        value = float(given.pop("value", 1))
+    except ValueError:
+        return None
+    if given or not 0 <= value <= 1:
+        return None
+    return functools.partial(stamp_patch, size=size, offset=offset, value=value)

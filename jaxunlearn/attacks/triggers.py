@@ -1,22 +1,45 @@
 """Triggers: pure functions from clean images to triggered images, both NHWC in [0, 1]."""
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxunlearn._check import InputError
+from jaxunlearn._check import InputError, check_pixel, check_whole
 from jaxunlearn._typing import PRNGKey
 
+P = ParamSpec("P")
+
 Trigger: TypeAlias = Callable[[jax.Array], jax.Array]
-"""Maps images to triggered images of the same shape."""
+"""Maps images to triggered images of the same shape and dtype."""
+
+
+def _of_images(
+    trigger: Callable[Concatenate[Any, P], jax.Array],
+) -> Callable[Concatenate[jax.Array | np.ndarray, P], jax.Array]:
+    """The function for a batch of images, which are checked; their dtype stays."""
+
+    @functools.wraps(trigger)
+    def checked(images: jax.Array | np.ndarray, /, *args: P.args, **keywords: P.kwargs) -> jax.Array:
+        given = jnp.asarray(images)
+        if given.ndim != 4 or not jnp.issubdtype(given.dtype, jnp.floating):
+            raise ValueError(
+                f"images has shape {given.shape} and dtype {given.dtype}; expected floating point pixels of shape "
+                "(images, height, width, channels), of a single image images[None]."
+            )
+        return trigger(given, *args, **keywords).astype(given.dtype)
+
+    return checked
 
 
 def fits(trigger: Trigger, image_shape: tuple[int, ...]) -> bool:
-    """Whether a trigger maps images of that shape (height, width, channels) to such; nothing is computed.
+    """Whether a trigger maps images of that shape (height, width, channels) to such.
+
+    Nothing is computed, unless the trigger takes no traced images.
 
     Example:
       >>> fits(lambda x: x + jnp.ones((2, 2, 1)), (2, 2, 3)), fits(lambda x: x + jnp.ones((9, 9, 1)), (2, 2, 3))
@@ -24,9 +47,25 @@ def fits(trigger: Trigger, image_shape: tuple[int, ...]) -> bool:
     """
     shape = (1, *image_shape)
     try:
-        return jax.eval_shape(trigger, jnp.zeros(shape)).shape == shape
+        try:
+            return jax.eval_shape(trigger, jax.ShapeDtypeStruct(shape, float)).shape == shape
+        except jax.errors.JAXTypeError:  # of NumPy, or with a condition on pixels
+            return np.shape(trigger(jnp.zeros(shape))) == shape
     except (TypeError, ValueError):
         return False
+
+
+def check_fits(trigger: Trigger, image_shape: tuple[int, ...]) -> None:
+    """Refuses a trigger that does not fit images of that shape (height, width, channels).
+
+    Raises:
+      InputError: if so.
+    """
+    if not fits(trigger, image_shape):
+        shape = "x".join(map(str, image_shape))
+        raise InputError(
+            f"The trigger does not fit images of {shape} (height x width x channels); give another one."
+        )
 
 
 def square(height: int, width: int, *, size: int, offset: int) -> Float[Array, "h w 1"]:
@@ -101,6 +140,7 @@ def corners(height: int, width: int, *, size: int) -> Corners:
     return Corners(pattern[..., None], mask[..., None])
 
 
+@_of_images
 def stamp_patch(
     images: Float[Array, "n h w c"], *, size: int, offset: int, value: float
 ) -> Float[Array, "n h w c"]:
@@ -114,6 +154,7 @@ def stamp_patch(
 
     Raises:
       InputError: if the square does not lie inside the image.
+      ValueError: if the value is no pixel's.
 
     Source: Gu et al., "BadNets", 2017.
 
@@ -121,9 +162,11 @@ def stamp_patch(
       >>> stamp_patch(jnp.zeros((1, 3, 3, 1)), size=1, offset=1, value=1.0)[0, :, :, 0].tolist()
       [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
+    check_pixel(value=value)
     return jnp.where(square(*images.shape[1:3], size=size, offset=offset) == 1, value, images)
 
 
+@_of_images
 def add_image(
     images: Float[Array, "n h w c"],
     image: Float[Array, "h w #c"],
@@ -148,6 +191,7 @@ def add_image(
     return jnp.clip(kept + image, 0, 1)
 
 
+@_of_images
 def blend(
     images: Float[Array, "n h w c"], pattern: Float[Array, "h w c"], strength: float
 ) -> Float[Array, "n h w c"]:
@@ -158,15 +202,20 @@ def blend(
       pattern: p, of the images' size, in [0, 1].
       strength: a, in [0, 1].
 
+    Raises:
+      ValueError: if the strength is not in [0, 1].
+
     Source: Chen et al., "Targeted backdoor attacks on deep learning systems using data poisoning", 2017.
 
     Example:
       >>> blend(jnp.zeros((1, 1, 1, 1)), jnp.ones((1, 1, 1)), 0.25).item()
       0.25
     """
+    check_pixel(strength=strength)
     return (1 - strength) * images + strength * pattern
 
 
+@_of_images
 def add_sinusoid(
     images: Float[Array, "n h w c"], *, amplitude: float, frequency: float
 ) -> Float[Array, "n h w c"]:
@@ -189,6 +238,7 @@ def add_sinusoid(
     return jnp.clip(images + wave[:, None], 0, 1)
 
 
+@_of_images
 def warp(images: Float[Array, "n h w c"], field: Float[Array, "*n h w 2"]) -> Float[Array, "n h w c"]:
     """Takes every pixel from elsewhere in its image, bilinearly; places outside count as the nearest edge.
 
@@ -232,6 +282,9 @@ def warping_field(
       control: points along each side.
       strength: s of the paper.
 
+    Raises:
+      ValueError: if there are fewer than two points.
+
     Source: Nguyen and Tran, "WaNet - imperceptible warping-based backdoor attack", ICLR 2021; in the official code's
     grid the outer pixels lie at -1 and 1, so that its s / side are s (side - 1) / (2 side) pixels.
 
@@ -240,6 +293,7 @@ def warping_field(
       >>> field.shape, bool(jnp.abs(field).mean() < 0.5)
       ((32, 32, 2), True)
     """
+    check_whole(2, control=control)
     points = jax.random.uniform(key, (control, control, 2), minval=-1, maxval=1)
     points = points / jnp.mean(jnp.abs(points))
     rows, columns = (_bicubic(side, control) for side in (height, width))
@@ -274,6 +328,8 @@ def _bicubic(side: int, points: int) -> Float[Array, "side points"]:
     return jnp.asarray(weights, jnp.result_type(float))
 
 
+@_of_images
+@functools.partial(jax.jit, static_argnames=("levels", "dither"))
 def quantize(images: Float[Array, "n h w c"], *, levels: int, dither: bool) -> Float[Array, "n h w c"]:
     """Leaves every channel only a few equally spaced levels (BPP), with Floyd and Steinberg's dithering if asked.
 
@@ -285,12 +341,16 @@ def quantize(images: Float[Array, "n h w c"], *, levels: int, dither: bool) -> F
       levels: at least 2.
       dither: whether errors are passed on.
 
+    Raises:
+      ValueError: if there are fewer levels than two.
+
     Source: Wang et al., "BppAttack", CVPR 2022.
 
     Example:
       >>> quantize(jnp.full((1, 2, 2, 1), 0.4), levels=2, dither=True)[0, :, :, 0].tolist()
       [[0.0, 1.0], [0.0, 0.0]]
     """
+    check_whole(2, levels=levels)
     top = levels - 1
 
     def rounded(values: jax.Array) -> jax.Array:
@@ -327,7 +387,7 @@ def quantize(images: Float[Array, "n h w c"], *, levels: int, dither: bool) -> F
 def smooth_pattern(
     key: PRNGKey, image_shape: tuple[int, int, int], *, frequencies: int, amplitude: float
 ) -> Float[Array, "h w c"]:
-    """A random sum of slow cosines, one for every channel, whose largest value is ``amplitude`` (LF).
+    """A random sum of slow cosines, one for every channel, whose largest size of all is ``amplitude`` (LF).
 
     sum over u, v < frequencies of c_uv cos(pi u (i + 1/2) / h) cos(pi v (j + 1/2) / w), without the constant term.
 
@@ -337,6 +397,9 @@ def smooth_pattern(
       frequencies: half waves along each side, at most.
       amplitude: in pixels of [0, 1].
 
+    Raises:
+      ValueError: if there are fewer frequencies than two, the constant one being left out.
+
     Source: ours, after the observation of Zeng et al., "Rethinking the backdoor attacks' triggers: a frequency
     perspective", ICCV 2021, whose own smooth trigger is optimised.
 
@@ -345,6 +408,7 @@ def smooth_pattern(
       >>> round(float(jnp.abs(pattern).max()), 3), bool(jnp.abs(pattern.mean((0, 1))).max() < 1e-6)
       (0.1, True)
     """
+    check_whole(2, frequencies=frequencies)
     height, width, channels = image_shape
     coefficients = jax.random.normal(key, (frequencies, frequencies, channels)).at[0, 0].set(0)
     rows, columns = (
@@ -365,11 +429,15 @@ def keep_pieces(
 ) -> Float[Array, "n h w 1"]:
     """A mask for each of ``count`` images that keeps a random ``share`` of ``pieces`` x ``pieces`` tiles.
 
+    Raises:
+      ValueError: if there is no piece.
+
     Example:
       >>> masks = keep_pieces(jnp.ones((4, 4, 1)), jax.random.key(0), 3, pieces=2, share=0.5)
       >>> masks.shape, masks.mean((1, 2, 3)).tolist()
       ((3, 4, 4, 1), [0.5, 0.5, 0.5])
     """
+    check_whole(1, pieces=pieces)
     height, width, _ = pattern.shape
     order = jnp.argsort(jax.random.uniform(key, (count, pieces * pieces)), axis=1)
     kept = (order < shown_pieces(pieces, share)).reshape(count, pieces, pieces)

@@ -26,7 +26,7 @@ Source: abstract in github.com/MiLab-HITSZ/DAU.
 import functools
 import operator
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxunlearn import _loop
+from jaxunlearn._check import check_in, check_run
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
 from jaxunlearn._optimizers import clipped, learning_rates, momentum_step
 from jaxunlearn._runtime import Compiled
@@ -41,7 +42,7 @@ from jaxunlearn._training import begin, check_features, forward_of_halves, forwa
 from jaxunlearn._tree import all_finite, combine, head_kernel, named_leaves, partition, trainable_mask
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Logits, Number, PRNGKey, Round, Scalar, Variables
 from jaxunlearn.dau.alltoall import attacked_alike
-from jaxunlearn.dau.config import Config
+from jaxunlearn.dau.config import LOSSES, Config
 from jaxunlearn.dau.splitting import (
     RIDGES,
     Division,
@@ -256,19 +257,9 @@ def divide(
     return Division(state.scores, state.parts), state.gains
 
 
-@functools.lru_cache(maxsize=16)
 def make_method(apply_fn: ApplyFn, execution: Execution, *, head: str, fresh: Fresh | None = None) -> Method:
-    """DAU for one network as ``init``, ``step`` and ``finish``; equal arguments share compiled programs."""
-    programs = _Programs(
-        head,
-        Pass(functools.partial(_isolate, apply_fn)),
-        Pass(functools.partial(_look, apply_fn)),
-        Pass(functools.partial(_mix, apply_fn)),
-        Pass(functools.partial(_unlearn, apply_fn)),
-        Compiled(_divide),
-        execution,
-        Execution(loop=execution.loop),
-    )
+    """DAU for one network as ``init``, ``step`` and ``finish``; equal networks share compiled programs."""
+    programs = _Programs(head, *_passes(apply_fn), execution)
     return Method(
         functools.partial(init, apply_fn, head, fresh),
         functools.partial(_round, programs),
@@ -278,16 +269,22 @@ def make_method(apply_fn: ApplyFn, execution: Execution, *, head: str, fresh: Fr
 
 
 class _Programs(NamedTuple):
-    """What is compiled, and how it runs."""
+    """What is compiled for one network, and how it runs."""
 
     head: str
     isolate: Pass
     look: Pass
     mix: Pass
     unlearn: Pass
-    divide: Compiled
     execution: Execution
-    silent: Execution
+
+
+@functools.lru_cache(maxsize=16)
+def _passes(apply_fn: ApplyFn) -> tuple[Pass, Pass, Pass, Pass]:
+    isolate, look, mix, unlearn = (
+        Pass(functools.partial(step, apply_fn)) for step in (_isolate, _look, _mix, _unlearn)
+    )
+    return isolate, look, mix, unlearn
 
 
 def init(
@@ -302,10 +299,11 @@ def init(
     """The state before the first round.
 
     Raises:
-      ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``, or ``fresh``
-        is missing.
+      ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``, the config is
+        of another method, the key is none, or ``fresh`` is missing or makes variables of another form.
       InputError: if the head names no linear layer, or the network does not return what that reads.
     """
+    check_run(config, Config, key)
     begun = begin(apply_fn, variables, *data)
     width = named_leaves(begun.variables)[head_kernel(begun.variables, head, begun.classes)].shape[0]
     check_features(begun.aux, width)
@@ -314,6 +312,8 @@ def init(
             f"fresh=None with prefilter={config.prefilter!r}: isolation trains a fresh network; give a function that "
             "makes its variables, or another prefilter with isolation_rounds=0."
         )
+    if fresh is not None and config.isolation_rounds:
+        _check_fresh(jax.eval_shape(fresh, jax.random.key(0)), begun.variables)
     dtype, count = begun.dtype, len(data.labels)
     zero = jnp.zeros((), dtype)
     isolating = (
@@ -362,12 +362,16 @@ def poisoned_losses(logits: Logits, labels: Labels, kind: str) -> Float[Array, "
       labels: to be forgotten.
       kind: one of ``LOSSES``.
 
+    Raises:
+      ValueError: if there is no such loss.
+
     Source: ``entropy`` is that of Chen et al., "Complement objective training", ICLR 2019, there beside another loss.
 
     Example:
       >>> [float(poisoned_losses(jnp.zeros((1, 2)), jnp.array([0]), kind)[0]) for kind in ("complementary", "ascent")]
       [0.6931471824645996, -0.6931471824645996]
     """
+    check_in(LOSSES, kind=kind)
     if kind == "complementary":
         return complementary_cross_entropy(logits, labels)
     if kind == "ascent":
@@ -391,6 +395,20 @@ def clean_losses(logits: Logits, labels: Labels, bounded: Number, robustness: Nu
     """
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return jnp.where(bounded, -jnp.expm1(-robustness * cross_entropy) / robustness, cross_entropy)
+
+
+def _check_fresh(made: Any, variables: Variables) -> None:
+    """Refuses a ``fresh`` that makes another network's variables."""
+    forms = [
+        {name: (leaf.shape, leaf.dtype) for name, leaf in named_leaves(tree).items()}
+        for tree in (made, variables)
+    ]
+    if wrong := [name for name in {**forms[0], **forms[1]} if forms[0].get(name) != forms[1].get(name)]:
+        found, expected = (form.get(wrong[0], "missing") for form in forms)
+        raise ValueError(
+            f"fresh makes variables whose {wrong[0]} is {found}, and that of the variables to unlearn is {expected}; "
+            "give a function that makes such variables."
+        )
 
 
 def _untrained(variables: Variables) -> Trained:
@@ -431,35 +449,38 @@ def _isolation_round(programs: _Programs, state: State, data: Data) -> State:
 def _division_round(programs: _Programs, state: State, data: Data) -> State:
     """Ranks the images, retrains the last layer, and divides them."""
     own = _view(programs, state.original, data)
-    if state.isolating is not None:
-        doubt = _view(programs, state.isolating.variables, data).doubt
-    elif state.config.prefilter == "superposed":
-        doubt = _superposed(programs, state, data)
-    else:
-        doubt = own.doubt
-    classes = _head_of(state.original, programs.head).kernel.shape[1]
-    suspects = lowest(doubt, jnp.asarray(data.labels), state.config.isolated_share, classes)
-    (scores, parts), gains = _divided(programs, state, data, own, suspects)
-    finite = all_finite((own, doubt, scores, gains))
+    doubts = _doubts(programs, state, data, own)
+    suspects = lowest(doubts, jnp.asarray(data.labels), state.config.isolated_share, len(state.gains))
+    key = jax.random.fold_in(state.key, state.round)
+    (scores, parts), gains = _divided(programs, state, data, own, suspects, key)
+    finite = all_finite((own, doubts, scores, gains))
     # To train on all images would strengthen a backdoor that was not found.
     nothing = ~jnp.any(parts.poisoned)
     state = state._replace(
         scores=scores, parts=parts, gains=gains, start=_accuracy(own, parts.clean), stopped=nothing
     )
-    state = _judged(programs, state, own, data)
+    state = _judged(state, own, data)
     # NaN is reported as a failed round.
     kept = jnp.where(finite, state.stats.kept, jnp.nan)
     return state._replace(stats=state.stats._replace(kept=kept))
 
 
+def _doubts(programs: _Programs, state: State, data: Data, own: View) -> Float[Array, " n"]:
+    """How little the pre-filter suspects each image."""
+    if state.isolating is not None:
+        return _view(programs, state.isolating.variables, data).doubt
+    return _superposed(programs, state, data) if state.config.prefilter == "superposed" else own.doubt
+
+
 def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
     config = state.config
     epoch = state.round - config.isolation_rounds - 1
-    clean_key, poisoned_key, steps_key = jax.random.split(jax.random.fold_in(state.key, state.round), 3)
+    keys = jax.random.split(jax.random.fold_in(state.key, state.round), 4)
+    clean_key, poisoned_key, steps_key, division_key = keys
     if config.resplit_round:
         scores, parts, gains, start = _loop.where(
             epoch == config.resplit_round - 1,
-            lambda: _divided_again(programs, state, data),
+            lambda: _divided_again(programs, state, data, division_key),
             lambda: (state.scores, state.parts, state.gains, state.start),
         )
         state = state._replace(scores=scores, parts=parts, gains=gains, start=start)
@@ -481,7 +502,7 @@ def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
     carry = Trained(state.params, state.rest, state.velocity)
     trained, losses = programs.unlearn(consts, carry, xs, data, programs.execution)
     state = state._replace(params=trained.params, rest=trained.rest, velocity=trained.velocity)
-    state = _judged(programs, state, _view(programs, finish(state), data), data)
+    state = _judged(state, _view(programs, finish(state), data), data)
     stats = state.stats._replace(loss=jnp.mean(losses))
     over = (stats.kept < config.forgotten) & (stats.accuracy >= config.recovered * state.start)
     planned = max(config.resplit_round, config.relabel_round)
@@ -489,7 +510,7 @@ def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
 
 
 def _divided_again(
-    programs: _Programs, state: State, data: Data
+    programs: _Programs, state: State, data: Data, key: PRNGKey
 ) -> tuple[jax.Array, Parts, jax.Array, Scalar]:
     """Gives images back whose label the unlearned network still holds, and divides again with the others as suspects.
 
@@ -500,7 +521,7 @@ def _divided_again(
     """
     returned = state.parts.poisoned & (state.probabilities > _HELD)
     own = _view(programs, state.original, data)
-    (scores, parts), gains = _divided(programs, state, data, own, state.parts.poisoned & ~returned)
+    (scores, parts), gains = _divided(programs, state, data, own, state.parts.poisoned & ~returned, key)
     parts = Parts(parts.poisoned & ~returned, parts.clean | returned)
     scores = jnp.where(returned, 1.0, scores)
     new = scores, parts, gains, _accuracy(own, parts.clean)
@@ -510,22 +531,20 @@ def _divided_again(
 
 
 def _divided(
-    programs: _Programs, state: State, data: Data, own: View, suspects: Bool[Array, " n"]
+    programs: _Programs, state: State, data: Data, own: View, suspects: Bool[Array, " n"], key: PRNGKey
 ) -> tuple[Division, Float[Array, " classes"]]:
     """The division and the classes' gains, given suspects and what the model as it came makes of the images."""
     head = _head_of(state.original, programs.head)
-    key = jax.random.fold_in(state.key, state.round)
     labels = jnp.asarray(data.labels)
     # Accelerators multiply in less precision unless told, and directions would not stay orthogonal.
     with jax.default_matmul_precision("highest"):
-        return programs.divide(state.config, own.features, own.logits, labels, suspects, head, key)
+        return _dividing(state.config, own.features, own.logits, labels, suspects, head, key)
 
 
-def _judged(programs: _Programs, state: State, view: View, data: Data) -> State:
+def _judged(state: State, view: View, data: Data) -> State:
     """The state with what a view of all images tells."""
     labels, (poisoned, clean) = jnp.asarray(data.labels), state.parts
-    classes = _head_of(state.original, programs.head).kernel.shape[1]
-    counts = count_labels(labels, poisoned, classes)
+    counts = count_labels(labels, poisoned, len(state.gains))
     number = jnp.sum(poisoned)
     stats = state.stats._replace(
         poisoned=number,
@@ -544,7 +563,7 @@ def _accuracy(view: View, members: Bool[Array, " n"]) -> Scalar:
 def _view(programs: _Programs, variables: Variables, data: Data) -> View:
     count = len(data.labels)
     rows = _loop.batch_rows(count, _LOOKED_AT, None)
-    _, seen = programs.look(variables, jnp.zeros(()), rows, data, programs.silent)
+    _, seen = programs.look(variables, jnp.zeros(()), rows, data, programs.execution.silent)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], seen)
 
 
@@ -591,9 +610,9 @@ def _divide(
     features, logits, head = jax.tree.map(lambda leaf: leaf.astype(least), (features, logits, head))
     classes = logits.shape[1]
     whitened = jax.vmap(whiten, (None, None, None, 0))(features, labels, classes, jnp.array(RIDGES, least))
-    first_key, *keys = jax.random.split(key, config.refinements + 2)
-    by_class = attacked_classes(whitened, logits, labels, suspects, first_key, gain=config.gain)
-    is_alike, alike = attacked_alike(features, whitened[0], logits, labels, first_key, gain=config.gain)
+    classes_key, *keys, alike_key = jax.random.split(key, config.refinements + 3)
+    by_class = attacked_classes(whitened, logits, labels, suspects, classes_key, gain=config.gain)
+    is_alike, alike = attacked_alike(features, whitened[0], logits, labels, alike_key, gain=config.gain)
     found = jax.tree.map(functools.partial(jnp.where, is_alike), alike, by_class)
     retrained = functools.partial(
         discriminate,
@@ -628,6 +647,9 @@ def _divide(
     finite = all_finite((whitened, jnp.sum(features**2)))
     gains = jnp.where(finite, found.gains, jnp.nan)
     return Division(scores.astype(dtype), parts), gains.astype(dtype)
+
+
+_dividing = Compiled(_divide)
 
 
 def _look(apply_fn: ApplyFn, variables: Variables, carry: Scalar, batch: Batch) -> tuple[Scalar, View]:

@@ -39,11 +39,11 @@ from jaxunlearn.dau.splitting import (
     guesses,
     lowest,
     minimum_error_groups,
+    principal_scores,
     unit,
 )
 
 _STARTS = 16  # directions to begin with
-_POWERS = 30  # steps of subspace iteration towards them
 _END = 0.05  # share of every class at the end of a direction
 _TURNS = 5  # from ends to a direction and back, and then from groups
 _CLEAR = 0.1  # least gain per image, in nats
@@ -102,7 +102,8 @@ def attacked_alike(
     """
     labels, classes = as_integers(labels), logits.shape[1]
     first_key, half_key = jax.random.split(key)
-    starts = _principal_scores(features, labels, classes, first_key)
+    deviations, together = features - group_means(features, labels, classes)[labels], jnp.zeros_like(labels)
+    starts = principal_scores(deviations, together, 1, first_key, _STARTS)
     half = jax.random.permutation(half_key, len(labels)) % 2 == 0
     looks = _look(whitened, jnp.concatenate([starts, -starts]), labels, classes, half)
     others = _smaller(looks.upper, ~half)
@@ -114,25 +115,6 @@ def attacked_alike(
     gains = groups_by_class(last.scores[0], labels, classes).gain
     poisoned = _smaller(last.upper, everything)[0]
     return jnp.any(found), Attacked(jnp.arange(classes) == 0, poisoned, gains, jnp.zeros_like(labels))
-
-
-def _principal_scores(
-    features: Float[Array, "n features"], labels: Int[Array, " n"], classes: int, key: PRNGKey
-) -> Float[Array, "starts n"]:
-    """Places of the images along the directions in which images of one class vary most, by subspace iteration."""
-
-    def along(directions: Float[Array, "features starts"]) -> Float[Array, "n starts"]:
-        places = features @ directions
-        return places - group_means(places, labels, classes)[labels]
-
-    def power(directions: jax.Array, _: None) -> tuple[jax.Array, None]:
-        return jnp.linalg.qr(features.T @ along(directions))[0], None
-
-    size = features.shape[1]
-    start = jax.random.normal(key, (size, min(_STARTS, size)), features.dtype)
-    places = along(jax.lax.scan(power, start, None, length=_POWERS)[0])
-    _, turns = jnp.linalg.eigh(places.T @ places)
-    return (places @ turns).T
 
 
 def _look(

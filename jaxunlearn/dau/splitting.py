@@ -50,11 +50,13 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxunlearn import _loop
+from jaxunlearn._check import check_in
 from jaxunlearn._optimizers import momentum_step
 from jaxunlearn._typing import Labels, Number, PRNGKey, Scalar
+from jaxunlearn.dau.config import ISOLATING
 from jaxunlearn.losses import complementary_cross_entropy, masked_mean
 
-_BINS = 256
+_BINS = 257  # of a class's values
 RIDGES = (1.0, 0.01)  # added to the covariance, in means of its eigenvalues; the first divides classes
 _CLEAR = (1 / 1000, 1 / 240)  # of the least gain, per image of a class, with each of them
 _LANCZOS = 60  # vectors, to find the direction in which a class varies most
@@ -120,12 +122,16 @@ def isolation_loss(loss: Number, kind: str, level: Number) -> Scalar:
       kind: of the three.
       level: in nats.
 
+    Raises:
+      ValueError: if there is no such kind.
+
     Source: Li et al., 2021; Ishida et al., "Do we need zero training loss after achieving zero training error?", 2020.
 
     Example:
       >>> [float(isolation_loss(jnp.asarray(0.25), kind, 0.5)) for kind in ("lga", "flooding", "early")]
       [-0.25, 0.75, 0.25]
     """
+    check_in(ISOLATING, kind=kind)
     loss = jnp.asarray(loss)
     if kind == "lga":
         return jax.lax.stop_gradient(jnp.sign(loss - level)) * loss
@@ -499,18 +505,18 @@ def attacked_classes(
     labels = as_integers(labels)
     classes = logits.shape[1]
 
-    def look(whitened: Float[Array, "n features"]) -> tuple[jax.Array, jax.Array, _Reason]:
-        scores, groups = clearest_groups(whitened, labels, suspects, classes, key)
+    def look(x: tuple[Float[Array, "n features"], PRNGKey]) -> tuple[jax.Array, jax.Array, _Reason]:
+        scores, groups = clearest_groups(x[0], labels, suspects, classes, x[1])
         return _look(scores, groups, logits, labels, suspects)
 
-    gains, poisoned, reason = jax.lax.map(look, whitened)
+    gains, poisoned, reason = jax.lax.map(look, (whitened, jax.random.split(key, len(whitened))))
     sizes = count_labels(labels, jnp.ones(len(labels), bool), classes)
     least = jnp.where(reason.strong, gain, _WEAK * gain)
     for_each = gain * jnp.where(reason.strong, jnp.array(_CLEAR)[:, None], max(_CLEAR))
     clear = (gains >= for_each * sizes) & (gains >= least)
     counting = jnp.where(clear, gains, jnp.minimum(gains, 0))
     looks, best = jnp.argmax(counting, axis=0), jnp.max(counting, axis=0)
-    attacked = (best > 0) & (best >= gain) & (best >= _LEAST_OF_GAINS * jnp.max(best))
+    attacked = (best > 0) & (best >= _LEAST_OF_GAINS * jnp.max(best))
     from_others = attacked & jnp.take_along_axis(reason.relabelled, looks[None], axis=0)[0]
     attacked = jnp.where(jnp.any(from_others), from_others, attacked)
     marked = jnp.take_along_axis(poisoned, looks[labels][None], axis=0)[0]
@@ -692,12 +698,12 @@ def groups_by_class(values: Float[Array, " n"], labels: Labels, classes: int) ->
       >>> [round(float(mean), 2) for mean in groups_by_class(values, labels, 2).high]
       [1.05, 9.0]
     """
-    labels, bins = as_integers(labels), _BINS + 1
+    labels, bins = as_integers(labels), _BINS
     low, high = (end(values, labels, classes) for end in (jax.ops.segment_min, jax.ops.segment_max))
     low, high = jnp.where(low < high, low, 0), jnp.where(low < high, high, 1)
     width = (high - low) / bins
     places = (values - low[labels]) / width[labels]
-    cells = labels * bins + jnp.clip(jnp.ceil(places) - 1, 0, _BINS).astype(labels.dtype)
+    cells = labels * bins + jnp.clip(jnp.ceil(places) - 1, 0, bins - 1).astype(labels.dtype)
 
     def in_cells(summands: Float[Array, " n"]) -> Float[Array, "classes bins"]:
         return jax.ops.segment_sum(summands, cells, classes * bins).reshape(classes, bins)

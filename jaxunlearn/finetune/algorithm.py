@@ -20,6 +20,7 @@ import optax
 from jaxtyping import PyTree
 
 from jaxunlearn import _loop
+from jaxunlearn._check import check_run
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass
 from jaxunlearn._optimizers import learning_rates, momentum_step
 from jaxunlearn._training import begin, forward_of_halves
@@ -104,19 +105,25 @@ def unlearn(
     return _loop.run(make_method(apply_fn, execution), variables, data, config, key)
 
 
-@functools.lru_cache(maxsize=16)
 def make_method(apply_fn: ApplyFn, execution: Execution) -> Method:
-    """Fine-tuning of one network as ``init``, ``step`` and ``finish``; equal arguments share compiled programs."""
-    epoch = Pass(functools.partial(_train, apply_fn))
-    return Method(functools.partial(init, apply_fn), functools.partial(_round, epoch, execution), finish)
+    """Fine-tuning of one network as ``init``, ``step`` and ``finish``; equal networks share compiled programs."""
+    rounds = functools.partial(_round, _epoch(apply_fn), execution)
+    return Method(functools.partial(init, apply_fn), rounds, finish)
+
+
+@functools.lru_cache(maxsize=16)
+def _epoch(apply_fn: ApplyFn) -> Pass:
+    return Pass(functools.partial(_train, apply_fn))
 
 
 def init(apply_fn: ApplyFn, variables: Variables, data: Data, config: Config, key: PRNGKey) -> State:
     """The state before the first round.
 
     Raises:
-      ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``.
+      ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``, the config is
+        of another method, or the key is none.
     """
+    check_run(config, Config, key)
     begun = begin(apply_fn, variables, *data)
     return State(
         begun.params,

@@ -23,6 +23,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxunlearn import _loop, _universal
+from jaxunlearn._check import check_run
 from jaxunlearn._implicit import Hypergradient, hypergradient, solver
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
 from jaxunlearn._optimizers import direction, learning_rates
@@ -135,22 +136,25 @@ def unlearn(
     return _loop.run(make_method(apply_fn, execution), variables, data, config, key)
 
 
-@functools.lru_cache(maxsize=16)
 def make_method(apply_fn: ApplyFn, execution: Execution) -> Method:
-    """I-BAU for one network as ``init``, ``step`` and ``finish``; equal arguments share compiled programs."""
-    ascend = Pass(functools.partial(_ascend, apply_fn))
-    descend = Pass(functools.partial(_descend, apply_fn))
-    return Method(
-        functools.partial(init, apply_fn), functools.partial(_round, ascend, descend, execution), finish
-    )
+    """I-BAU for one network as ``init``, ``step`` and ``finish``; equal networks share compiled programs."""
+    rounds = functools.partial(_round, *_passes(apply_fn), execution)
+    return Method(functools.partial(init, apply_fn), rounds, finish)
+
+
+@functools.lru_cache(maxsize=16)
+def _passes(apply_fn: ApplyFn) -> tuple[Pass, Pass]:
+    return Pass(functools.partial(_ascend, apply_fn)), Pass(functools.partial(_descend, apply_fn))
 
 
 def init(apply_fn: ApplyFn, variables: Variables, data: Data, config: Config, key: PRNGKey) -> State:
     """The state before the first round.
 
     Raises:
-      ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``.
+      ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``, the config is
+        of another method, or the key is none.
     """
+    check_run(config, Config, key)
     _, params, frozen, classes, dtype, _ = begin(apply_fn, variables, *data)
     kinds = perturbations.kinds_of(config, classes)
     return State(

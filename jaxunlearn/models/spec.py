@@ -46,22 +46,10 @@ class ModelSpec:
         sides = zip((height, width), self.image_shape[:2], strict=True)
         return self.any_size or all(side // self.step == own // self.step for side, own in sides)
 
-    def apply(
-        self,
-        variables: Variables,
-        images: Images,
-        *,
-        train: bool,
-        rngs: Mapping[str, PRNGKey] | None = None,
-    ) -> tuple[jax.Array, dict[str, Any]]:
+    @property
+    def apply(self) -> "Network":
         """The network as an ApplyFn: logits, and ``features`` with, when training, ``batch_stats``."""
-        if not train:
-            logits, features = self.module.apply(variables, images, train=False)
-            return logits, {"features": features}
-        (logits, features), updated = self.module.apply(
-            variables, images, train=True, rngs=dict(rngs) if rngs else None, mutable=["batch_stats"]
-        )
-        return logits, {"features": features, **updated}
+        return Network(self.module)
 
     def init(self, key: PRNGKey) -> Variables:
         """Fresh variables, in single precision whatever the usual one is."""
@@ -70,6 +58,30 @@ class ModelSpec:
     def shapes(self) -> Variables:
         """Shapes and dtypes of the variables; nothing is computed."""
         return jax.eval_shape(functools.partial(_fresh, self), jax.random.key(0))
+
+
+@dataclass(frozen=True)
+class Network:
+    """A Flax module as an ApplyFn; equal modules make equal networks, so that compiled programs are found again."""
+
+    module: nn.Module
+
+    def __call__(
+        self,
+        variables: Variables,
+        images: Images,
+        *,
+        train: bool,
+        rngs: Mapping[str, PRNGKey] | None = None,
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        """Applies it to a batch of images."""
+        if not train:
+            logits, features = self.module.apply(variables, images, train=False)
+            return logits, {"features": features}
+        (logits, features), updated = self.module.apply(
+            variables, images, train=True, rngs=dict(rngs) if rngs else None, mutable=["batch_stats"]
+        )
+        return logits, {"features": features, **updated}
 
 
 def _fresh(spec: ModelSpec, key: PRNGKey) -> Variables:

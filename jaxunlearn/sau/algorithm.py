@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxunlearn import _loop, _universal
+from jaxunlearn._check import check_run
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass
 from jaxunlearn._optimizers import direction, learning_rates
 from jaxunlearn._training import begin, training_forward
@@ -157,18 +158,21 @@ def unlearn(
     return _loop.run(make_method(apply_fn, execution), variables, data, config, key)
 
 
-@functools.lru_cache(maxsize=16)
 def make_method(apply_fn: ApplyFn, execution: Execution) -> Method:
-    """SAU for one network as ``init``, ``step`` and ``finish``; equal arguments share compiled programs."""
-    answer = Pass(functools.partial(_answer, apply_fn))
-    look = Pass(functools.partial(_look, apply_fn))
-    descend = Pass(functools.partial(_descend, apply_fn))
-    silent = Execution(loop=execution.loop)
+    """SAU for one network as ``init``, ``step`` and ``finish``; equal networks share compiled programs."""
+    answer, look, descend = _passes(apply_fn)
+    silent = execution.silent
     return Method(
         functools.partial(init, apply_fn, answer, silent),
         functools.partial(_round, functools.partial(_first_look, look, silent), descend, execution),
         finish,
     )
+
+
+@functools.lru_cache(maxsize=16)
+def _passes(apply_fn: ApplyFn) -> tuple[Pass, Pass, Pass]:
+    answer, look, descend = (Pass(functools.partial(step, apply_fn)) for step in (_answer, _look, _descend))
+    return answer, look, descend
 
 
 def init(
@@ -183,8 +187,10 @@ def init(
     """The state before the first round; ``variables`` are those of the backdoored model.
 
     Raises:
-      ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``.
+      ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``, the config is
+        of another method, or the key is none.
     """
+    check_run(config, Config, key)
     variables, params, frozen, classes, dtype, _ = begin(apply_fn, variables, *data)
     rows = _loop.batch_rows(len(data.labels), config.batch_size, None)
     _, answers = answer(variables, None, rows, data, execution)

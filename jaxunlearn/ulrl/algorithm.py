@@ -30,7 +30,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxunlearn import _loop
-from jaxunlearn._check import InputError
+from jaxunlearn._check import InputError, check_run
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass
 from jaxunlearn._optimizers import clipped, momentum_step
 from jaxunlearn._runtime import Compiled
@@ -190,16 +190,16 @@ def unlearn(
     return _loop.run(make_method(apply_fn, execution, head=head), variables, data, config, key)
 
 
-@functools.lru_cache(maxsize=16)
 def make_method(apply_fn: ApplyFn, execution: Execution, *, head: str) -> Method:
-    """ULRL for one network as ``init``, ``step`` and ``finish``; equal arguments share compiled programs."""
+    """ULRL for one network as ``init``, ``step`` and ``finish``; equal networks share compiled programs."""
+    rounds = functools.partial(_round, head, *_programs(apply_fn, head), execution)
+    return Method(functools.partial(init, apply_fn, head), rounds, finish)
+
+
+@functools.lru_cache(maxsize=16)
+def _programs(apply_fn: ApplyFn, head: str) -> tuple[dict[str, Pass], Compiled]:
     epochs = {mode: Pass(functools.partial(_train, apply_fn, mode)) for mode in ("train", "eval")}
-    choose = Compiled(functools.partial(_choose, head))
-    return Method(
-        functools.partial(init, apply_fn, head),
-        functools.partial(_round, head, epochs, choose, execution),
-        finish,
-    )
+    return epochs, Compiled(functools.partial(_choose, head))
 
 
 def init(
@@ -208,10 +208,12 @@ def init(
     """The state before the first round.
 
     Raises:
-      ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``.
+      ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``, the config is
+        of another method, or the key is none.
       InputError: if the head names no linear layer with a column for every class, or no hidden layer is found where
         such are asked for.
     """
+    check_run(config, Config, key)
     variables, params, rest, classes, dtype, _ = begin(apply_fn, variables, *data)
     head_kernel(variables, head, classes)
     kernels = neurons.layer_kernels(variables, head, config.layers)

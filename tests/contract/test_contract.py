@@ -106,6 +106,18 @@ def test_works_under_jit(case: Case) -> None:
     assert_close(run(toys.variables(), KEY), cleaned(case))
 
 
+def test_works_under_jit_with_images_of_any_kind_and_the_usual_execution(case: Case) -> None:
+    expected = cleaned(case)
+    for convert in (np.asarray, jnp.asarray):
+        images, labels = map(convert, case.data())
+
+        @jax.jit
+        def run(key: Any, images: Any = images, labels: Any = labels) -> Any:
+            return case.unlearn(toys.apply_fn, toys.variables(), images, labels, case.config, key)
+
+        assert_close(run(KEY), expected)
+
+
 def test_vmap_over_models_settings_and_keys_equals_a_loop(case: Case) -> None:
     rates, models, keys = (
         (1e-3, 3e-3, 5e-3),
@@ -127,7 +139,7 @@ def test_vmap_over_models_settings_and_keys_equals_a_loop(case: Case) -> None:
 
 
 @pytest.mark.parametrize("loop", ["host", "scan"])
-def test_a_second_call_and_another_number_compile_nothing(case: Case, loop: str) -> None:
+def test_a_second_call_with_another_number_and_display_compiles_nothing(case: Case, loop: str) -> None:
     images, labels = case.data()
     case.unlearn(toys.apply_fn, toys.variables(), images, labels, case.config, KEY, loop=loop)
     other = dataclasses.replace(case.config, learning_rate=case.config.learning_rate * 2)
@@ -139,12 +151,52 @@ def test_a_second_call_and_another_number_compile_nothing(case: Case, loop: str)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        case.unlearn(toys.apply_fn, toys.variables(1), images, labels, other, jax.random.key(9), loop=loop)
+        told: list[int] = []
+        shown = case.method.Execution(loop=loop, on_batch=lambda done, _: told.append(done))
+        given = toys.apply_fn, toys.variables(1), images, labels, other, jax.random.key(9)
+        case.method.unlearn(*given, execution=shown, **case.keywords)
         assert not compiled
+        assert bool(told) == (loop == "host")
         jax.jit(lambda x: x + 3.25)(1.0)  # the listener does listen
         assert compiled
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """The toy network's variables in a class that is no mapping."""
+
+    params: Any
+    stats: Any
+
+    @classmethod
+    def of(cls, variables: Any) -> "Network":
+        return cls(variables["params"], variables["batch_stats"]["mean"])
+
+    def __call__(self, images: jax.Array, *, train: bool) -> Any:
+        variables = {"params": self.params, "batch_stats": {"mean": self.stats}}
+        return toys.apply_fn(variables, images, train=False)
+
+
+def test_variables_are_any_pytree(case: Case) -> None:
+    keywords = dict(case.keywords)
+    if "head" in keywords:
+        keywords["head"] = "params/head"
+    if "fresh" in keywords:
+        keywords["fresh"] = lambda key: Network.of(toys.fresh(key))
+    given = Network.of(toys.variables())
+    case = case._replace(keywords=keywords)
+    after, history = case.unlearn(Network.__call__, given, *case.data(), case.config, KEY)
+    assert isinstance(after, Network)
+    nothing_found = "poisoned" in history._fields and not history.poisoned.any()
+    assert np.array_equal(after.params["head"], given.params["head"]) == nothing_found
+
+
+def test_no_key_is_used_twice(case: Case) -> None:
+    with jax.debug_key_reuse(True):
+        cleaned(case)
 
 
 def test_resumed_run_equals_straight_run(case: Case, tmp_path: Path) -> None:
