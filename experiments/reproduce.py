@@ -188,7 +188,7 @@ def make_subject(
     data = load(f"{source.train.format(shared=shared)}[:{campaign.train_images}]")
     test = load(source.test.format(shared=shared)).take(slice(campaign.test_images))
     data = keep_apart(data, test, leave_out=True)
-    spec = subjects.network(arch, data, test)
+    spec = trainer.network(arch, data, test)
     usual = dataclasses.replace(training_for(spec.image_shape, len(data.labels)), flip=source.flip)
     order = subjects.Order(
         name=attacked.attack,

@@ -37,9 +37,11 @@ def main(
     flags = _parser(procedure.name, presets, description, trains=trains).parse_args(argv)
     given = flags.attack or flags.ckpt
     stem = _DEMO_NAME if flags.demo or given is None else _stem(given)
+    if given is None and flags.arch is not None:
+        stem = flags.arch
     out = flags.out or Path(f"{stem}-{procedure.name}")
     work = _demo if flags.demo else _clean
-    return guarded(lambda: work(procedure, presets, flags, out, started), out, STATE_FILE)
+    return guarded(lambda: work(procedure, presets, flags, out, started), out, f"*{STATE_FILE}")
 
 
 def _stem(given: Path) -> str:
@@ -136,15 +138,28 @@ def _parser(
             nargs="?",
             choices=SUBTASKS,
             metavar="SUBTASK",
-            help="anti-learning: only divide the training images; unlearning: go on from there; test: only judge what "
-            "DIR holds (else all of it)",
+            help="anti-learning: only divide the training images (division.json has what was found); unlearning: go on "
+            "from there; test: only judge what DIR holds (else all of it)",
         )
         parser.add_argument(
             "--train", dest="clean", metavar="SPEC", help="the images that the model was trained on"
         )
         parser.add_argument("--test", metavar="SPEC", help="clean images to judge by")
+        parser.add_argument(
+            "--arch",
+            metavar="ARCH",
+            help="in place of --ckpt: train this network on the images of --train first, such as small_vgg (python -m "
+            "jaxunlearn.attacks --help lists them)",
+        )
+        parser.add_argument(
+            "--fit",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="a setting of that training, such as rounds=30 or flip=true; repeatable",
+        )
     else:
-        parser.set_defaults(subtask=None)
+        parser.set_defaults(subtask=None, arch=None, fit=[])
         parser.add_argument("--clean", metavar="SPEC", help="clean images to unlearn with")
         parser.add_argument(
             "--test", metavar="SPEC", help="other clean images to judge by (else some are held back)"
@@ -310,14 +325,22 @@ def _clean(
     trains = procedure.first_stage is not None
     if flags.attack is not None:
         _take_attack(flags, trains=trains)
-    if trains and (flags.ckpt is None or flags.clean is None or flags.test is None):
-        raise InputError("--ckpt FILE, --train SPEC and --test SPEC are needed, or --attack DIR, or --demo.")
+    if flags.arch is not None and flags.ckpt is not None:
+        raise InputError("--arch trains a network and --ckpt and --attack bring one; give one of them.")
+    if flags.fit and flags.arch is None:
+        raise InputError("--fit belongs to the training of a network; give it with --arch, or leave it away.")
+    unknown = flags.ckpt is None and flags.arch is None
+    if trains and (unknown or flags.clean is None or flags.test is None):
+        raise InputError(
+            "--ckpt FILE (or --arch ARCH, to train one), --train SPEC and --test SPEC are needed, or --attack DIR, or "
+            "--demo."
+        )
     if trains and flags.test.startswith("attack:"):
         raise InputError(
             f"--test {flags.test} names triggered images; give clean ones that are not in --train with --test, and "
             "these with --trigger."
         )
-    if flags.ckpt is None or flags.clean is None:
+    if unknown or flags.clean is None:
         raise InputError(
             "--ckpt FILE and --clean SPEC are needed, or --attack DIR and --clean SPEC, or --demo."
         )
@@ -326,14 +349,67 @@ def _clean(
         raise InputError(
             "--trigger and --target belong together: what the attack adds, and the class it forces."
         )
+    if flags.arch is not None:
+        _train(procedure, presets, flags, out)
     return _run(procedure, presets, flags, flags, out, started)
+
+
+def _train(procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace, out: Path) -> None:
+    """Fills in the checkpoint of a network that is trained on the images as they are, unless it is there."""
+    from jaxunlearn import trainer
+    from jaxunlearn._runtime import keep_compilations
+    from jaxunlearn.data import Takes, check_class_names, keep_apart, load
+    from jaxunlearn.display import make_display
+    from jaxunlearn.fit import training_for
+    from jaxunlearn.inputs import REPORT_FILE, check_folder, files_written
+
+    given = [name for name in ("key", "normalize", "channels") if getattr(flags, name) is not None]
+    if given:
+        raise InputError(f"--arch trains a network of plain pixels, without --{given[0]}; leave that away.")
+    flags.ckpt, flags.normalize = out / trainer.MODEL, "none"
+    if flags.subtask == "test":
+        return
+    _config(presets, flags)
+    goes_on = flags.resume or flags.subtask == "unlearning"
+    interrupted = any(out.glob(f"*{trainer.STATE}"))
+    if interrupted and not (goes_on or flags.force):
+        raise InputError(
+            f"{out} holds an interrupted training already; give --resume to go on with it, or --force to replace it."
+        )
+    begun = goes_on and (interrupted or (out / trainer.FACTS).exists())
+    written = [trainer.MODEL, trainer.FACTS, *files_written(procedure.name, ".pth")]
+    if not begun or (out / STATE_FILE).exists():
+        check_folder(out, written, resume=goes_on, force=flags.force)
+    keep_compilations()
+    takes = None if flags.size is None else Takes((flags.size, flags.size, 1), classes=None)
+    data, test = load(flags.clean, takes), load(flags.test, takes)
+    check_class_names(flags.clean, flags.test)
+    spec = trainer.network(flags.arch, data, test)
+    data = keep_apart(data, test, leave_out=flags.leave_out_shared)
+    config = configured(training_for(spec.image_shape, len(data.labels)), flags.fit, "--fit")
+    display = make_display(quiet=flags.quiet)
+    earlier = [name for name in (STATE_FILE, REPORT_FILE) if (out / name).exists()]
+    trainer.train_model(
+        spec,
+        data,
+        test,
+        config,
+        seed=flags.seed,
+        out=out,
+        resume=goes_on,
+        display=display,
+        stale=[*written, *earlier] if earlier else (),
+    )
+    flags.resume = goes_on and (out / STATE_FILE).exists()
 
 
 def _take_attack(flags: argparse.Namespace, *, trains: bool) -> None:
     """Fills in what a folder of ``python -m jaxunlearn.attacks`` stands for."""
     from jaxunlearn import subjects
 
-    given = [name for name in ("ckpt", "key", "trigger", "target") if getattr(flags, name) is not None]
+    given = [
+        name for name in ("ckpt", "arch", "key", "trigger", "target") if getattr(flags, name) is not None
+    ]
     if given:
         raise InputError(f"--attack brings its own model and trigger; leave --{given[0]} away, or --attack.")
     if not (flags.attack / subjects.ATTACK).is_file():
@@ -350,7 +426,19 @@ def _take_attack(flags: argparse.Namespace, *, trains: bool) -> None:
 def _demo(
     procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace, out: Path, started: float
 ) -> int:
-    names = ("attack", "ckpt", "key", "clean", "test", "trigger", "target", "normalize", "channels", "size")
+    names = (
+        "attack",
+        "ckpt",
+        "arch",
+        "key",
+        "clean",
+        "test",
+        "trigger",
+        "target",
+        "normalize",
+        "channels",
+        "size",
+    )
     given = [name for name in names if getattr(flags, name) is not None]
     trains = procedure.first_stage is not None
     if given:

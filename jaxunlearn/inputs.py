@@ -39,7 +39,7 @@ _EVIDENCE_FILES = {
     "ibau": ("perturbation.png",),
     "sau": ("perturbation.png",),
     "ulrl": ("scores.png",),
-    "dau": ("division.png", "division.csv", "poisoned.png"),
+    "dau": ("division.png", "division.csv", "division.json", "poisoned.png"),
 }
 
 _FEWEST_TO_CLEAN = 10

@@ -8,8 +8,6 @@ import dataclasses
 import functools
 import io
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,10 @@ import jax
 import numpy as np
 
 from converters import convert, torch_io
-from jaxunlearn import _checkpointing, _loop, finetune, report
+from jaxunlearn import _loop, finetune, report
 from jaxunlearn._check import InputError
 from jaxunlearn._files import check_free, write_together
-from jaxunlearn._typing import AnyImages, ApplyFn, Variables
+from jaxunlearn._typing import Variables
 from jaxunlearn.attacks import (
     Attack,
     Poisoned,
@@ -36,8 +34,9 @@ from jaxunlearn.attacks import (
 from jaxunlearn.attacks.recipes import Recipe
 from jaxunlearn.data import LabelledImages, read_arrays
 from jaxunlearn.display import Display, describe
-from jaxunlearn.evaluate import Evaluation, Triggered, evaluate
-from jaxunlearn.models import ModelSpec, named
+from jaxunlearn.evaluate import Triggered, evaluate
+from jaxunlearn.models import ModelSpec
+from jaxunlearn.trainer import STATE, Training, Watch, described, train, usable
 
 MODEL, ATTACK, TRAIN, TEST, TRIGGERED, SAMPLES = (
     "model.pth",
@@ -47,12 +46,9 @@ MODEL, ATTACK, TRAIN, TEST, TRIGGERED, SAMPLES = (
     "triggered.npz",
     "samples.png",
 )
-STATE = "training.state.npz"
-
 _FILES = (ATTACK, MODEL, TRAIN, TEST, TRIGGERED, SAMPLES)
 _PHASES = ("clean", "poisoned")  # trainings in the order in which they are done
 
-_JUDGED_BY = 2000  # test images after every epoch; all of them at the end
 _SHOWN = 6
 _FORMED = 0.5  # least attack success of a model that is of use
 _SMALL_BATCH, _ITS_RATE = 32, 0.02  # four times as many steps as usual
@@ -101,19 +97,9 @@ class Order:
             "seed": self.seed,
             "architecture": self.spec.name,
             "training": dataclasses.asdict(self.training),
-            "data": _described(self.data),
-            "test": _described(self.test),
+            "data": described(self.data),
+            "test": described(self.test),
         }
-
-
-class _Watch:
-    """Seconds since the start, with those of an interrupted training that is gone on with."""
-
-    def __init__(self) -> None:
-        self._since, self.earlier = time.monotonic(), 0.0
-
-    def seconds(self) -> float:
-        return self.earlier + time.monotonic() - self._since
 
 
 def plant(order: Order, display: Display) -> dict[str, Any]:
@@ -131,7 +117,7 @@ def plant(order: Order, display: Display) -> dict[str, Any]:
 
 
 def _made(order: Order, display: Display) -> dict[str, Any]:
-    watch = _Watch()
+    watch = Watch()
     _check_folder(order)
     notices = [*dict.fromkeys((*order.data.notices, *order.test.notices))]
     for notice in notices:
@@ -145,8 +131,8 @@ def _made(order: Order, display: Display) -> dict[str, Any]:
     @functools.cache
     def surrogate() -> Surrogate:
         display.say(f"training on {len(labels)} clean images, for the attack to be made with ...")
-        given = _usable(order.data.images, labels)
-        clean = _train(order, settings, "clean", lambda _: given, None, keys[0], display, watch)
+        given = usable(order.data.images, labels)
+        clean = train(_training(order, settings, "clean"), lambda _: given, keys[0], display, watch)
         return Surrogate(order.spec.apply, clean, images, labels)
 
     if order.recipe.needs_surrogate:
@@ -176,7 +162,7 @@ def _made(order: Order, display: Display) -> dict[str, Any]:
     def drawn(epoch: int | None) -> tuple[Poisoned, _loop.Data]:
         key = keys[2] if epoch is None else jax.random.fold_in(keys[2], epoch)
         found = poison(images, labels, attack, ratio=order.ratio, key=key)
-        return found, _usable(found.images, found.labels)
+        return found, usable(found.images, found.labels)
 
     def set_of(epoch: int) -> tuple[Poisoned, _loop.Data]:
         return drawn(epoch if attack.redrawn else None)
@@ -189,9 +175,8 @@ def _made(order: Order, display: Display) -> dict[str, Any]:
     warnings = [advice] if (advice := _missing_covers(attack, poisoned)) else []
     for warning in warnings:
         display.say(f"warning  {warning}")
-    variables = _train(
-        order, settings, "poisoned", lambda epoch: set_of(epoch)[1], triggered, keys[3], display, watch
-    )
+    training = _training(order, settings, "poisoned", triggered)
+    variables = train(training, lambda epoch: set_of(epoch)[1], keys[3], display, watch)
     evaluation = evaluate(
         order.spec.apply, variables, order.test.images, order.test.labels, triggered=triggered
     )
@@ -302,72 +287,27 @@ def read_triggered(folder: Path) -> Triggered:
     return Triggered(images / np.float32(255), labels.astype(np.int32), attack_labels.astype(np.int32))
 
 
-def _train(
-    order: Order,
-    settings: dict[str, Any],
-    phase: str,
-    data_of: Callable[[int], _loop.Data],
-    triggered: Triggered | None,
-    key: jax.Array,
-    display: Display,
-    watch: _Watch,
-) -> Variables:
-    """Trains a fresh network on the set of every epoch (from 1), in a folder that is unfinished from then on."""
-    path = order.out / f"{phase}.{STATE}"
-    same = settings | {
-        "triggered": None if triggered is None else triggered.described(),
-        "device": report.device(),
-        "versions": report.versions(),
-    }
-    apply_fn: ApplyFn = order.spec.apply
-    execution = _loop.Execution(on_batch=lambda done, total: display.advance(done / total))
-    method = finetune.make_method(apply_fn, execution)
-    init_key, training_key = jax.random.split(key)
-    state = method.init(order.spec.init(init_key), data_of(1), order.training, training_key)
-    first = 1
-    if order.resume and path.exists():
-        notes = _checkpointing.load_notes(path)
-        try:
-            earlier, epochs, watch.earlier = (
-                dict(notes["same"]),
-                int(notes["epochs"]),
-                float(notes["seconds"]),
-            )
-        except (KeyError, TypeError, ValueError):
-            raise _checkpointing.damaged(path) from None
-        _checkpointing.check_same(same, earlier)
-        state, first = _checkpointing.load_state(path, state), epochs + 1
-        display.say(f"resumed  after epoch {epochs} on {phase} images")
-    judging = order.test.take(slice(_JUDGED_BY))
-    shown = None if triggered is None else Triggered(*(part[:_JUDGED_BY] for part in triggered))
-    if first == 1:
-        _clear(order.out, phase)
-    display.start(order.training.rounds, first - 1)
-    try:
-        for epoch in range(first, order.training.rounds + 1):
-            ((_, state, stats),) = _loop.rounds(method, state, data_of(epoch), epoch, epoch)
-            now: Evaluation = evaluate(
-                apply_fn, method.finish(state), judging.images, judging.labels, triggered=shown
-            )
-            notes = {"same": same, "epochs": epoch, "seconds": watch.seconds()}
-            _checkpointing.save_state(path, state, notes)
-            display.round_done(epoch, {"loss": float(stats.loss)}, now)
-    finally:
-        display.stop()
-    return method.finish(state)
+def _training(
+    order: Order, settings: dict[str, Any], phase: str, triggered: Triggered | None = None
+) -> Training:
+    return Training(
+        spec=order.spec,
+        config=order.training,
+        test=order.test,
+        triggered=triggered,
+        out=order.out,
+        phase=phase,
+        resume=order.resume,
+        settings=settings,
+        clear=functools.partial(_clear, order.out, phase),
+    )
 
 
 def _clear(folder: Path, phase: str) -> None:
-    """A folder for a phase that starts anew: without what followed it in an earlier training."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Removes what followed a phase that starts anew in an earlier training."""
     states = (f"{later}.{STATE}" for later in _PHASES[_PHASES.index(phase) :])
     for name in (*states, *_FILES):
         (folder / name).unlink(missing_ok=True)
-
-
-def _usable(images: AnyImages, labels: np.ndarray) -> _loop.Data:
-    """The images where a loop wants them; sent there once."""
-    return _loop.Data(images, labels).for_loop(_loop.Execution())
 
 
 def _files(
@@ -425,38 +365,9 @@ def _npz(**arrays: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _described(data: LabelledImages) -> dict[str, Any]:
-    return {"spec": data.origin, "images": len(data.labels), "sha256": data.sha256}
-
-
 def is_begun(folder: Path) -> bool:
     """Whether a folder holds an interrupted training."""
     return folder.is_dir() and any(folder.glob(f"*{STATE}"))
-
-
-def network(architecture: str, data: LabelledImages, test: LabelledImages) -> ModelSpec:
-    """A network for images to train on and images to judge by, with as many classes as they have.
-
-    Raises:
-      InputError: if a label is negative, or the images do not fit one another or the architecture.
-    """
-    if data.images.shape[1:] != test.images.shape[1:]:
-        ours, theirs = ("x".join(map(str, some.images.shape[1:])) for some in (data, test))
-        alike = data.images.shape[1:3] == test.images.shape[1:3]
-        advice = (
-            "give both as grey or both as coloured images"
-            if alike
-            else "bring both to one size with --size N"
-        )
-        raise InputError(
-            f"The images of {data.origin} are {ours} and those of {test.origin} are {theirs}; {advice}."
-        )
-    if min(data.labels.min(), test.labels.min()) < 0:
-        raise InputError(f"The labels of {data.origin} and {test.origin} must not be negative.")
-    classes = int(max(data.labels.max(), test.labels.max())) + 1
-    spec = named(architecture, classes, tuple(data.images.shape[1:]))
-    spec.shapes()  # refuses images that are too small
-    return spec
 
 
 def _check_folder(order: Order) -> None:

@@ -466,13 +466,13 @@ def test_only_pixels_with_a_label_each_are_poisoned(images: Any, labels: Any, me
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 @pytest.mark.parametrize("name", ["stamp", "add", "blend", "sinusoid", "warp", "quantize", "dither"])
 def test_a_trigger_keeps_the_dtype(name: str, dtype: Any) -> None:
-    pattern = np.linspace(0, 1, 36).reshape(6, 6, 1)
+    pattern = jnp.linspace(0, 1, 36).reshape(6, 6, 1)
     triggers = {
         "stamp": lambda x: attacks.stamp_patch(x, size=2, offset=1, value=0.5),
         "add": lambda x: attacks.add_image(x, pattern),
         "blend": lambda x: attacks.blend(x, pattern, 0.5),
         "sinusoid": lambda x: attacks.add_sinusoid(x, amplitude=0.1, frequency=2),
-        "warp": lambda x: attacks.warp(x, np.ones((6, 6, 2))),
+        "warp": lambda x: attacks.warp(x, jnp.ones((6, 6, 2))),
         "quantize": lambda x: attacks.quantize(x, levels=8, dither=False),
         "dither": lambda x: attacks.quantize(x, levels=8, dither=True),
     }

@@ -56,6 +56,7 @@ LAYERS = {
         "jaxunlearn.job",
         "jaxunlearn.cli",
         "jaxunlearn.demo",
+        "jaxunlearn.trainer",
         "jaxunlearn.subjects",
         "jaxunlearn.attacks.__main__",
         "jaxunlearn.finetune.__main__",

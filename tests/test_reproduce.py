@@ -231,8 +231,8 @@ def test_a_finished_model_is_taken_for_no_other(
     folder = make(SMALL, BADNETS)
     assert folder.name == "digits-badnets-0.1-small_vgg_half-0"
     assert make(SMALL, BADNETS) == folder
-    described = subjects._described
-    monkeypatch.setattr(subjects, "_described", lambda data: described(data) | {"spec": "elsewhere"})
+    described = subjects.described
+    monkeypatch.setattr(subjects, "described", lambda data: described(data) | {"spec": "elsewhere"})
     assert make(SMALL, BADNETS) == folder
     with pytest.raises(InputError, match=f"{folder.name} holds a model with {message}; give another --work"):
         make(campaign, attacked)

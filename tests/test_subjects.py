@@ -13,12 +13,13 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from converters import convert, torch_io
-from jaxunlearn import _checkpointing, cli, demo, evaluate, finetune, ibau, subjects
+from jaxunlearn import _checkpointing, cli, demo, evaluate, finetune, ibau, subjects, trainer
 from jaxunlearn._check import InputError
-from jaxunlearn.attacks import RECIPES, Attack, Setting, as_bytes, poison
+from jaxunlearn.attacks import RECIPES, Attack, Setting, as_bytes, parse_trigger, poison
 from jaxunlearn.attacks import __main__ as program
 from jaxunlearn.data import load
 from jaxunlearn.dau import __main__ as dau_program
@@ -262,7 +263,7 @@ def order_of(out: Path, name: str, recipe: Any = None, **changes: Any) -> subjec
         recipe=recipe or RECIPES[name],
         data=data,
         test=test,
-        spec=subjects.network("small_vgg_half", data, test),
+        spec=trainer.network("small_vgg_half", data, test),
         target=3,
         ratio=0.05,
         training=dataclasses.replace(TRAINING, rounds=2, batch_size=50),
@@ -391,7 +392,7 @@ def test_seconds_of_an_interrupted_training_count(tmp_path: Path, monkeypatch: p
         return now[0]
 
     order = order_of(tmp_path, "badnets")
-    monkeypatch.setattr(subjects, "time", SimpleNamespace(monotonic=monotonic))
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=monotonic))
     with pytest.raises(KeyboardInterrupt):
         subjects.plant(order, Watched(1))
     assert subjects.plant(dataclasses.replace(order, resume=True), Watched())["seconds"] == 3000
@@ -557,6 +558,54 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jaxunlearn._runtime.keep_compilations", lambda: None)
 
 
+SOME = ("--train", "digits[:300]", "--test", "digits[300:500]")
+
+
+def test_dau_trains_the_network_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_this_process(monkeypatch)
+    data = load("digits[:300]")
+    attack = Attack(trigger=parse_trigger("patch:size=2,offset=0"), target=0)
+    made = poison(np.asarray(data.images), data.labels, attack, ratio=0.1, key=jax.random.key(0))
+    (tmp_path / "train.npz").write_bytes(subjects.training_set(made, data.labels))
+
+    def run(out: str, *others: str) -> int:
+        given = ("--train", f"npz:{tmp_path / 'train.npz'}", "--test", "digits[300:500]", "--rounds", "2")
+        network = ("--arch", "small_vgg_half", "--fit", "rounds=3")
+        return int(dau_program.main([*others, *given, *network, "--out", str(tmp_path / out)]))
+
+    assert run("straight") == 0
+    straight = tmp_path / "straight"
+    report = json.loads((straight / "report.json").read_text())
+    facts = json.loads((straight / "division.json").read_text())
+    assert facts == report["evidence"]
+    assert "recall" in facts
+    told = json.loads((straight / trainer.FACTS).read_text())
+    assert told["counts"]["acc"] == report["before"]["counts"]["acc"]
+    assert set(torch.load(straight / trainer.MODEL)) == set(torch.load(straight / "model.pth"))
+    assert report["checkpoint"] == str(straight / trainer.MODEL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxunlearn.display.make_display", lambda **_: Watched(2))
+        assert run("resumed") == 130
+    assert "go on with --resume" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "resumed").iterdir()} == {f"given.{trainer.STATE}"}
+    assert run("resumed") == 2
+    assert run("resumed", "anti-learning", "--resume") == 0
+    assert "resumed  after epoch 2 on given images" in capsys.readouterr().out
+    assert (tmp_path / "resumed" / trainer.MODEL).read_bytes() == (straight / trainer.MODEL).read_bytes()
+    assert run("resumed", "unlearning", "--seed", "1") == 2
+    assert run("resumed", "unlearning") == 0
+    assert (tmp_path / "resumed" / "model.pth").read_bytes() == (straight / "model.pth").read_bytes()
+    assert run("resumed") == 2
+    assert run("resumed", "test") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxunlearn.display.make_display", lambda **_: Watched(2))
+        assert run("resumed", "--force") == 130
+    assert {path.name for path in (tmp_path / "resumed").iterdir()} == {f"given.{trainer.STATE}"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -569,6 +618,19 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
             "--reactivate needs a cleaned model, which anti-learning does not",
         ),
         (("test", "--reactivate", "5"), "--reactivate needs a cleaned model, which test does not make"),
+        (("unlearning",), "holds no division; run the subtask anti-learning"),
+        (("test",), "holds no finished run of dau"),
+        (("--arch", "small_vgg"), "leave --arch away"),
+        (("--fit", "rounds=3"), "--fit belongs to the training of a network"),
+        (("--ckpt", "a.pth", "--test", "digits"), "--train SPEC and --test SPEC are needed"),
+        (
+            ("--ckpt", "a.pth", "--arch", "small_vgg", "--train", "digits", "--test", "digits"),
+            "give one of them",
+        ),
+        (("--arch", "lenet", *SOME), "lenet is no network that can be trained; there are"),
+        (("--arch", "small_vgg", "--normalize", "none", *SOME), "of plain pixels, without --normalize"),
+        (("--arch", "small_vgg", "--resume", *SOME), "no interrupted run"),
+        (("--arch", "small_vgg", "--fit", "rounds=0", *SOME), "rounds=0 must be"),
     ],
 )
 def test_bad_requests_of_dau_say_so(
@@ -580,7 +642,8 @@ def test_bad_requests_of_dau_say_so(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     in_this_process(monkeypatch)
-    given = arguments if "--ckpt" in arguments else (*arguments, "--attack", str(planted[0]))
+    own = "--ckpt" in arguments or "--train" in arguments
+    given = arguments if own else (*arguments, "--attack", str(planted[0]))
     assert dau_program.main([*given, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -629,4 +692,4 @@ def test_images_to_judge_by_have_the_shape_of_the_others(shape: tuple[int, ...],
     data = load("digits[:20]")
     others = dataclasses.replace(data, images=np.zeros((20, *shape), np.float32))
     with pytest.raises(InputError, match=f"are 8x8x1 and .* are {'x'.join(map(str, shape))}; .*{advice}"):
-        subjects.network("small_vgg_half", data, others)
+        trainer.network("small_vgg_half", data, others)

@@ -117,7 +117,7 @@ def _wrapped(text: str) -> str:
 
 
 def _plant(flags: argparse.Namespace, out: Path) -> int:
-    from jaxunlearn import subjects
+    from jaxunlearn import subjects, trainer
     from jaxunlearn._runtime import keep_compilations
     from jaxunlearn.attacks import RECIPES
     from jaxunlearn.data import Takes, check_class_names, keep_apart, load
@@ -140,7 +140,7 @@ def _plant(flags: argparse.Namespace, out: Path) -> int:
             f"--size {flags.size} brings pictures to that size, and {data.origin} holds arrays of {height}x{width}; "
             "leave --size away."
         )
-    spec = subjects.network(flags.arch, data, test)
+    spec = trainer.network(flags.arch, data, test)
     data = keep_apart(data, test, leave_out=flags.leave_out_shared)
     if not 0 <= target < spec.classes:
         raise InputError(

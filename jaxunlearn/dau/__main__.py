@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import sys
 from typing import Any
 
@@ -68,7 +69,11 @@ def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: S
         clean[shown],
         None if truth is None else truth[shown],
     )
-    files = {"division.png": picture, "division.csv": _table(inputs.clean, poisoned, clean, scores)}
+    files = {
+        "division.png": picture,
+        "division.csv": _table(inputs.clean, poisoned, clean, scores),
+        "division.json": (json.dumps(facts, indent=1, allow_nan=False) + "\n").encode(),
+    }
     if count:
         clearest = np.argsort(scores, kind="stable")
         parts = (clearest[poisoned[clearest]], clearest[(clean & shown)[clearest]][::-1])
@@ -115,7 +120,8 @@ def main(argv: list[str] | None = None) -> Any:
     return cli.main(
         PROCEDURE,
         PRESETS,
-        "Removes backdoors from an image classifier with DAU, given the images that it was trained on.",
+        "Removes backdoors from an image classifier with DAU, given the images that it was trained on. A "
+        "reconstruction: of DAU only an abstract is published.",
         argv,
     )
 
