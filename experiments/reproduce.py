@@ -29,7 +29,7 @@ import jaxunlearn
 from converters import convert, torch_io
 from experiments.campaigns import CAMPAIGNS, NOTHING, RETRAINING, SOURCES, Attacked, Campaign, Cleaning
 from experiments.tables import read_lines
-from jaxunlearn import cli, finetune, fit, job, report, subjects
+from jaxunlearn import cli, finetune, fit, job, report, subjects, trainer
 from jaxunlearn._check import InputError
 from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._files import write_whole
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     if flags.list or flags.name is None:
         for name, campaign in CAMPAIGNS.items():
-            print(f"{name}: {campaign.about}\n")
+            print(f"{campaign.header(name)}\n")
         return 0
     campaign = CAMPAIGNS[flags.name]
     if flags.attacks:

@@ -283,9 +283,12 @@ def _rates(lines: Sequence[Line], when: str) -> str:
 
 
 def _published(line: Line) -> str:
-    """The published range of an attack's success; empty if there is none."""
-    found = PUBLISHED_ASR.get((line["data"], line["attack"], line["ratio"]), ())
-    return " to ".join(f"{rate}" for rate in dict.fromkeys(found))
+    """An attack's published success on PreAct-ResNet18, and its range; empty if there is none."""
+    found = PUBLISHED_ASR.get((line["data"], line["attack"], line["ratio"]))
+    if found is None:
+        return ""
+    lowest, on_preact, highest = found
+    return f"{on_preact} ({lowest} to {highest})"
 
 
 def _suspicion(line: Line) -> str:
