@@ -317,8 +317,8 @@ CAMPAIGNS = {
         training=("rounds=20", "batch_size=50"),
     ),
     "dau-measures": Campaign(
-        "Measures of DAU left away where its division leaves images out and its weights differ: BadNets on GTSRB, whose "
-        "square random crops cut off many of the poisoned images.",
+        "Measures of DAU left away where its division leaves images out and its weights differ: BadNets on GTSRB, "
+        "whose square random crops cut off many of the poisoned images.",
         "two CPU cores, a quarter of an hour per model, half of it the training",
         "little: the division is nearly right in any case, and the retrained layer alone finds fewer images",
         _NOTHING_PUBLISHED,
