@@ -1,14 +1,35 @@
 """The few tree helpers that optax and jax.tree lack."""
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from jaxunlearn._check import InputError
-from jaxunlearn._typing import Variables
+from jaxunlearn._typing import Number, Variables
+
+T = TypeVar("T")
+
+
+def settings(kind: type[T]) -> type[T]:
+    """Makes a dataclass of settings a pytree: fields of the type ``Number`` are its leaves, the others its structure.
+
+    Example:
+      >>> @settings
+      ... @dataclasses.dataclass(frozen=True)
+      ... class Config:
+      ...     rate: Number
+      ...     rounds: int
+      >>> jax.tree.leaves(Config(0.1, 3))
+      [0.1]
+    """
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    numbers = [field.name for field in fields if field.type is Number]
+    others = [field.name for field in fields if field.type is not Number]
+    return jax.tree_util.register_dataclass(kind, numbers, others)
 
 
 def trainable_mask(variables: Variables) -> PyTree:

@@ -142,7 +142,7 @@ def test_what_attacks_reach_stands_beside_what_is_published() -> None:
     assert tables.render_campaign(lines).splitlines() == [
         "| attack | before | published ASR |",
         "| --- | --- | --- |",
-        "| gtsrb bpp, 10 % | 90.0 / 100.0 / 0.0 | 98.7 to 99.9 |",
+        "| gtsrb bpp, 10 % | 90.0 / 100.0 / 0.0 | 99.9 (98.7 to 99.9) |",
         "| gtsrb adaptive-blend, 10 % | 90.0 / 100.0 / 0.0 |  |",
     ]
 

@@ -1,51 +1,11 @@
 """Settings of DAU and the named presets."""
 
 from dataclasses import dataclass
-from functools import partial
-
-import jax
 
 from jaxunlearn._check import check_at_least, check_in, check_positive, check_share, check_whole
+from jaxunlearn._tree import settings
 from jaxunlearn._typing import Number
 
-_NUMERIC = (
-    "isolation_rate",
-    "isolation_level",
-    "isolated_share",
-    "discriminator_rate",
-    "discriminator_decay",
-    "suspect_weight",
-    "gain",
-    "band",
-    "learning_rate",
-    "momentum",
-    "weight_decay",
-    "clip_norm",
-    "unlearning_weight",
-    "robustness",
-    "forgotten",
-    "recovered",
-)
-_STRUCTURAL = (
-    "rounds",
-    "isolation_rounds",
-    "batch_size",
-    "poisoned_batch_size",
-    "superpositions",
-    "prefilter",
-    "evidence",
-    "discriminator_steps",
-    "refinements",
-    "loss",
-    "weigh",
-    "poisoned_statistics",
-    "robust_rounds",
-    "resplit_round",
-    "relabel_round",
-    "schedule",
-    "crop_padding",
-    "flip",
-)
 ISOLATING = ("lga", "flooding", "early")
 PREFILTERS = (*ISOLATING, "superposed", "loss")
 EVIDENCE = ("best", "discriminator", "fisher")
@@ -53,7 +13,7 @@ STATISTICS = ("clean", "running", "own")
 LOSSES = ("complementary", "ascent", "uniform", "entropy")
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=_NUMERIC, meta_fields=_STRUCTURAL)
+@settings
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What DAU computes. The numbers may be traced and swept by ``vmap``; the rest shapes the program.

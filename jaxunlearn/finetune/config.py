@@ -1,19 +1,14 @@
 """Settings of fine-tuning and the named presets."""
 
 from dataclasses import dataclass
-from functools import partial
-
-import jax
 
 from jaxunlearn._check import check_at_least, check_in, check_positive, check_whole
 from jaxunlearn._optimizers import SCHEDULES
+from jaxunlearn._tree import settings
 from jaxunlearn._typing import Number
 
-_NUMERIC = ("learning_rate", "momentum", "weight_decay", "label_smoothing", "sharpness_radius")
-_STRUCTURAL = ("rounds", "batch_size", "schedule", "crop_padding", "flip", "nesterov", "sharpness_aware")
 
-
-@partial(jax.tree_util.register_dataclass, data_fields=_NUMERIC, meta_fields=_STRUCTURAL)
+@settings
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What fine-tuning computes. The numbers may be traced and swept by ``vmap``; the rest shapes the program.

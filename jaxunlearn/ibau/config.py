@@ -1,48 +1,15 @@
 """Settings of I-BAU and the named presets."""
 
 from dataclasses import dataclass
-from functools import partial
-
-import jax
 
 from jaxunlearn._check import check_at_least, check_in, check_order, check_positive, check_whole
 from jaxunlearn._implicit import SOLVERS
 from jaxunlearn._optimizers import OPTIMIZERS
+from jaxunlearn._tree import settings
 from jaxunlearn._typing import Number
 
-_NUMERIC = (
-    "ascent_rate",
-    "penalty",
-    "radius",
-    "enough",
-    "focus",
-    "perturbed_share",
-    "scale_low",
-    "scale_high",
-    "fixed_point_step",
-    "damping",
-    "learning_rate",
-)
-_STRUCTURAL = (
-    "rounds",
-    "batch_size",
-    "least_steps",
-    "shuffle",
-    "crop_padding",
-    "flip",
-    "perturbations",
-    "ascent",
-    "clip_pixels",
-    "remember",
-    "inner_batch",
-    "solver",
-    "solver_steps",
-    "optimizer",
-    "schedule",
-)
 
-
-@partial(jax.tree_util.register_dataclass, data_fields=_NUMERIC, meta_fields=_STRUCTURAL)
+@settings
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What I-BAU computes. The numbers may be traced and swept by ``vmap``; the rest shapes the program.

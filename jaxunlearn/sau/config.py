@@ -1,48 +1,14 @@
 """Settings of SAU."""
 
 from dataclasses import dataclass
-from functools import partial
-
-import jax
 
 from jaxunlearn._check import check_at_least, check_in, check_order, check_positive, check_share, check_whole
 from jaxunlearn._optimizers import OPTIMIZERS
+from jaxunlearn._tree import settings
 from jaxunlearn._typing import Number
 
-_NUMERIC = (
-    "radius",
-    "step_size",
-    "enough",
-    "focus",
-    "scale_low",
-    "scale_high",
-    "fooling_weight",
-    "agreement_weight",
-    "clean_weight",
-    "adversarial_weight",
-    "shared_weight",
-    "learning_rate",
-)
-_STRUCTURAL = (
-    "rounds",
-    "batch_size",
-    "least_steps",
-    "shuffle",
-    "perturbed_share",
-    "perturbations",
-    "norm",
-    "start",
-    "search_steps",
-    "first_steps",
-    "clip_pixels",
-    "clamps",
-    "train_mode",
-    "optimizer",
-    "schedule",
-)
 
-
-@partial(jax.tree_util.register_dataclass, data_fields=_NUMERIC, meta_fields=_STRUCTURAL)
+@settings
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What SAU computes. The numbers may be traced and swept by ``vmap``; the rest shapes the program.

@@ -1,41 +1,13 @@
 """Settings of ULRL."""
 
 from dataclasses import dataclass
-from functools import partial
-
-import jax
 
 from jaxunlearn._check import check_at_least, check_in, check_positive, check_share, check_whole
+from jaxunlearn._tree import settings
 from jaxunlearn._typing import Number
 
-_NUMERIC = (
-    "unlearning_rate",
-    "weight_decay",
-    "clip_norm",
-    "stop_accuracy",
-    "threshold",
-    "most",
-    "largest_share",
-    "learning_rate",
-    "momentum",
-    "penalty",
-)
-_STRUCTURAL = (
-    "rounds",
-    "unlearning_rounds",
-    "batch_size",
-    "crop_padding",
-    "flip",
-    "drop_every",
-    "layers",
-    "order",
-    "relearning",
-    "trials",
-    "schedule",
-)
 
-
-@partial(jax.tree_util.register_dataclass, data_fields=_NUMERIC, meta_fields=_STRUCTURAL)
+@settings
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What ULRL computes. The numbers may be traced and swept by ``vmap``; the rest shapes the program.
