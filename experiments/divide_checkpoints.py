@@ -11,7 +11,6 @@ repeated.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -21,10 +20,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.reproduction import CHECKPOINTS, read_results, victim_of
+from experiments.reproduction import CHECKPOINTS, add_result, made_by, read_results, victim_of
 from experiments.tables import NAMES
 from jaxunlearn import dau
-from jaxunlearn._files import write_whole
 from jaxunlearn._runtime import keep_compilations
 from jaxunlearn.attacks import Poisoned, poison
 
@@ -49,10 +47,8 @@ def divide(shared: Path, name: str, ratio: float, seed: int) -> dict[str, Any]:
     parts = jax.tree.map(np.asarray, division.parts)
     found = int(parts.poisoned.sum())
     return {
-        "precision": float(made.poisoned[parts.poisoned].mean()) if found else None,
-        "recall": float(parts.poisoned[made.poisoned].mean()) if ratio else None,
+        **dau.quality(parts, made.poisoned)._asdict(),
         "found": found,
-        "leaked": int(made.poisoned[parts.clean].sum()),
         "left_out": IMAGES - found - int(parts.clean.sum()),
         "seconds": round(time.monotonic() - since, 1),
     }
@@ -99,9 +95,7 @@ def main() -> int:
                     continue
                 found = divide(flags.shared, name, ratio, seed)
                 print(name, ratio, seed, found, flush=True)
-                results = read_results(flags.out)  # others may have written meanwhile
-                results.setdefault(name, {}).setdefault(f"{ratio:g}", {})[str(seed)] = found
-                write_whole(flags.out, (json.dumps(results, indent=1) + "\n").encode())
+                add_result(flags.out, (name, f"{ratio:g}", str(seed)), found | made_by())
     sys.stdout.write(render(read_results(flags.out)))
     return 0
 

@@ -23,14 +23,13 @@ import numpy as np
 from experiments.reproduction import (
     CHECKPOINTS,
     METRICS,
+    add_result,
     images_of,
     rates,
-    read_results,
     trigger_of,
     victim_of,
 )
 from jaxunlearn import ulrl
-from jaxunlearn._files import write_whole
 from jaxunlearn._runtime import keep_compilations
 from jaxunlearn._tree import combine
 
@@ -119,11 +118,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ulrl_neurons.json")
     flags = parser.parse_args()
     keep_compilations()
-    results = read_results(flags.out)
     for name in flags.checkpoints:
-        results[name] = explain(flags.shared, name, flags.draws)
-        print(name, json.dumps(results[name], indent=1), flush=True)
-        write_whole(flags.out, (json.dumps(results, indent=1) + "\n").encode())
+        found = explain(flags.shared, name, flags.draws)
+        print(name, json.dumps(found, indent=1), flush=True)
+        add_result(flags.out, (name,), found)
     return 0
 
 

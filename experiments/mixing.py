@@ -17,7 +17,6 @@ import argparse
 import dataclasses
 import functools
 import itertools
-import json
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -28,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.reproduction import rates, read_results
+from experiments.reproduction import add_result, made_by, rates, read_results
 from experiments.tables import METRICS, draw_map
 from jaxunlearn import dau, demo, evaluate, report
 from jaxunlearn._check import InputError
@@ -46,7 +45,7 @@ MEASURES: dict[str, dict[str, Any]] = {
     "divided again before the fourth epoch": {"resplit_round": 4},
     "both (`robust`)": {"robust_rounds": 3, "resplit_round": 4},
 }
-BEFORE = "before"
+BEFORE, MADE_BY = "before", "made_by"
 _CERTAIN = -9.0  # a score that gives an image of the poisoned part its whole weight
 
 Rates = Mapping[str, Mapping[str, float]]
@@ -182,8 +181,7 @@ def measure(path: Path, seed: int, cells: Iterable[Cell]) -> None:
     for cell in missing:
         known = {BEFORE: before, **known, str(cell): unlearned(cell)}
         print(f"seed {seed}, {cell}: ACC / ASR / RA {_percent(known[str(cell)])}", flush=True)
-        results = read_results(path) | {str(seed): known}  # others may have written meanwhile
-        write_whole(path, (json.dumps(results, indent=1) + "\n").encode())
+        add_result(path, (str(seed),), {MADE_BY: made_by(), **known})
 
 
 def render(results: Results) -> str:

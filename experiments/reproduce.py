@@ -12,7 +12,6 @@ what is missing to the results that the pages show.
 
 import argparse
 import dataclasses
-import functools
 import hashlib
 import importlib
 import json
@@ -24,10 +23,9 @@ from typing import Any
 import jax
 import numpy as np
 
-import converters
-import jaxunlearn
 from converters import convert, torch_io
 from experiments.campaigns import CAMPAIGNS, NOTHING, RETRAINING, SOURCES, Attacked, Campaign, Cleaning
+from experiments.reproduction import code
 from experiments.tables import read_lines
 from jaxunlearn import cli, finetune, fit, job, report, subjects, trainer
 from jaxunlearn._check import InputError
@@ -283,19 +281,6 @@ def clean(
         raise RuntimeError(f"{out} was not finished.")
     write_whole(out / _CODE_FILE, code().encode())
     return finished | {"code": _made_from(out)}
-
-
-@functools.cache
-def code() -> str:
-    """The first digits of a hash of the sources of ``jaxunlearn`` and ``converters``, to tell what a line came from."""
-    digest = hashlib.sha256()
-    for package in (jaxunlearn, converters):
-        root = Path(package.__file__).parent
-        for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).as_posix()):
-            digest.update(
-                path.relative_to(root.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0"
-            )
-    return digest.hexdigest()[:12]
 
 
 def leave(folder: Path) -> dict[str, Any]:

@@ -12,13 +12,15 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 
+import converters
+import jaxunlearn
 from converters import convert, torch_io
 from experiments.tables import METRICS
 from jaxunlearn import _checkpointing, _loop, report
@@ -141,7 +143,7 @@ def run(
     execution = _loop.Execution()
     method, data = study.method.make_method(model.spec.apply, execution, **head), data.for_loop(execution)
     state = method.init(model.variables, data, config, jax.random.key(seed))
-    of_run = {"config": dataclasses.asdict(config), "device": report.device(), "versions": report.versions()}
+    of_run = {"config": dataclasses.asdict(config), **made_by()}
     same: dict[str, Any] = json.loads(json.dumps(of_run))
     if unfinished is not None and unfinished.exists():
         done = _checkpointing.load_notes(unfinished)
@@ -219,9 +221,7 @@ def _compare(study: Study, flags: argparse.Namespace) -> int:
                 of_this_run = hashlib.sha256(f"{label} {name} {seed}".encode()).hexdigest()[:8]
                 unfinished = flags.out.with_name(f"{flags.out.stem}-{of_this_run}.unfinished.npz")
                 finished = run(study, flags.shared, name, config, seed, images, unfinished)
-                results = read_results(flags.out)
-                results.setdefault(label, {}).setdefault(name, {})[str(seed)] = finished
-                write_whole(flags.out, (json.dumps(results, indent=1) + "\n").encode())
+                add_result(flags.out, (label, name, str(seed)), finished)
                 unfinished.unlink()
     reference = flags.shared / "reference" / f"{study.name}-official.json"
     official = json.loads(reference.read_text())["checkpoints"] if reference.exists() else {}
@@ -233,6 +233,32 @@ def _compare(study: Study, flags: argparse.Namespace) -> int:
 def read_results(path: Path) -> dict[str, Any]:
     """All runs so far."""
     return json.loads(path.read_text()) if path.exists() else {}
+
+
+def add_result(path: Path, keys: Sequence[str], value: Any) -> None:
+    """Puts a result into the file at the place that nested keys name; others may have written to it meanwhile."""
+    results = read_results(path)
+    place = functools.reduce(lambda inner, key: inner.setdefault(key, {}), keys[:-1], results)
+    place[keys[-1]] = value
+    write_whole(path, (json.dumps(results, indent=1) + "\n").encode())
+
+
+@functools.cache
+def code() -> str:
+    """The first digits of a hash of the sources of ``jaxunlearn`` and ``converters``, to tell what a line came from."""
+    digest = hashlib.sha256()
+    for package in (jaxunlearn, converters):
+        root = Path(str(package.__file__)).parent
+        for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).as_posix()):
+            digest.update(
+                path.relative_to(root.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0"
+            )
+    return digest.hexdigest()[:12]
+
+
+def made_by() -> dict[str, Any]:
+    """What made a result: the code, the device and the versions."""
+    return {"code": code(), "device": report.device(), "versions": report.versions()}
 
 
 def print_table(results: dict[str, Any], official: dict[str, Any]) -> None:

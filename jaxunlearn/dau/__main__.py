@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from jaxunlearn import cli, report
 from jaxunlearn._typing import Variables
 from jaxunlearn.data import LabelledImages
-from jaxunlearn.dau import PRESETS, Config, RoundStats, State, make_method
+from jaxunlearn.dau import PRESETS, Config, RoundStats, State, make_method, quality
 from jaxunlearn.inputs import Inputs
 from jaxunlearn.job import Evidence, Procedure
 
@@ -51,12 +51,10 @@ def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: S
     }
     truth = inputs.clean.poisoned
     if truth is not None:
-        hits = int(np.sum(poisoned & truth))
-        facts["precision"] = hits / count if count else None
-        facts["recall"] = hits / int(truth.sum()) if truth.any() else None
-        facts["leaked"] = int(np.sum(clean & truth))
-        precision = "none found" if not count else f"precision {100 * hits / count:.1f} %"
-        recall = f"recall {100 * hits / truth.sum():.1f} %" if truth.any() else "there is no poison"
+        known = quality(state.parts, truth)
+        facts |= known._asdict()
+        precision = "none found" if known.precision is None else f"precision {100 * known.precision:.1f} %"
+        recall = "there is no poison" if known.recall is None else f"recall {100 * known.recall:.1f} %"
         sentence += f" ({precision}, {recall})"
     facts["sentence"] = sentence + "."
     facts["gains"] = [round(float(gain), 1) for gain in gains]

@@ -46,6 +46,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -605,6 +606,41 @@ class Division(NamedTuple):
 
     scores: Float[Array, " n"]
     parts: Parts
+
+
+class Quality(NamedTuple):
+    """How well images were divided, where it is known which are poisoned.
+
+    Attributes:
+      precision: share of the poisoned part that is poisoned; None of an empty part.
+      recall: share of the poisoned images that lie in that part; None if there is none.
+      leaked: poisoned images in the clean part.
+    """
+
+    precision: float | None
+    recall: float | None
+    leaked: int
+
+
+def quality(parts: Parts, truth: Bool[np.ndarray, " n"]) -> Quality:
+    """Precision and recall of a division.
+
+    Args:
+      parts: of the images.
+      truth: marks those that are poisoned.
+
+    Example:
+      >>> parts = Parts(jnp.array([True, True, False, False]), jnp.array([False, False, True, False]))
+      >>> quality(parts, np.array([True, False, True, True]))
+      Quality(precision=0.5, recall=0.3333333333333333, leaked=1)
+    """
+    poisoned, clean = (np.asarray(part) for part in parts)
+    hits = int(np.sum(poisoned & truth))
+    return Quality(
+        hits / int(poisoned.sum()) if poisoned.any() else None,
+        hits / int(truth.sum()) if truth.any() else None,
+        int(np.sum(clean & truth)),
+    )
 
 
 def split(
