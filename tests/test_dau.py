@@ -867,10 +867,10 @@ def test_the_division_multiplies_in_full_precision_on_every_device() -> None:
 
     with jax.default_matmul_precision("bfloat16"):
         lowered = jax.jit(cleaned).lower(images).as_text()
-    # The covariance within classes, and what leads to directions in which all classes fall apart.
     products = [line for line in lowered.splitlines() if "tensor<4x60xf32>, tensor<60x4xf32>" in line]
-    assert len(products) >= 3
+    assert products  # the covariance within classes
     assert all("[HIGHEST, HIGHEST]" in line for line in products)
+    assert lowered.count("[HIGHEST, HIGHEST]") >= 5  # with what leads to directions
     assert "precision DEFAULT" in lowered  # the network's own products are as the user wants them
 
 

@@ -183,12 +183,15 @@ def unlearn(
       apply_fn: the network, ``apply_fn(variables, images, train=True) -> (logits, aux)``; ``aux["features"]`` is
         what the last layer reads, and new running statistics are taken from ``aux["batch_stats"]``. If it accepts
         ``rngs`` it gets a key for dropout.
-      variables: of the network, any pytree; of one with a ``"params"`` entry only that entry is trained.
+      variables: of the network, a pytree of arrays, its mappings dicts; of one with a ``"params"`` entry only that
+        entry is trained.
       images: the training images, some of them triggered; floating, NHWC, in [0, 1].
       labels: that the network was trained with, integers.
       config: what to compute; ``PRESETS["default"]`` for a start.
       key: of all random choices.
-      head: path of the last linear layer (``ModelSpec.head``).
+      head: path of the last linear layer, inside ``variables["params"]`` if there is that, joined by slashes
+        (``ModelSpec.head``): of a layer with a ``kernel`` of shape (features, classes), and perhaps a ``bias``, or of
+        such a matrix alone.
       fresh: makes untrained variables (``ModelSpec.init``); needed for the pre-filters that isolate.
       execution: how to compute it; under a surrounding ``jit`` give ``Execution(loop="scan")``.
 

@@ -76,7 +76,8 @@ def unlearn(
     Args:
       apply_fn: the network, ``apply_fn(variables, images, train=True) -> (logits, aux)``; new running
         statistics are taken from ``aux["batch_stats"]``. If it accepts ``rngs`` it gets a key for dropout.
-      variables: of the network, any pytree; of one with a ``"params"`` entry only that entry is trained.
+      variables: of the network, a pytree of arrays, its mappings dicts; of one with a ``"params"`` entry only that
+        entry is trained.
       images: clean images, floating, NHWC, in [0, 1].
       labels: their true classes, integers.
       config: what to compute.

@@ -107,7 +107,8 @@ def unlearn(
 
     Args:
       apply_fn: the network, ``apply_fn(variables, images, train=False) -> (logits, aux)``.
-      variables: of the network, any pytree; of one with a ``"params"`` entry only that entry changes.
+      variables: of the network, a pytree of arrays, its mappings dicts; of one with a ``"params"`` entry only that
+        entry changes.
       images: clean images, floating, NHWC, in [0, 1].
       labels: their true classes, integers.
       config: what to compute; ``PRESETS["default"]`` for a start.

@@ -128,8 +128,8 @@ def unlearn(
     Args:
       apply_fn: the network, ``apply_fn(variables, images, train=False) -> (logits, aux)``; for
         ``train_mode`` it returns ``aux["batch_stats"]``, and gets a key for dropout if it accepts ``rngs``.
-      variables: of the network, any pytree; of one with a ``"params"`` entry only that entry changes, and
-        ``"batch_stats"`` in ``train_mode``.
+      variables: of the network, a pytree of arrays, its mappings dicts; of one with a ``"params"`` entry only that
+        entry changes, and ``"batch_stats"`` in ``train_mode``.
       images: clean images, floating, NHWC, in [0, 1].
       labels: their true classes, integers.
       config: what to compute.
