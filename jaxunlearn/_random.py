@@ -1,9 +1,11 @@
-"""Random numbers whose programs compile quickly."""
+"""Random numbers that are drawn, or whose programs compile, quickly."""
 
 import math
 
 import jax
+import numpy as np
 from jax.typing import DTypeLike
+from jaxtyping import Int
 
 from jaxunlearn._typing import Number, PRNGKey
 
@@ -22,3 +24,18 @@ def uniform(
       True
     """
     return jax.random.uniform(key, (math.prod(shape),), dtype, low, high).reshape(shape)
+
+
+def draw_rows(key: PRNGKey, count: int, size: int) -> Int[np.ndarray, " size"]:
+    """Different rows of ``count``, in random order, drawn on the host.
+
+    ``jax.random.choice`` shuffles all rows for that: 40 ms for 128 of 49 000 on a CPU core, as long as a small
+    network's step.
+
+    Example:
+      >>> rows = draw_rows(jax.random.key(0), 100, 3)
+      >>> rows.shape, len(set(rows.tolist()))
+      ((3,), 3)
+    """
+    words = np.asarray(jax.random.key_data(key)).ravel()
+    return np.random.default_rng(words).choice(count, size, replace=False)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxunlearn._check import InputError
 from jaxunlearn._optimizers import momentum_step
-from jaxunlearn._random import uniform
+from jaxunlearn._random import draw_rows, uniform
 from jaxunlearn._runtime import Compiled
 from jaxunlearn._training import forward_of_halves
 from jaxunlearn._tree import all_finite, combine, partition, trainable_mask
@@ -21,6 +21,7 @@ from jaxunlearn.losses import mean_cross_entropy
 
 _COMPARED = 500  # images of the target's class, and of all, whose features are looked at
 _EXCITED = 100
+_EXCITING = optax.adam(0.05)
 
 
 Progress = Callable[[float], None]
@@ -103,7 +104,7 @@ def robust(
     velocity, step = optax.tree.zeros_like(params), _robust_step(surrogate.apply_fn)
     for number, one in enumerate(jax.random.split(key, steps), 1):
         rows_key, start_key, dropout_key = jax.random.split(one, 3)
-        rows = np.asarray(jax.random.choice(rows_key, count, (min(batch_size, count),), replace=False))
+        rows = draw_rows(rows_key, count, min(batch_size, count))
         images, labels = jnp.asarray(surrogate.images[rows]), jnp.asarray(surrogate.labels[rows])
         keys = (start_key, dropout_key)
         params, rest, velocity = step((params, rest, velocity), images, labels, keys, radius, rate, momentum)
@@ -231,18 +232,28 @@ def optimised_patch(
     neuron = jnp.argmax((own.mean(0) - usual.mean(0)) / (usual.std(0) + 1e-6))
     shown = _spread(surrogate.images, everything, _EXCITED)
 
-    def excitation(variables: Variables, picture: jax.Array, shown: jax.Array, neuron: jax.Array) -> Scalar:
-        triggered = shown * (1 - mask) + picture * mask
-        return -jnp.mean(surrogate.apply_fn(variables, triggered, train=False)[1]["features"][:, neuron])
-
-    gradient = Compiled(jax.grad(excitation, argnums=1))
-    optimizer = optax.adam(0.05)
-    picture = uniform(key, shown.shape[1:])
-    state = optimizer.init(picture)
+    picture, step = uniform(key, shown.shape[1:]), _exciting_step(surrogate.apply_fn)
+    state = _EXCITING.init(picture)
     for _ in range(steps):
-        updates, state = optimizer.update(gradient(surrogate.variables, picture, shown, neuron), state)
-        picture = jnp.clip(optax.apply_updates(picture, updates), 0, 1)
+        picture, state = step(picture, state, surrogate.variables, shown, mask, neuron)
     return picture * mask
+
+
+@functools.lru_cache(maxsize=4)
+def _exciting_step(apply_fn: ApplyFn) -> Compiled:
+    """A step of a picture that is to excite a feature where it is stamped on images."""
+
+    def excitation(
+        picture: jax.Array, variables: Variables, shown: Images, mask: jax.Array, neuron: jax.Array
+    ) -> Scalar:
+        triggered = shown * (1 - mask) + picture * mask
+        return -jnp.mean(apply_fn(variables, triggered, train=False)[1]["features"][:, neuron])
+
+    def step(picture: jax.Array, state: PyTree, *given: Any) -> tuple[jax.Array, PyTree]:
+        updates, state = _EXCITING.update(jax.grad(excitation)(picture, *given), state)
+        return jnp.clip(optax.apply_updates(picture, updates), 0, 1), state
+
+    return Compiled(step)
 
 
 def _rows(marked: Bool[np.ndarray, " n"], what: str) -> Int[np.ndarray, " k"]:

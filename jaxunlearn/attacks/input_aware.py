@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from jaxunlearn._check import InputError
 from jaxunlearn._optimizers import momentum_step
+from jaxunlearn._random import draw_rows
 from jaxunlearn._runtime import Compiled
 from jaxunlearn._training import forward_of_halves
 from jaxunlearn._tree import partition, trainable_mask
@@ -152,10 +154,10 @@ def train_drawings(
     size = min(batch_size, len(labels))
     optimizer = _adam(rate)
 
-    def batches(count: int, key: PRNGKey) -> Iterator[list[jax.Array]]:
+    def batches(count: int, key: PRNGKey) -> Iterator[list[Int[np.ndarray, " size"]]]:
         """The rows of each step's images, and of others to go with them."""
         for keys in jax.random.split(key, (count, 2)):
-            yield [jax.random.choice(one, len(labels), (size,), replace=False) for one in keys]
+            yield [draw_rows(one, len(labels), size) for one in keys]
 
     state, loss, step = optimizer.init(drawings.mask), jnp.zeros(()), _mask_step(rate, density)
     for number, (rows, others) in enumerate(batches(mask_steps, masks_key), 1):
