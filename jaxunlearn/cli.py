@@ -358,7 +358,6 @@ def _train(procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace
     """Fills in the checkpoint of a network that is trained on the images as they are, unless it is there."""
     from jaxunlearn import trainer
     from jaxunlearn._runtime import keep_compilations
-    from jaxunlearn.data import Takes, check_class_names, keep_apart, load
     from jaxunlearn.display import make_display
     from jaxunlearn.fit import training_for
     from jaxunlearn.inputs import REPORT_FILE, check_folder, files_written
@@ -381,11 +380,9 @@ def _train(procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace
     if not begun or (out / STATE_FILE).exists():
         check_folder(out, written, resume=goes_on, force=flags.force)
     keep_compilations()
-    takes = None if flags.size is None else Takes((flags.size, flags.size, 1), classes=None)
-    data, test = load(flags.clean, takes), load(flags.test, takes)
-    check_class_names(flags.clean, flags.test)
-    spec = trainer.network(flags.arch, data, test)
-    data = keep_apart(data, test, leave_out=flags.leave_out_shared)
+    data, test, spec = trainer.read_sets(
+        flags.clean, flags.test, flags.arch, size=flags.size, leave_out=flags.leave_out_shared
+    )
     config = configured(training_for(spec.image_shape, len(data.labels)), flags.fit, "--fit")
     display = make_display(quiet=flags.quiet)
     earlier = [name for name in (STATE_FILE, REPORT_FILE) if (out / name).exists()]

@@ -15,7 +15,7 @@ from jaxunlearn import _checkpointing, _loop, finetune, report
 from jaxunlearn._check import InputError
 from jaxunlearn._files import write_together
 from jaxunlearn._typing import AnyImages, ApplyFn, Variables
-from jaxunlearn.data import LabelledImages
+from jaxunlearn.data import LabelledImages, Takes, check_class_names, keep_apart, load
 from jaxunlearn.display import Display, describe
 from jaxunlearn.evaluate import Evaluation, Triggered, evaluate
 from jaxunlearn.models import NAMES, ModelSpec, named
@@ -199,6 +199,34 @@ def _read_facts(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError, RecursionError):
         raise _checkpointing.damaged(path) from None
+
+
+def read_sets(
+    data: str, test: str, architecture: str, *, size: int | None, leave_out: bool
+) -> tuple[LabelledImages, LabelledImages, ModelSpec]:
+    """Images to train on and images to judge by, named by SPECs, and a network for them.
+
+    Args:
+      data: SPEC of the images to train on.
+      test: SPEC of those to judge by.
+      architecture: one of ``NAMES``.
+      size: height and width to bring pictures to; None leaves them as they are.
+      leave_out: whether to train without images that also judge; else they are refused.
+
+    Raises:
+      InputError: if they cannot be read or do not fit one another.
+    """
+    takes = None if size is None else Takes((size, size, 1), classes=None)
+    training, judging = load(data, takes), load(test, takes)
+    check_class_names(data, test)
+    if takes is not None and training.images.shape[1:3] != takes.shape[:2]:
+        height, width = training.images.shape[1:3]
+        raise InputError(
+            f"--size {size} brings pictures to that size, and {training.origin} holds arrays of {height}x{width}; "
+            "leave --size away."
+        )
+    spec = network(architecture, training, judging)
+    return keep_apart(training, judging, leave_out=leave_out), judging, spec
 
 
 def network(architecture: str, data: LabelledImages, test: LabelledImages) -> ModelSpec:

@@ -583,7 +583,9 @@ def test_dau_trains_the_network_first(
     assert "recall" in facts
     told = json.loads((straight / trainer.FACTS).read_text())
     assert told["counts"]["acc"] == report["before"]["counts"]["acc"]
-    assert set(torch.load(straight / trainer.MODEL)) == set(torch.load(straight / "model.pth"))
+    assert set(torch.load(straight / trainer.MODEL, weights_only=True)) == set(
+        torch.load(straight / "model.pth", weights_only=True)
+    )
     assert report["checkpoint"] == str(straight / trainer.MODEL)
 
     with monkeypatch.context() as patch:

@@ -120,7 +120,6 @@ def _plant(flags: argparse.Namespace, out: Path) -> int:
     from jaxunlearn import subjects, trainer
     from jaxunlearn._runtime import keep_compilations
     from jaxunlearn.attacks import RECIPES
-    from jaxunlearn.data import Takes, check_class_names, keep_apart, load
     from jaxunlearn.display import make_display
     from jaxunlearn.fit import training_for
 
@@ -131,17 +130,9 @@ def _plant(flags: argparse.Namespace, out: Path) -> int:
             "--target is given with mode=all-to-all, which forces every class; leave --target away."
         )
     target = flags.target or 0
-    takes = None if flags.size is None else Takes((flags.size, flags.size, 1), classes=None)
-    data, test = load(flags.data, takes), load(flags.test, takes)
-    check_class_names(flags.data, flags.test)
-    if takes is not None and data.images.shape[1:3] != takes.shape[:2]:
-        height, width = data.images.shape[1:3]
-        raise InputError(
-            f"--size {flags.size} brings pictures to that size, and {data.origin} holds arrays of {height}x{width}; "
-            "leave --size away."
-        )
-    spec = trainer.network(flags.arch, data, test)
-    data = keep_apart(data, test, leave_out=flags.leave_out_shared)
+    data, test, spec = trainer.read_sets(
+        flags.data, flags.test, flags.arch, size=flags.size, leave_out=flags.leave_out_shared
+    )
     if not 0 <= target < spec.classes:
         raise InputError(
             f"--target {target} is not a class; the images have the classes 0 to {spec.classes - 1}."
