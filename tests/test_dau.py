@@ -44,6 +44,64 @@ def test_complementary_loss_is_finite_and_pulls_where_ascent_does_not() -> None:
     assert gradient_of("ascent", forgotten, 0)[0] == pytest.approx(1)
 
 
+def test_the_gradient_towards_the_uniform_answer() -> None:
+    """p_y in the label's logit and p_j - 1 / (C - 1) in the others, zero only where these are alike."""
+    logits = 3 * jax.random.normal(KEY, (7,))
+    p = jax.nn.softmax(logits)
+    expected = (p - 1 / 6).at[2].set(p[2])
+    np.testing.assert_allclose(gradient_of("uniform", logits, 2), expected, atol=1e-6)
+
+
+def descended(loss_fn: Any, steps: int, start: float) -> float:
+    """A logit after so many steps of gradient descent."""
+    with jax.enable_x64(True):
+        step = lambda _, z: z - jax.grad(loss_fn)(z)  # noqa: E731
+        return float(jax.jit(lambda z: jax.lax.fori_loop(0, steps, step, z))(jnp.asarray(start)))
+
+
+def of_a_logit(kind: str, logit: jax.Array) -> jax.Array:
+    return dau.poisoned_losses(jnp.stack([logit, jnp.zeros_like(logit)])[None], jnp.array([0]), kind)[0]
+
+
+def test_the_complementary_loss_ends_by_itself_and_ascent_does_not() -> None:
+    """Of two classes the logits fall apart like log t, against like t."""
+    ours, ascent = (
+        [descended(lambda z, kind=kind: of_a_logit(kind, z), steps, 3.0) for steps in (1000, 10_000)]
+        for kind in ("complementary", "ascent")
+    )
+    assert ours[1] - ours[0] == pytest.approx(-np.log(10), abs=0.02)
+    assert ascent[1] - ascent[0] == pytest.approx(-9000, abs=20)
+
+
+@pytest.mark.parametrize(
+    ("kept", "forgotten", "expected"),
+    [
+        (500 / 45_000, 4500 / 5000, 0.012),
+        (4450 / 45_000, 50 / 5000, 0.91),
+        (0.49, 0.5, 0.495),
+        (0.51, 0.5, 0.505),
+    ],
+)
+def test_what_leaks_moves_the_minimum_and_turns_ascent_over(
+    kept: float, forgotten: float, expected: float
+) -> None:
+    """A tenth of CIFAR-10's poison missed, a tenth of the poisoned part clean; and either side of a = b."""
+
+    def mixed(kind: str) -> Any:
+        def loss_fn(logit: jax.Array) -> jax.Array:
+            z, label = jnp.stack([logit, jnp.zeros_like(logit)])[None], jnp.array([0])
+            learning = dau.clean_losses(z, label, False, 1.0)[0]
+            return kept * learning + forgotten * dau.poisoned_losses(z, label, kind)[0]
+
+        return loss_fn
+
+    ours = 1 / (1 + np.exp(-descended(mixed("complementary"), 20_000, 0.0)))
+    assert ours == pytest.approx(expected, abs=2e-3)
+    assert (ours < 0.5) == (kept < forgotten)  # the attack fails, or a clean class is answered
+    ascent = descended(mixed("ascent"), 20_000, 0.0)
+    assert (ascent < -4) if kept < forgotten else (ascent > 4)
+
+
 @pytest.mark.parametrize("weight", [0.5, 1.0, 3.0])
 @pytest.mark.parametrize(("kept", "forgotten"), [(0.1, 0.9), (0.5, 0.5), (0.9, 0.1)])
 def test_an_image_in_both_parts_ends_at_the_stated_probability(
