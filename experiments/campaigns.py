@@ -319,7 +319,7 @@ CAMPAIGNS = {
     "dau-measures": Campaign(
         "Measures of DAU left away where its division leaves images out and its weights differ: BadNets on GTSRB, "
         "whose square random crops cut off many of the poisoned images.",
-        "two CPU cores, a quarter of an hour per model, half of it the training",
+        "two CPU cores, twenty minutes per model, a third of it the training; seeds 1 and 2 were not run yet",
         "little: the division is nearly right in any case, and the retrained layer alone finds fewer images",
         _NOTHING_PUBLISHED,
         _all("gtsrb", 0.1, ("badnets",)),
