@@ -1131,3 +1131,14 @@ def test_suspects_of_the_backdoored_network_are_poisoned(prefilter: str) -> None
     suspects = suspects_of(spec.apply, variables, data, config, spec.head)
     attacked = made.labels == demo.TARGET
     assert made.poisoned[suspects & attacked].mean() > 0.9 > 1.5 * made.poisoned[attacked].mean()
+
+
+def test_no_key_is_used_twice_to_find_attacked_classes() -> None:
+    """Beside the discriminator, which learns with and without suspects from the same batches on purpose."""
+    features, labels = jax.random.normal(KEY, (200, 5)), jnp.arange(200) // 100
+    whitened = jnp.stack([dau.whiten(features, labels, 2, ridge) for ridge in dau.RIDGES])
+    logits, suspects = jnp.zeros((200, 2)), jnp.arange(200) % 20 == 0
+    key, other = jax.random.split(jax.random.key(3))
+    with jax.debug_key_reuse(True):
+        jax.jit(dau.attacked_classes)(whitened, logits, labels, suspects, key, gain=60.0)
+        jax.jit(dau.attacked_alike)(features, whitened[0], logits, labels, other, gain=60.0)

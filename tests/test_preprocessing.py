@@ -38,7 +38,8 @@ def colours(true: Preprocessing, count: int = 300) -> tuple[dict[str, Any], np.n
     path = np.linspace(0, 1, 40, dtype=np.float32)
     centres = np.stack([path, 0.3 + 0.4 * path**2, 1 - path**3], axis=1)
     labels = rng.integers(0, len(path), count).astype(np.int32)
-    images = (centres[labels] + rng.normal(0, 0.003, (count, 3)))[:, None, None].astype(np.float32)
+    noisy = centres[labels] + rng.normal(0, 0.003, (count, 3))
+    images = np.clip(noisy, 0, 1)[:, None, None].astype(np.float32)
     return {"colours": true(centres[:, None, None])[:, 0, 0]}, images, labels
 
 

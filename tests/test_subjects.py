@@ -101,7 +101,7 @@ def test_dau_takes_the_folder_in_steps(planted: tuple[Path, Any], tmp_path: Path
     assert whole.returncode == 0, whole.stderr
     first = run(tmp_path, "anti-learning", *given, "--out", "steps", method="dau")
     assert first.returncode == 0, first.stderr
-    shown = {"division.png", "division.csv", "poisoned.png"}
+    shown = {"division.png", "division.csv", "division.json", "poisoned.png"}
     assert {path.name for path in (tmp_path / "steps").iterdir()} == {"state.npz", *shown}
     assert {path.name for path in (tmp_path / "whole").iterdir()} == set(files_written("dau", ".pth"))
     second = run(tmp_path, "unlearning", *given, "--out", "steps", method="dau")
@@ -354,7 +354,7 @@ def test_attacks_that_shape_the_training_choose_images_anew_in_every_epoch(
         return method._replace(step=step)
 
     recipe = dataclasses.replace(RECIPES["wanet"], redrawn=redrawn)
-    monkeypatch.setattr(subjects, "finetune", SimpleNamespace(make_method=make_method))
+    monkeypatch.setattr(trainer, "finetune", SimpleNamespace(make_method=make_method))
     subjects.plant(order_of(tmp_path / "straight", "wanet", recipe), Watched())
     assert (len(shown), len(set(shown))) == (2, sets)
     with np.load(tmp_path / "straight" / subjects.TRAIN) as kept:

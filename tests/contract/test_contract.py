@@ -194,11 +194,6 @@ def test_variables_are_any_pytree(case: Case) -> None:
     assert np.array_equal(after.params["head"], given.params["head"]) == nothing_found
 
 
-def test_no_key_is_used_twice(case: Case) -> None:
-    with jax.debug_key_reuse(True):
-        cleaned(case)
-
-
 def test_resumed_run_equals_straight_run(case: Case, tmp_path: Path) -> None:
     data = _loop.Data(*case.data())
     method = case.make_method()
