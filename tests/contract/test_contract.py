@@ -13,6 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxunlearn import _checkpointing, _loop
 from tests import toys
 from tests.contract.methods import CASES, Case
+from tests.quick import all_slow_but
 
 KEY = jax.random.key(3)
 
@@ -106,7 +107,9 @@ def test_works_under_jit(case: Case) -> None:
     assert_close(run(toys.variables(), KEY), cleaned(case))
 
 
-def test_works_under_jit_with_images_of_any_kind_and_the_usual_execution(case: Case) -> None:
+@pytest.mark.parametrize("name", all_slow_but("finetune", CASES))
+def test_works_under_jit_with_images_of_any_kind_and_the_usual_execution(name: str) -> None:
+    case = CASES[name]
     expected = cleaned(case)
     for convert in (np.asarray, jnp.asarray):
         images, labels = map(convert, case.data())
