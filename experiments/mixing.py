@@ -95,7 +95,7 @@ def mixed(weights: Mapping[str, float]) -> list[Cell]:
     ]
 
 
-def mean(results: Results, cell: Cell | str, rate: str, by: str = "test") -> float:
+def mean(results: Results, cell: Cell, rate: str, by: str = "test") -> float:
     """A rate of a cell in percent, in the mean over the seeds."""
     return 100 * statistics.mean(cells[str(cell)][by][rate] for cells in results.values())
 

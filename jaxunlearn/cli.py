@@ -385,7 +385,7 @@ def _train(procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace
     )
     config = configured(training_for(spec.image_shape, len(data.labels)), flags.fit, "--fit")
     display = make_display(quiet=flags.quiet)
-    earlier = [name for name in (STATE_FILE, REPORT_FILE) if (out / name).exists()]
+    replaces = (out / STATE_FILE).exists() or (out / REPORT_FILE).exists()
     trainer.train_model(
         spec,
         data,
@@ -395,7 +395,7 @@ def _train(procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace
         out=out,
         resume=goes_on,
         display=display,
-        stale=[*written, *earlier] if earlier else (),
+        stale=[*written, STATE_FILE] if replaces else (),
     )
     flags.resume = goes_on and (out / STATE_FILE).exists()
 
