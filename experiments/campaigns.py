@@ -227,6 +227,7 @@ _FT_SAM = {
 
 _FORMED = "the ASR of the last column of the tables (what is published of four networks) where it has one"
 _NOTHING_PUBLISHED = "nothing"
+_SMALL_BATCHES = ("rounds=30", "crop_padding=0", "batch_size=32", "learning_rate=0.02")
 _PREACT: Any = _LARGE | {"seeds": (0,), "arch": "preact_resnet18"}
 
 _PUBLISHED_ATTACKS = (
@@ -456,7 +457,7 @@ CAMPAIGNS = {
             (Cleaning(NOTHING),),
             arch="small_vgg_half",
             train_images=images,
-            training=(f"rounds={rounds}", "crop_padding=0", "batch_size=32", "learning_rate=0.02"),
+            training=(f"rounds={rounds}", *_SMALL_BATCHES[1:]),
         )
         for name, duration, images, rounds in (
             ("attacks-small", "half an hour", 20_000, 30),
@@ -476,14 +477,24 @@ CAMPAIGNS = {
         (Cleaning(NOTHING),),
         **_PREACT,
     ),
+    "attacks-preact-small-batches": Campaign(
+        "What attacks that networks learn late reach on PreAct-ResNet18, on GTSRB, with batches of 32 and without "
+        "random crops, as in attacks-small.",
+        "one GPU, four minutes per model with others beside it",
+        _FORMED,
+        _PUBLISHED_ATTACKS,
+        _all("gtsrb", 0.1, ("bpp", "wanet")),
+        (Cleaning(NOTHING),),
+        **(_PREACT | {"training": _SMALL_BATCHES}),
+    ),
     "attacks-preact-cifar10": Campaign(
         "What attacks reach on PreAct-ResNet18, on CIFAR-10 with nearly all training images.",
         "one GPU, four minutes per model with others beside it; the last two were not run to their end yet",
         _FORMED,
         _PUBLISHED_ATTACKS,
         (
-            Attacked("cifar10", "sig", ratio=0.05),
-            Attacked("cifar10", "badnets", ratio=0.01),
+            *_all("cifar10", _CLEAN_RATIOS["cifar10"], _CLEAN),
+            *_all("cifar10", 0.01, ("badnets",)),
             Attacked("cifar10", "bpp", ("covers=2", "dither=true")),
         ),
         (Cleaning(NOTHING),),
