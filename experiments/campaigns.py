@@ -171,6 +171,7 @@ def _all(data: str, ratio: float, names: tuple[str, ...]) -> tuple[Attacked, ...
 
 
 _HARD = ("wanet", "bpp", "input-aware", "adaptive-blend")  # for small networks to learn
+_LATE = ("bpp", "wanet")  # by small networks, unless they take many steps
 _DIRTY = ("badnets", "blended", "lf", "trojannn", *_HARD)
 _CLEAN = ("sig", "label-consistent")
 
@@ -450,18 +451,25 @@ CAMPAIGNS = {
         name: Campaign(
             "What attacks that small networks learn late reach with batches of 32, which are four times as many steps, "
             "and without random crops.",
-            f"two CPU cores, {duration} per model on one of them",
+            takes,
             _FORMED,
             _PUBLISHED_ATTACKS,
-            _all("gtsrb", 0.1, ("bpp", "wanet")),
+            _all("gtsrb", 0.1, names),
             (Cleaning(NOTHING),),
             arch="small_vgg_half",
             train_images=images,
             training=(f"rounds={rounds}", *_SMALL_BATCHES[1:]),
         )
-        for name, duration, images, rounds in (
-            ("attacks-small", "half an hour", 20_000, 30),
-            ("attacks-small-36000", "three quarters of an hour", 36_000, 24),
+        for name, takes, names, images, rounds in (
+            ("attacks-small", "two CPU cores, half an hour per model on one of them", _LATE, 20_000, 30),
+            ("attacks-small-long", "one GPU, three minutes; one CPU core, an hour", ("bpp",), 20_000, 60),
+            (
+                "attacks-small-36000",
+                "two CPU cores, three quarters of an hour per model on one of them",
+                _LATE,
+                36_000,
+                24,
+            ),
         )
     },
     "attacks-preact": Campaign(
@@ -483,7 +491,7 @@ CAMPAIGNS = {
         "one GPU, four minutes per model with others beside it",
         _FORMED,
         _PUBLISHED_ATTACKS,
-        _all("gtsrb", 0.1, ("bpp", "wanet")),
+        _all("gtsrb", 0.1, _LATE),
         (Cleaning(NOTHING),),
         **(_PREACT | {"training": _SMALL_BATCHES}),
     ),
