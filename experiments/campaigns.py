@@ -175,25 +175,27 @@ _LATE = ("bpp", "wanet")  # by small networks, unless they take many steps
 _DIRTY = ("badnets", "blended", "lf", "trojannn", *_HARD)
 _CLEAN = ("sig", "label-consistent")
 
+_EARLY = ("settled=1",)  # as in DAU's preset ``quick``, where another one is asked for
+
 _ABLATIONS = (
-    Cleaning("dau"),
-    Cleaning("dau", settings=("loss=ascent",)),
-    Cleaning("dau", settings=("loss=uniform",)),
-    Cleaning("dau", settings=("loss=entropy",)),
-    Cleaning("dau", settings=("relabel_round=3",)),
-    Cleaning("dau", settings=("weigh=false",)),
-    Cleaning("dau", settings=("band=0",)),
-    Cleaning("dau", settings=("evidence=discriminator",)),
-    Cleaning("dau", settings=("evidence=fisher",)),
-    Cleaning("dau", settings=("refinements=2",)),
-    Cleaning("dau", settings=("prefilter=loss", "superpositions=0")),
-    Cleaning("dau", settings=("poisoned_statistics=running",)),
-    Cleaning("dau", settings=("poisoned_statistics=own",)),
-    Cleaning("dau", settings=("crop_padding=1",)),
-    Cleaning("dau", settings=("prefilter=early", "isolation_rounds=10", "rounds=21")),
-    Cleaning("dau", settings=("prefilter=flooding", "isolation_rounds=10", "rounds=21")),
-    Cleaning("dau", "isolating"),
-    Cleaning("dau", "robust"),
+    Cleaning("dau", "quick"),
+    Cleaning("dau", "quick", settings=("loss=ascent",)),
+    Cleaning("dau", "quick", settings=("loss=uniform",)),
+    Cleaning("dau", "quick", settings=("loss=entropy",)),
+    Cleaning("dau", "quick", settings=("relabel_round=3",)),
+    Cleaning("dau", "quick", settings=("weigh=false",)),
+    Cleaning("dau", "quick", settings=("band=0",)),
+    Cleaning("dau", "quick", settings=("evidence=discriminator",)),
+    Cleaning("dau", "quick", settings=("evidence=fisher",)),
+    Cleaning("dau", "quick", settings=("refinements=2",)),
+    Cleaning("dau", "quick", settings=("prefilter=loss", "superpositions=0")),
+    Cleaning("dau", "quick", settings=("poisoned_statistics=running",)),
+    Cleaning("dau", "quick", settings=("poisoned_statistics=own",)),
+    Cleaning("dau", "quick", settings=("crop_padding=1",)),
+    Cleaning("dau", "quick", settings=("prefilter=early", "isolation_rounds=10", "rounds=21")),
+    Cleaning("dau", "quick", settings=("prefilter=flooding", "isolation_rounds=10", "rounds=21")),
+    Cleaning("dau", "isolating", _EARLY),
+    Cleaning("dau", "robust", _EARLY),
     Cleaning(RETRAINING),
     Cleaning("finetune", clean=300),
 )
@@ -287,7 +289,7 @@ def _published(data: str, ratio: float) -> str:
     return found + of_ft_sam * ((data, ratio) == ("cifar10", 0.1))
 
 
-_DAU = (Cleaning("dau"), Cleaning(RETRAINING), Cleaning("finetune", clean=500))
+_DAU = (Cleaning("dau"), Cleaning("dau", "quick"), Cleaning(RETRAINING), Cleaning("finetune", clean=500))
 _OF_DAU = (
     "DAU beside a network trained anew without the poison and beside fine-tuning: how it divides the training set, "
     "and what it leaves."
@@ -326,11 +328,11 @@ CAMPAIGNS = {
         _NOTHING_PUBLISHED,
         _all("gtsrb", 0.1, ("badnets",)),
         (
-            Cleaning("dau"),
-            Cleaning("dau", settings=("band=0",)),
-            Cleaning("dau", settings=("weigh=false",)),
-            Cleaning("dau", settings=("evidence=discriminator",)),
-            Cleaning("dau", settings=("evidence=fisher",)),
+            Cleaning("dau", "quick"),
+            Cleaning("dau", "quick", settings=("band=0",)),
+            Cleaning("dau", "quick", settings=("weigh=false",)),
+            Cleaning("dau", "quick", settings=("evidence=discriminator",)),
+            Cleaning("dau", "quick", settings=("evidence=fisher",)),
         ),
         seeds=(0, 1, 2),
         **_SMALL["gtsrb"],
@@ -345,7 +347,7 @@ CAMPAIGNS = {
             Attacked("digits", "badnets", ("trigger=patch:size=2,offset=0",)),
             Attacked("digits", "blended", ("strength=0.3",)),
         ),
-        (*_methods(300, Cleaning("finetune", "ft-sam", ("rounds=20",))), Cleaning("dau")),
+        (*_methods(300, Cleaning("finetune", "ft-sam", ("rounds=20",))), Cleaning("dau", "quick")),
         train_images=900,
         test_images=497,
         training=("rounds=20", "batch_size=50"),
@@ -360,7 +362,7 @@ CAMPAIGNS = {
             Attacked("digits", "badnets"),
             Attacked("digits", "badnets", ("trigger=patch:size=2,offset=0", "mode=all-to-all")),
         ),
-        (Cleaning("dau"),),
+        (Cleaning("dau", "quick"),),
         seeds=(0, 1, 2),
         train_images=1000,
         test_images=497,
@@ -391,7 +393,7 @@ CAMPAIGNS = {
             for ratio in (0.005, 0.001)
             for name in ("badnets", "blended", "trojannn")
         ),
-        (Cleaning("dau"), Cleaning("finetune", clean=500), Cleaning("ibau", clean=500)),
+        (Cleaning("dau", "quick"), Cleaning("finetune", clean=500), Cleaning("ibau", clean=500)),
         **_SMALL["gtsrb"],
     ),
     "dau-cifar10": Campaign(
@@ -541,7 +543,7 @@ CAMPAIGNS = {
             (
                 *_methods(small["train_images"] // 20, _FT_SAM[data]),
                 *_methods(small["train_images"] // 100, _FT_SAM[data]),
-                Cleaning("dau"),
+                Cleaning("dau", "quick"),
             ),
             **small,
         )
@@ -558,7 +560,7 @@ CAMPAIGNS = {
         (
             *_methods(500, _FT_SAM["gtsrb"]),
             *_methods(100, _FT_SAM["gtsrb"]),
-            Cleaning("dau"),
+            Cleaning("dau", "quick"),
         ),
         **_SMALL["gtsrb"],
     ),
@@ -569,7 +571,7 @@ CAMPAIGNS = {
         "ASR before above 80, after DAU below 5, after I-BAU below 20",
         f"{_published('gtsrb', 0.1)}; none of adaptive-blend",
         _all("gtsrb", 0.1, _HARD),
-        (*_methods(1000, _FT_SAM["gtsrb"]), Cleaning("dau")),
+        (*_methods(1000, _FT_SAM["gtsrb"]), Cleaning("dau", "quick")),
         arch="small_vgg_half",
         train_images=20_000,
         training=("rounds=30", "crop_padding=0"),
@@ -581,7 +583,7 @@ CAMPAIGNS = {
         "ACC and ASR on CIFAR-10, PreAct-ResNet18, 5 % clean images (Zhu et al., ICCV 2023, table 1): before 91.9 and "
         "74.4, fine-tuning 91.1 and 1.2, I-BAU 89.4 and 1.3, FT-SAM 91.9 and 1.0",
         (Attacked("gtsrb", "badnets", ("mode=all-to-all",)),),
-        (Cleaning("dau"), *_methods(500, _FT_SAM["gtsrb"])),
+        (Cleaning("dau", "quick"), *_methods(500, _FT_SAM["gtsrb"])),
         arch="small_vgg_half",
         training=("rounds=20", "crop_padding=0"),
     ),
@@ -592,7 +594,7 @@ CAMPAIGNS = {
         "the same from all three",
         _NOTHING_PUBLISHED,
         _all("gtsrb", 0.1, ("badnets", "blended")),
-        (Cleaning("dau"), Cleaning("dau", "isolating"), Cleaning("dau", "robust")),
+        (Cleaning("dau", "quick"), Cleaning("dau", "isolating", _EARLY), Cleaning("dau", "robust", _EARLY)),
         **_SMALL["gtsrb"],
     ),
     "few-images": Campaign(

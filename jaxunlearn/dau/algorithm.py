@@ -476,7 +476,7 @@ def _doubts(programs: _Programs, state: State, data: Data, own: View) -> Float[A
 
 
 def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
-    config = state.config
+    config, before = state.config, state.stats.accuracy
     epoch = state.round - config.isolation_rounds - 1
     keys = jax.random.split(jax.random.fold_in(state.key, state.round), 4)
     clean_key, poisoned_key, steps_key, division_key = keys
@@ -507,7 +507,8 @@ def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
     state = state._replace(params=trained.params, rest=trained.rest, velocity=trained.velocity)
     state = _judged(state, _view(programs, finish(state), data), data)
     stats = state.stats._replace(loss=jnp.mean(losses))
-    over = (stats.kept < config.forgotten) & (stats.accuracy >= config.recovered * state.start)
+    settled = jnp.abs(stats.accuracy - before) < config.settled
+    over = settled & (stats.kept < config.forgotten) & (stats.accuracy >= config.recovered * state.start)
     planned = max(config.resplit_round, config.relabel_round)
     return state._replace(stats=stats, stopped=over & (epoch >= planned - 1))
 

@@ -68,7 +68,8 @@ class Config:
       unlearning_weight: lambda, of the poisoned part's loss.
       robustness: q of the bounded loss, in (0, 1].
       forgotten: unlearning is over once the mean p_y of the poisoned part is below this
-      recovered: and the accuracy of the clean part at least this much times that of the model as it came.
+      recovered: and the accuracy of the clean part at least this much times that of the model as it came,
+      settled: and changed by less than this in the last epoch; 0 for all rounds, 1 for whatever it changed by.
 
     Raises:
       ValueError: if a setting is out of its range, with its name and value.
@@ -108,6 +109,7 @@ class Config:
     robustness: Number = 0.7
     forgotten: Number = 0.05
     recovered: Number = 1.0
+    settled: Number = 0.0001
 
     def __post_init__(self) -> None:
         """Validates the settings."""
@@ -125,7 +127,7 @@ class Config:
             discriminator_decay=self.discriminator_decay,
         )
         check_at_least(0, unlearning_weight=self.unlearning_weight, suspect_weight=self.suspect_weight)
-        check_at_least(0, forgotten=self.forgotten, recovered=self.recovered)
+        check_at_least(0, forgotten=self.forgotten, recovered=self.recovered, settled=self.settled)
         check_positive(learning_rate=self.learning_rate, isolation_rate=self.isolation_rate)
         check_positive(discriminator_rate=self.discriminator_rate, isolation_level=self.isolation_level)
         check_positive(finite=False, clip_norm=self.clip_norm)
@@ -164,9 +166,11 @@ class Config:
 
 PRESETS: dict[str, Config] = {
     "default": Config(),
+    "quick": Config(settled=1.0),
     "isolating": Config(prefilter="lga", isolation_rounds=10, rounds=21),
     "robust": Config(robust_rounds=3, resplit_round=4),
 }
-"""``default``: ours. ``isolating``: with a fresh network whose loss is bent, as in anti-backdoor learning, which takes
-twenty epochs, a hundredth of all images and a weight decay of 1e-4. ``robust``: with what is meant to tolerate parts
-that hold each other's images."""
+"""``default``: ours. ``quick``: over as soon as the accuracy is what it was, after two to four epochs in place of ten;
+the learning rate is high then, and the accuracy up to two points lower. ``isolating``: with a fresh network whose loss
+is bent, as in anti-backdoor learning, which takes twenty epochs, a hundredth of all images and a weight decay of 1e-4.
+``robust``: with what is meant to tolerate parts that hold each other's images."""
