@@ -165,9 +165,16 @@ def _attack_in(folder: Path) -> dict[str, Any]:
 
 
 def _made_from(folder: Path) -> str | None:
-    """From which code a folder was made; None if it does not say so."""
+    """From which code a folder was made, or codes, if it was interrupted; None if it does not say so."""
     path = folder / _CODE_FILE
     return path.read_text().strip() if path.exists() else None
+
+
+def _add_code(folder: Path) -> None:
+    """Says in a folder that the present code begins it or goes on with it."""
+    codes = (_made_from(folder) or "").split()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / _CODE_FILE, " ".join(dict.fromkeys([*codes, code()])).encode())
 
 
 def make_subject(
@@ -212,8 +219,8 @@ def make_subject(
         _check_same(folder, "model", made, asked)
         return folder
     print(f"== {folder.name}", flush=True)
+    _add_code(folder)
     subjects.plant(order, make_display(quiet=False))
-    write_whole(folder / _CODE_FILE, code().encode())
     return folder
 
 
@@ -276,10 +283,10 @@ def clean(
         f"-- {folder.name}  {cleaning.method} {cleaning.preset} {cleaning.clean or 'training set'}",
         flush=True,
     )
+    _add_code(out)
     finished = job.run(program.PROCEDURE, request, make_display(quiet=False), time.monotonic())
     if finished is None:
         raise RuntimeError(f"{out} was not finished.")
-    write_whole(out / _CODE_FILE, code().encode())
     return finished | {"code": _made_from(out)}
 
 

@@ -208,7 +208,7 @@ def main(study: Study, description: str) -> int:
 def _compare(study: Study, flags: argparse.Namespace) -> int:
     images = study.quick if flags.quick else flags.images
     keep_compilations()
-    changed = flags.set + ([f"rounds={flags.rounds}"] if flags.rounds else [])
+    changed = ([f"rounds={flags.rounds}"] if flags.rounds else []) + flags.set
     labels = []
     for name in flags.checkpoints:
         config = configured(study.config(flags.preset, name), changed)

@@ -71,7 +71,18 @@ def test_an_image_trigger_from_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "patch:size", "patch:size=a", "patch:colour=1", "patch:value=2", "image:"]
+    "text",
+    [
+        "",
+        "patch:size",
+        "patch:size=a",
+        "patch:colour=1",
+        "patch:value=2",
+        "patch:size=4,size=5",
+        "image:",
+        "image:t.png,mask=",
+        "image:,mask=m.png",
+    ],
 )
 def test_texts_that_name_no_trigger(text: str) -> None:
     with pytest.raises(InputError, match="names no trigger"):

@@ -183,6 +183,15 @@ def test_a_finished_cleaning_is_taken_for_no_other(tmp_path: Path) -> None:
         clean(once)
 
 
+def test_a_folder_names_every_code_that_worked_on_it(tmp_path: Path) -> None:
+    (tmp_path / "code.txt").write_text("0123456789ab")
+    for _ in range(2):
+        reproduce._add_code(tmp_path)
+        assert reproduce._made_from(tmp_path) == f"0123456789ab {reproduce.code()}"
+    reproduce._add_code(tmp_path / "new")
+    assert reproduce._made_from(tmp_path / "new") == reproduce.code()
+
+
 def test_what_ends_a_campaign_is_said_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,7 +233,7 @@ def test_a_finished_model_is_taken_for_no_other(
 
     def plant(order: subjects.Order, display: Any) -> None:
         planted.append(order.out)
-        order.out.mkdir()
+        order.out.mkdir(exist_ok=True)
         made = order.settings() | {"acc": 0.9}
         if order.settings()["settings"]["mode"] == "all-to-all":
             made["target"] = None

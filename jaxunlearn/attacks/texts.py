@@ -23,8 +23,8 @@ def parse_trigger(text: str) -> Trigger:
     kind, _, rest = text.partition(":")
     if kind == "patch" and (patch := _patch(rest)) is not None:
         return patch
-    if kind == "image" and rest:
-        picture, _, mask = rest.partition(",mask=")
+    picture, masked, mask = rest.partition(",mask=")
+    if kind == "image" and picture and bool(masked) == bool(mask):
         image = read_image(Path(picture))
         blanked = jnp.asarray(read_image(Path(mask))) if mask else None
         return functools.partial(add_image, image=jnp.asarray(image), mask=blanked)
@@ -37,11 +37,12 @@ def parse_trigger(text: str) -> Trigger:
 def _patch(parts: str) -> Trigger | None:
     """The square that ``size=4,offset=1,value=1`` names; None if it names none."""
     try:
-        given = dict(part.split("=") for part in parts.split(",") if part)
+        pairs = [part.split("=") for part in parts.split(",") if part]
+        given = dict(pairs)
         size, offset = int(given.pop("size", 4)), int(given.pop("offset", 1))
         value = float(given.pop("value", 1))
     except ValueError:
         return None
-    if given or not 0 <= value <= 1:
+    if given or len(pairs) > len({name for name, _ in pairs}) or not 0 <= value <= 1:
         return None
     return functools.partial(stamp_patch, size=size, offset=offset, value=value)

@@ -487,6 +487,8 @@ def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
             lambda: (state.scores, state.parts, state.gains, state.start),
         )
         state = state._replace(scores=scores, parts=parts, gains=gains, start=start)
+        # That was of another clean part.
+        before = jnp.where(epoch == config.resplit_round - 1, jnp.inf, before)
     steps = max(_LEAST_STEPS, -(-len(data.labels) // config.batch_size))
     epochs = config.rounds - config.isolation_rounds - 1
     clean = _loop.rows_of(state.parts.clean, steps, config.batch_size, clean_key)

@@ -43,8 +43,8 @@ class Config:
         ``clean`` images in the same step, which depend on the parameters; the ``running`` ones, which follow later; or
         those of its ``own`` images, in training mode and thrown away.
       robust_rounds: first epochs of unlearning in which the clean part's loss is bounded, (1 - p^q) / q.
-      resplit_round: the epoch of unlearning, from 1, before which the parts are divided anew, and before which it is
-        not over; 0 for never.
+      resplit_round: the epoch of unlearning, from 1, before which the parts are divided anew, and with which it is not
+        over yet; 0 for never.
       relabel_round: the epoch of unlearning, from 1, from which the poisoned part also learns the likeliest other class
         of the network as it was before the epoch, and before which it is not over; 0 for never.
       schedule: of the learning rate over the epochs of unlearning: ``constant`` or ``cosine``.
