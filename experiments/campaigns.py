@@ -175,7 +175,7 @@ _LATE = ("bpp", "wanet")  # by small networks, unless they take many steps
 _DIRTY = ("badnets", "blended", "lf", "trojannn", *_HARD)
 _CLEAN = ("sig", "label-consistent")
 
-_EARLY = ("settled=1",)  # as in DAU's preset ``quick``, where another one is asked for
+_EARLY = ("early=true",)  # as in DAU's preset ``quick``, where another one is asked for
 
 _ABLATIONS = (
     Cleaning("dau", "quick"),

@@ -476,7 +476,7 @@ def _doubts(programs: _Programs, state: State, data: Data, own: View) -> Float[A
 
 
 def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
-    config, before = state.config, state.stats.accuracy
+    config = state.config
     epoch = state.round - config.isolation_rounds - 1
     keys = jax.random.split(jax.random.fold_in(state.key, state.round), 4)
     clean_key, poisoned_key, steps_key, division_key = keys
@@ -487,8 +487,6 @@ def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
             lambda: (state.scores, state.parts, state.gains, state.start),
         )
         state = state._replace(scores=scores, parts=parts, gains=gains, start=start)
-        # That was of another clean part.
-        before = jnp.where(epoch == config.resplit_round - 1, jnp.inf, before)
     steps = max(_LEAST_STEPS, -(-len(data.labels) // config.batch_size))
     epochs = config.rounds - config.isolation_rounds - 1
     clean = _loop.rows_of(state.parts.clean, steps, config.batch_size, clean_key)
@@ -509,10 +507,11 @@ def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
     state = state._replace(params=trained.params, rest=trained.rest, velocity=trained.velocity)
     state = _judged(state, _view(programs, finish(state), data), data)
     stats = state.stats._replace(loss=jnp.mean(losses))
-    settled = jnp.abs(stats.accuracy - before) < config.settled
-    over = settled & (stats.kept < config.forgotten) & (stats.accuracy >= config.recovered * state.start)
-    planned = max(config.resplit_round, config.relabel_round)
-    return state._replace(stats=stats, stopped=over & (epoch >= planned - 1))
+    if config.early:
+        over = (stats.kept < config.forgotten) & (stats.accuracy >= config.recovered * state.start)
+        planned = max(config.resplit_round, config.relabel_round)
+        state = state._replace(stopped=over & (epoch >= planned - 1))
+    return state._replace(stats=stats)
 
 
 def _divided_again(
