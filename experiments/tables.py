@@ -25,6 +25,7 @@ import numpy as np
 
 from experiments.campaigns import CAMPAIGNS, NOTHING, PUBLISHED_ASR
 from jaxunlearn import report
+from jaxunlearn._check import InputError
 from jaxunlearn._files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
@@ -71,8 +72,20 @@ ROWS = (
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a campaign's results; none if there is no such file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The lines of a campaign's results; none if there is no such file.
+
+    Raises:
+      InputError: if one cannot be read.
+    """
+    lines = []
+    for number, text in enumerate(path.read_text().splitlines() if path.exists() else (), 1):
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            raise InputError(
+                f"Line {number} of {path} is no JSON, as if it was not written to its end; remove it."
+            ) from None
+    return lines
 
 
 def render(rows: Sequence[Row] = ROWS) -> str:
@@ -366,7 +379,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_whole(page, text.encode())
             for name in PICTURE.findall(text):
                 _redraw(name)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, InputError) as error:
         parser.error(str(error))
     return 0
 

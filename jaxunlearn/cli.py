@@ -16,6 +16,7 @@ from jaxunlearn._checkpointing import STATE_FILE
 SUBTASKS = ("anti-learning", "unlearning", "test")
 
 _DEMO_NAME = "demo"
+_TRAINED = "trained.json"  # trainer.FACTS, which is imported late
 
 
 def main(
@@ -35,27 +36,50 @@ def main(
     started = time.monotonic()
     trains = procedure.first_stage is not None
     flags = _parser(procedure.name, presets, description, trains=trains).parse_args(argv)
-    given = flags.attack or flags.ckpt
-    stem = _DEMO_NAME if flags.demo or given is None else _stem(given)
-    if given is None and flags.arch is not None:
-        stem = flags.arch
-    out = flags.out or Path(f"{stem}-{procedure.name}")
-    work = _demo if flags.demo else _clean
-    return guarded(lambda: work(procedure, presets, flags, out, started), out, f"*{STATE_FILE}")
+    out = flags.out or Path(f"{_subject(flags)}-{procedure.name}")
+
+    def work() -> int:
+        _check_subtask(flags, out)
+        return (_demo if flags.demo else _clean)(procedure, presets, flags, out, started)
+
+    return guarded(work, out, f"*{STATE_FILE}", *([] if flags.arch is None else [_TRAINED]))
 
 
-def _stem(given: Path) -> str:
-    """What a file or folder is called, where it is meant by a dot, too."""
-    return given.stem if given.stem.strip(".") else given.resolve().stem
+def _subject(flags: argparse.Namespace) -> str:
+    """What the file or folder to be cleaned is called, where it is meant by a dot, too."""
+    if flags.demo:
+        return _DEMO_NAME
+    if flags.attack is not None:
+        return str(flags.attack.resolve().name)
+    if flags.ckpt is not None:
+        return str(flags.ckpt.stem if flags.ckpt.stem.strip(".") else flags.ckpt.resolve().stem)
+    return str(flags.arch or _DEMO_NAME)
 
 
-def guarded(work: Callable[[], int], out: Path, state: str) -> int:
+def _check_subtask(flags: argparse.Namespace, out: Path) -> None:
+    """Refuses flags that a part of the work cannot use."""
+    if flags.subtask == "unlearning":
+        if flags.force:
+            raise InputError(
+                "unlearning goes on with a division, which --force would replace; leave --force away."
+            )
+        if not (out / STATE_FILE).is_file():
+            raise InputError(
+                f"{out} holds no division; run the subtask anti-learning with the same --out first."
+            )
+    if flags.reactivate and flags.subtask in ("anti-learning", "test"):
+        raise InputError(
+            f"--reactivate needs a cleaned model, which {flags.subtask} does not make; leave it away."
+        )
+
+
+def guarded(work: Callable[[], int], out: Path, *kept: str) -> int:
     """The exit code of a program's work, whose errors are said in one sentence.
 
     Args:
       work: what is to be done.
       out: the folder of results.
-      state: pattern of the files in it that an interrupted run goes on from.
+      kept: patterns of the files in it that an interrupted run goes on from.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -67,11 +91,17 @@ def guarded(work: Callable[[], int], out: Path, state: str) -> int:
         return 2
     except KeyboardInterrupt:
         nothing = " there is nothing to go on from." if out.exists() else " nothing was written."
-        sys.stderr.write(f"interrupted:{_kept(out, state) or nothing}\n")
+        sys.stderr.write(f"interrupted:{_kept(out, kept) or nothing}\n")
         return 130
     except OSError as error:
         place = error.filename or out
-        sys.stderr.write(f"error: {place} cannot be read or written ({error.strerror}).{_kept(out, state)}\n")
+        sys.stderr.write(f"error: {place} cannot be read or written ({error.strerror}).{_kept(out, kept)}\n")
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        advice = "give fewer or smaller images, or a smaller batch_size."
+        sys.stderr.write(f"error: memory ran out; {advice}{_kept(out, kept)}\n")
         return 2
     except ArithmeticError as error:
         from jaxunlearn._loop import NonFiniteError
@@ -82,9 +112,9 @@ def guarded(work: Callable[[], int], out: Path, state: str) -> int:
         return 1
 
 
-def _kept(out: Path, state: str) -> str:
+def _kept(out: Path, patterns: Sequence[str]) -> str:
     """Says what an ended run can go on from, if it can."""
-    kept = out.is_dir() and any(out.glob(state))
+    kept = out.is_dir() and any(any(out.glob(pattern)) for pattern in patterns)
     return f" the finished rounds are kept in {out}; go on with --resume." if kept else ""
 
 
@@ -233,8 +263,6 @@ def _run(
     keep_compilations()
     display = make_display(quiet=flags.quiet)
     subtask = flags.subtask
-    if subtask == "unlearning" and not (out / STATE_FILE).is_file():
-        raise InputError(f"{out} holds no division; run the subtask anti-learning with the same --out first.")
     request = Request(
         checkpoint=inputs.ckpt,
         key=inputs.key,
@@ -254,8 +282,6 @@ def _run(
         reactivate=tuple(flags.reactivate),
         size=flags.size,
     )
-    if flags.reactivate and subtask in ("anti-learning", "test"):
-        raise InputError(f"--reactivate needs a cleaned model, which {subtask} does not make; leave it away.")
     if subtask == "test":
         job.judge(procedure, request, display)
         return 0
@@ -360,7 +386,7 @@ def _train(procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace
     from jaxunlearn._runtime import keep_compilations
     from jaxunlearn.display import make_display
     from jaxunlearn.fit import training_for
-    from jaxunlearn.inputs import REPORT_FILE, check_folder, files_written
+    from jaxunlearn.inputs import REPORT_FILE, check_folder, checked_trigger, files_written
 
     given = [name for name in ("key", "normalize", "channels") if getattr(flags, name) is not None]
     if given:
@@ -375,9 +401,14 @@ def _train(procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace
         raise InputError(
             f"{out} holds an interrupted training already; give --resume to go on with it, or --force to replace it."
         )
-    begun = goes_on and (interrupted or (out / trainer.FACTS).exists())
+    trained, divided = ((out / name).exists() for name in (trainer.FACTS, STATE_FILE))
+    if trained and not (goes_on or flags.force or divided or (out / REPORT_FILE).exists()):
+        raise InputError(
+            f"{out} holds a trained network already; give --resume to go on with it, or --force to train it anew."
+        )
+    begun = goes_on and (interrupted or trained)
     written = [trainer.MODEL, trainer.FACTS, *files_written(procedure.name, ".pth")]
-    if not begun or (out / STATE_FILE).exists():
+    if not begun or divided or flags.force:
         check_folder(out, written, resume=goes_on, force=flags.force)
     keep_compilations()
     data, test, spec = trainer.read_sets(
@@ -385,7 +416,9 @@ def _train(procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace
     )
     config = configured(training_for(spec.image_shape, len(data.labels)), flags.fit, "--fit")
     display = make_display(quiet=flags.quiet)
-    replaces = (out / STATE_FILE).exists() or (out / REPORT_FILE).exists()
+    if flags.trigger is not None and not flags.trigger.startswith("attack:"):
+        checked_trigger(flags.trigger, flags.target, spec, test)
+    replaces = divided or (out / REPORT_FILE).exists()
     trainer.train_model(
         spec,
         data,
@@ -437,9 +470,10 @@ def _demo(
         "size",
     )
     given = [name for name in names if getattr(flags, name) is not None]
+    given += [name for name in ("fit", "leave_out_shared") if getattr(flags, name)]
     trains = procedure.first_stage is not None
     if given:
-        name = "train" if given[0] == "clean" and trains else given[0]
+        name = "train" if given[0] == "clean" and trains else given[0].replace("_", "-")
         raise InputError(f"--demo brings its own files; leave --{name} away, or --demo.")
     from jaxunlearn import demo
     from jaxunlearn._runtime import keep_compilations

@@ -242,7 +242,7 @@ def read(request: Request) -> Inputs:
             "several classes."
         )
     notices = list(dict.fromkeys([*checkpoint.notices, *_left(checkpoint), *clean.notices, *test.notices]))
-    trigger = _checked_trigger(request, model.spec, test)
+    trigger = checked_trigger(request.trigger, request.target, model.spec, test)
     triggered = None if attack is None else _triggered(attack, model.spec)
     if trigger is None and triggered is None:
         notices.append("no trigger was given, so the attack success rate is unknown.")
@@ -419,18 +419,25 @@ def _check_images(data: LabelledImages, spec: ModelSpec) -> None:
         )
 
 
-def _checked_trigger(request: Request, spec: ModelSpec, test: LabelledImages) -> Trigger | None:
-    if request.trigger is None or request.target is None:
+def checked_trigger(
+    text: str | None, target: int | None, spec: ModelSpec, test: LabelledImages
+) -> Trigger | None:
+    """The trigger that a text names; None without a text or a target.
+
+    Raises:
+      InputError: if the text names none that fits the network's images, or the target is no class to be judged.
+    """
+    if text is None or target is None:
         return None
-    if not 0 <= request.target < spec.classes:
+    if not 0 <= target < spec.classes:
         raise InputError(
-            f"The target {request.target} is not a class of the model, which has the classes 0 to {spec.classes - 1}."
+            f"The target {target} is not a class of the model, which has the classes 0 to {spec.classes - 1}."
         )
-    subjects.check_others(test, request.target)
-    trigger = parse_trigger(request.trigger)
+    subjects.check_others(test, target)
+    trigger = parse_trigger(text)
     if not fits(trigger, spec.image_shape):
         raise InputError(
-            f"The trigger {request.trigger} does not fit the model's images of "
+            f"The trigger {text} does not fit the model's images of "
             f"{'x'.join(map(str, spec.image_shape))} (height x width x channels)."
         )
     return trigger

@@ -15,7 +15,7 @@ from jaxunlearn import _checkpointing, _loop, finetune, report
 from jaxunlearn._check import InputError
 from jaxunlearn._files import write_together
 from jaxunlearn._typing import AnyImages, ApplyFn, Variables
-from jaxunlearn.data import LabelledImages, Takes, check_class_names, keep_apart, load
+from jaxunlearn.data import LabelledImages, Takes, check_class_names, classes_of, keep_apart, load
 from jaxunlearn.display import Display, describe
 from jaxunlearn.evaluate import Evaluation, Triggered, evaluate
 from jaxunlearn.models import NAMES, ModelSpec, named
@@ -225,12 +225,12 @@ def read_sets(
             f"--size {size} brings pictures to that size, and {training.origin} holds arrays of {height}x{width}; "
             "leave --size away."
         )
-    spec = network(architecture, training, judging)
+    spec = network(architecture, training, judging, classes=max(map(classes_of, (data, test))))
     return keep_apart(training, judging, leave_out=leave_out), judging, spec
 
 
-def network(architecture: str, data: LabelledImages, test: LabelledImages) -> ModelSpec:
-    """A network for images to train on and images to judge by, with as many classes as they have.
+def network(architecture: str, data: LabelledImages, test: LabelledImages, *, classes: int = 0) -> ModelSpec:
+    """A network for images to train on and images to judge by, with as many classes as they have, or more.
 
     Raises:
       InputError: if a label is negative, there is no such architecture, or the images do not fit one another or it.
@@ -250,7 +250,7 @@ def network(architecture: str, data: LabelledImages, test: LabelledImages) -> Mo
         )
     if min(data.labels.min(), test.labels.min()) < 0:
         raise InputError(f"The labels of {data.origin} and {test.origin} must not be negative.")
-    classes = int(max(data.labels.max(), test.labels.max())) + 1
+    classes = max(classes, int(max(data.labels.max(), test.labels.max())) + 1)
     spec = named(architecture, classes, tuple(data.images.shape[1:]))
     spec.shapes()  # refuses images that are too small
     return spec

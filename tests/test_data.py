@@ -20,6 +20,7 @@ from jaxunlearn.data import (
     StoredImages,
     Takes,
     check_class_names,
+    classes_of,
     hold_out,
     images,
     keep_apart,
@@ -324,7 +325,12 @@ def test_folders_whose_names_do_not_tell_the_same_numbers_are_refused(tmp_path: 
     )
     check_class_names(pets, f"{pets}[1:]")
     check_class_names(pets, "digits")
-    check_class_names(f"{pets},classes=x", some)
+    (tmp_path / "classes").write_text("cat\ncow\ndog\n")
+    (tmp_path / "others").write_text("dog\ncat\n")
+    check_class_names(pets, f"{some},classes={tmp_path}/classes")
+    with pytest.raises(InputError, match=r"cat is class 0 of .*pets and class 1 of .*some,classes="):
+        check_class_names(pets, f"{some},classes={tmp_path}/others[:1]")
+    assert [classes_of(one) for one in (pets, f"{some},classes={tmp_path}/classes", "digits")] == [3, 3, 0]
     numbers = f"folder:{coloured_folder(tmp_path / 'numbers', ('0', '2'))}"
     check_class_names(numbers, pets)
     with pytest.raises(InputError, match=r"\(cat, cow, dog\) are not those of .*some\[:1\] \(cat, dog\)"):

@@ -1,5 +1,6 @@
 """Runs in this process, with methods made up for the test."""
 
+import argparse
 import dataclasses
 import json
 import time
@@ -349,14 +350,54 @@ def test_an_interruption_says_what_is_true(tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    ("given", "stem"), [(".", "planted"), ("..", "above"), ("a.pth", "a"), ("dir/b.c", "b")]
+    "error",
+    [
+        MemoryError("Unable to allocate 9 GiB"),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"),
+    ],
+)
+def test_memory_that_runs_out_is_said_in_one_sentence(
+    error: Exception, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> int:
+        raise error
+
+    assert cli.guarded(work, tmp_path, "*.npz", "trained.json") == 2
+    said = "error: memory ran out; give fewer or smaller images, or a smaller batch_size."
+    assert capsys.readouterr().err == f"{said}\n"
+    (tmp_path / "trained.json").touch()
+    assert cli.guarded(work, tmp_path, "*.npz", "trained.json") == 2
+    assert capsys.readouterr().err.startswith(f"{said} the finished rounds are kept in")
+
+
+def test_other_errors_of_the_program_are_no_answers(tmp_path: Path) -> None:
+    def work() -> int:
+        raise RuntimeError("This is a mistake of ours.")
+
+    with pytest.raises(RuntimeError, match="ours"):
+        cli.guarded(work, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "name"),
+    [
+        ("ckpt", ".", "planted"),
+        ("ckpt", "..", "above"),
+        ("ckpt", "a.pth", "a"),
+        ("ckpt", "dir/b.c", "b"),
+        ("attack", ".", "planted"),
+        ("attack", "some/subject-0.1", "subject-0.1"),
+    ],
 )
 def test_results_are_called_after_what_was_given(
-    given: str, stem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, given: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "above" / "planted").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "above" / "planted")
-    assert cli._stem(Path(given)) == stem
+    flags = argparse.Namespace(
+        **{"demo": False, "attack": None, "ckpt": None, "arch": None, kind: Path(given)}
+    )
+    assert cli._subject(flags) == name
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -602,6 +602,12 @@ def test_dau_trains_the_network_first(
     assert (tmp_path / "resumed" / "model.pth").read_bytes() == (straight / "model.pth").read_bytes()
     assert run("resumed") == 2
     assert run("resumed", "test") == 0
+    (tmp_path / "trained").mkdir()
+    (tmp_path / "trained" / trainer.FACTS).touch()
+    capsys.readouterr()
+    assert run("trained") == 2
+    assert "holds a trained network already; give --resume to go on with it" in capsys.readouterr().err
+    assert cli._TRAINED == trainer.FACTS
     with monkeypatch.context() as patch:
         patch.setattr("jaxunlearn.display.make_display", lambda **_: Watched(2))
         assert run("resumed", "--force") == 130
@@ -621,6 +627,7 @@ def test_dau_trains_the_network_first(
         ),
         (("test", "--reactivate", "5"), "--reactivate needs a cleaned model, which test does not make"),
         (("unlearning",), "holds no division; run the subtask anti-learning"),
+        (("unlearning", "--force"), "which --force would replace; leave --force away"),
         (("test",), "holds no finished run of dau"),
         (("--arch", "small_vgg"), "leave --arch away"),
         (("--fit", "rounds=3"), "--fit belongs to the training of a network"),
@@ -633,6 +640,10 @@ def test_dau_trains_the_network_first(
         (("--arch", "small_vgg", "--normalize", "none", *SOME), "of plain pixels, without --normalize"),
         (("--arch", "small_vgg", "--resume", *SOME), "no interrupted run"),
         (("--arch", "small_vgg", "--fit", "rounds=0", *SOME), "rounds=0 must be"),
+        (
+            ("--arch", "small_vgg", "--trigger", "patch:size=99", "--target", "3", *SOME),
+            "patch:size=99 does not fit",
+        ),
     ],
 )
 def test_bad_requests_of_dau_say_so(

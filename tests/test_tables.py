@@ -11,6 +11,7 @@ from PIL import Image
 from experiments import divide_checkpoints, mixing, tables
 from experiments.campaigns import NOTHING
 from experiments.reproduction import read_results
+from jaxunlearn._check import InputError
 
 
 @pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
@@ -29,6 +30,12 @@ def test_a_table_without_results_is_refused() -> None:
         tables.filled("<!-- table none -->\n<!-- end -->\n")
     with pytest.raises(FileNotFoundError, match=r"; python -m experiments\.reproduce vit makes them\.$"):
         tables.filled("<!-- table vit -->\n<!-- end -->\n")
+
+
+def test_a_line_that_was_not_written_to_its_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "some.jsonl").write_text('{"a": 1}\n{"a": ')
+    with pytest.raises(InputError, match=r"Line 2 of .*some\.jsonl is no JSON"):
+        tables.read_lines(tmp_path / "some.jsonl")
 
 
 def test_a_file_of_results_has_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

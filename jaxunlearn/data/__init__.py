@@ -2,7 +2,7 @@
 
 from jaxunlearn.data.images import LabelledImages, StoredImages
 from jaxunlearn.data.pictures import read_arrays, read_image
-from jaxunlearn.data.sources import Takes, check_class_names, load
+from jaxunlearn.data.sources import Takes, check_class_names, classes_of, load
 from jaxunlearn.data.splits import hold_out, keep_apart
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "StoredImages",
     "Takes",
     "check_class_names",
+    "classes_of",
     "hold_out",
     "keep_apart",
     "load",

@@ -126,7 +126,8 @@ def _fit(pictures: Pictures, rows: np.ndarray, spec: str, takes: Takes | None) -
         (one, first), (other, second), *_ = sizes.items()
         raise InputError(
             f"The pictures differ in size: {pictures.name(first)} has {_size(one)} pixels and "
-            f"{pictures.name(second)} has {_size(other)}; bring them to the size that the model was trained on."
+            f"{pictures.name(second)} has {_size(other)}; bring them to one size, the model's if "
+            "there is one."
         )
     height, width = next(iter(sizes))
     if takes is not None and (len(sizes) > 1 or not takes.keeps(height, width)):
@@ -179,7 +180,7 @@ def _npz(where: str, takes: Takes | None) -> _Arrays:
 
 
 def check_class_names(first: str, second: str) -> None:
-    """Refuses two folders whose sub-folders are other ones and count in alphabetical order: the numbers differ then.
+    """Refuses two folders that number their classes differently, or may: by other names in alphabetical order.
 
     Args:
       first: a SPEC that was loaded.
@@ -195,15 +196,36 @@ def check_class_names(first: str, second: str) -> None:
             "count in alphabetical order, so that classes would have different numbers; name the sub-folders 0, 1, ... "
             "or add ,classes=FILE with the name of every class, one a line, to both."
         )
+    numbers, others = _numbers_of(first), _numbers_of(second)
+    for name in sorted(numbers.keys() & others.keys()):
+        if numbers[name] != others[name]:
+            raise InputError(
+                f"{name} is class {numbers[name]} of {first} and class {others[name]} of {second}; add the same "
+                ",classes=FILE with the name of every class, one a line, to both."
+            )
+
+
+def classes_of(spec: str) -> int:
+    """The number of classes that a folder's sub-folders stand for, with or without pictures; 0 of another source."""
+    return max(_numbers_of(spec).values(), default=-1) + 1
 
 
 def _alphabetical(spec: str) -> list[str] | None:
     """The names of a folder's classes if these count in alphabetical order."""
-    match = _SPEC.fullmatch(spec)
-    if match is None or match["kind"] != "folder" or ",classes=" in match["where"]:
+    if ",classes=" in spec:
         return None
-    names = _class_folders(Path(match["where"]))
+    names = list(_numbers_of(spec))
     return None if all(name.isdecimal() for name in names) else names
+
+
+def _numbers_of(spec: str) -> dict[str, int]:
+    """The classes of a folder's sub-folders by their names; none of another source."""
+    match = _SPEC.fullmatch(spec)
+    if match is None or match["kind"] != "folder":
+        return {}
+    place, named, mapping = match["where"].partition(",classes=")
+    known = _read_classes(Path(mapping)) if named else None
+    return _class_numbers(Path(place), _class_folders(Path(place)), known, None)
 
 
 def _class_folders(folder: Path) -> list[str]:
