@@ -147,7 +147,10 @@ def run(
     same: dict[str, Any] = json.loads(json.dumps(of_run))
     if unfinished is not None and unfinished.exists():
         done = _checkpointing.load_notes(unfinished)
-        _checkpointing.check_same(same, done)
+        try:
+            _checkpointing.check_same(same, done)
+        except InputError as error:
+            raise InputError(f"{error} (Of a reproduction: remove {unfinished}.)") from None
         state = _checkpointing.load_state(unfinished, state)
     else:
         done = same | {"before": rates(judge(model.variables)), "rounds": []}
