@@ -204,7 +204,8 @@ def draw_campaign(lines: Sequence[Line]) -> bytes:
     """A PNG of ASR and ACC, in the mean over the seeds, of every attack before and after every cleaning."""
     attacks = _grouped(lines, _bare_attack, ("attack_settings", *_OF_MODEL))
     cleanings = _grouped(_cleaned(lines), _cleaning)
-    rows, columns = ["before", *cleanings], [textwrap.fill(attack, _WRAPPED) for attack in attacks]
+    rows = ["before", *cleanings]
+    columns = [textwrap.fill(attack.replace(" %", "\N{NO-BREAK SPACE}%"), _WRAPPED) for attack in attacks]
     figure, panels = report.new_figure(
         1 + 0.08 * max(map(len, rows)) + 2 * 1.2 * len(columns),
         0.7 + 0.3 * len(rows) + 0.2 * max(1 + text.count("\n") for text in columns),
