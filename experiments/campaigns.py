@@ -230,7 +230,7 @@ _FT_SAM = {
 
 _FORMED = "the ASR of the last column of the tables (what is published of four networks) where it has one"
 _NOTHING_PUBLISHED = "nothing"
-_SMALL_BATCHES = ("rounds=30", "crop_padding=0", "batch_size=32", "learning_rate=0.02")
+_SMALL_BATCHES = ("crop_padding=0", "batch_size=32", "learning_rate=0.02")
 _PREACT: Any = _LARGE | {"seeds": (0,), "arch": "preact_resnet18"}
 
 _PUBLISHED_ATTACKS = (
@@ -296,7 +296,7 @@ _OF_DAU = (
 )
 _DIVIDED: Any = {
     "expected": "where the backdoor formed: precision at least 0.95 and recall at least 0.9 for BadNets and Blended, "
-    "ASR below 3 with ACC within two points of the new network, of the preset quick within three",
+    "ASR below 3 with ACC within two points of the new network, of the preset quick within three and a half",
     "published": "nothing of DAU; of defences that have the training set too, at 10 % and in the mean over eight "
     "attacks, ACC and ASR on CIFAR-10: ABL 69.9 and 25.6, DBD 71.1 and 64.5; on GTSRB: 40.0 and 42.9, 85.4 and 50.0 "
     "(BackdoorBench leaderboard, PreAct-ResNet18)",
@@ -461,7 +461,7 @@ CAMPAIGNS = {
             (Cleaning(NOTHING),),
             arch="small_vgg_half",
             train_images=images,
-            training=(f"rounds={rounds}", *_SMALL_BATCHES[1:]),
+            training=(f"rounds={rounds}", *_SMALL_BATCHES),
         )
         for name, takes, names, images, rounds in (
             ("attacks-small", "two CPU cores, half an hour per model on one of them", _LATE, 20_000, 30),
@@ -497,7 +497,7 @@ CAMPAIGNS = {
         _PUBLISHED_ATTACKS,
         _all("gtsrb", 0.1, _LATE),
         (Cleaning(NOTHING),),
-        **(_PREACT | {"training": _SMALL_BATCHES}),
+        **(_PREACT | {"training": ("rounds=30", *_SMALL_BATCHES)}),
     ),
     "attacks-preact-cifar10": Campaign(
         "What attacks reach on PreAct-ResNet18, on CIFAR-10 with nearly all training images.",

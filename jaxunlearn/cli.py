@@ -42,7 +42,8 @@ def main(
         _check_subtask(flags, out)
         return (_demo if flags.demo else _clean)(procedure, presets, flags, out, started)
 
-    return guarded(work, out, f"*{STATE_FILE}", *([] if flags.arch is None else [_TRAINED]))
+    trained = [_TRAINED] if flags.arch is not None and flags.subtask != "test" else []
+    return guarded(work, out, f"*{STATE_FILE}", *trained)
 
 
 def _subject(flags: argparse.Namespace) -> str:
