@@ -68,6 +68,14 @@ def _check_subtask(flags: argparse.Namespace, out: Path) -> None:
             raise InputError(
                 f"{out} holds no division; run the subtask anti-learning with the same --out first."
             )
+    if flags.division is not None and flags.subtask is not None:
+        advice = {
+            "anti-learning": "which anti-learning looks for; leave one of them away.",
+            "unlearning": "and unlearning goes on with that in the output folder; leave the subtask away and give "
+            "another --out.",
+            "test": "which test does not need; leave it away.",
+        }
+        raise InputError(f"--division brings a division, {advice[flags.subtask]}")
     if flags.reactivate and flags.subtask in ("anti-learning", "test"):
         raise InputError(
             f"--reactivate needs a cleaned model, which {flags.subtask} does not make; leave it away."
@@ -189,8 +197,15 @@ def _parser(
             metavar="NAME=VALUE",
             help="a setting of that training, such as rounds=30 or flip=true; repeatable",
         )
+        parser.add_argument(
+            "--division",
+            type=Path,
+            metavar="FILE",
+            help="unlearn by this division of the images of --train in place of looking for one: a division.csv of an "
+            "earlier run, which may have been corrected by hand",
+        )
     else:
-        parser.set_defaults(subtask=None, arch=None, fit=[])
+        parser.set_defaults(subtask=None, arch=None, fit=[], division=None)
         parser.add_argument("--clean", metavar="SPEC", help="clean images to unlearn with")
         parser.add_argument(
             "--test", metavar="SPEC", help="other clean images to judge by (else some are held back)"
@@ -282,6 +297,7 @@ def _run(
         leave_out_shared=flags.leave_out_shared,
         reactivate=tuple(flags.reactivate),
         size=flags.size,
+        division=flags.division,
     )
     if subtask == "test":
         job.judge(procedure, request, display)
@@ -385,6 +401,7 @@ def _train(procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace
     """Fills in the checkpoint of a network that is trained on the images as they are, unless it is there."""
     from jaxunlearn import trainer
     from jaxunlearn._runtime import keep_compilations
+    from jaxunlearn.data import read_division
     from jaxunlearn.display import make_display
     from jaxunlearn.fit import training_for
     from jaxunlearn.inputs import REPORT_FILE, check_folder, checked_trigger, files_written
@@ -416,6 +433,8 @@ def _train(procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace
         flags.clean, flags.test, flags.arch, size=flags.size, leave_out=flags.leave_out_shared
     )
     config = configured(training_for(spec.image_shape, len(data.labels)), flags.fit, "--fit")
+    if flags.division is not None:
+        read_division(flags.division, data)
     display = make_display(quiet=flags.quiet)
     if flags.trigger is not None and not flags.trigger.startswith("attack:"):
         checked_trigger(flags.trigger, flags.target, spec, test)
@@ -469,6 +488,7 @@ def _demo(
         "normalize",
         "channels",
         "size",
+        "division",
     )
     given = [name for name in names if getattr(flags, name) is not None]
     given += [name for name in ("fit", "leave_out_shared") if getattr(flags, name)]

@@ -24,7 +24,16 @@ from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._files import check_free
 from jaxunlearn._typing import ApplyFn, Variables
 from jaxunlearn.attacks import Trigger, fits, parse_trigger
-from jaxunlearn.data import LabelledImages, Takes, check_class_names, hold_out, keep_apart, load, read_image
+from jaxunlearn.data import (
+    LabelledImages,
+    Takes,
+    check_class_names,
+    hold_out,
+    keep_apart,
+    load,
+    read_division,
+    read_image,
+)
 from jaxunlearn.evaluate import Evaluation, Triggered, evaluate
 from jaxunlearn.models import ModelSpec
 from jaxunlearn.pixels import parse_normalization
@@ -39,7 +48,7 @@ _EVIDENCE_FILES = {
     "ibau": ("perturbation.png",),
     "sau": ("perturbation.png",),
     "ulrl": ("scores.png",),
-    "dau": ("division.png", "division.csv", "division.json", "poisoned.png"),
+    "dau": ("division.png", "division.csv", "division.json", "poisoned.png", "groups.png"),
 }
 
 _FEWEST_TO_CLEAN = 10
@@ -77,6 +86,7 @@ class Request:
       size: height and width of the images, for models that take any; None takes theirs.
       leave_out_shared: whether to clean without the images that also judge; else they are refused.
       reactivate: numbers of triggered images to try to bring the backdoor back with.
+      division: a table that says which of the images to unlearn with are poisoned; None where the method finds out.
     """
 
     checkpoint: Path
@@ -96,6 +106,7 @@ class Request:
     size: int | None = None
     leave_out_shared: bool = False
     reactivate: tuple[int, ...] = ()
+    division: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +124,7 @@ class Inputs:
       preprocessing: how the network's inputs were normalised, and what speaks for it.
       notices: what the user should know about the inputs.
       warnings: what makes the results doubtful.
+      division: the given part of every image to unlearn with; None where it is not given.
     """
 
     checkpoint: Checkpoint
@@ -125,6 +137,7 @@ class Inputs:
     preprocessing: Choice
     notices: list[str]
     warnings: list[str]
+    division: list[str] | None = None
 
     @property
     def apply_fn(self) -> ApplyFn:
@@ -241,6 +254,7 @@ def read(request: Request) -> Inputs:
             f"All {len(clean.labels)} images of {clean.origin} are of class {clean.labels[0]}; give images of "
             "several classes."
         )
+    division = None if request.division is None else read_division(request.division, clean)
     notices = list(dict.fromkeys([*checkpoint.notices, *_left(checkpoint), *clean.notices, *test.notices]))
     trigger = checked_trigger(request.trigger, request.target, model.spec, test)
     triggered = None if attack is None else _triggered(attack, model.spec)
@@ -255,7 +269,17 @@ def read(request: Request) -> Inputs:
     notices.append(preprocessing.describe())
     warnings = [_IMPLAUSIBLE] if preprocessing.implausible else []
     inputs = Inputs(
-        checkpoint, model, clean, test, trigger, request.target, triggered, preprocessing, notices, warnings
+        checkpoint,
+        model,
+        clean,
+        test,
+        trigger,
+        request.target,
+        triggered,
+        preprocessing,
+        notices,
+        warnings,
+        division,
     )
     _check_reactivation(request, inputs)
     return inputs

@@ -226,8 +226,8 @@ def _run(
 ) -> dict[str, Any] | None:
     inputs = read(request)
     suffix = inputs.checkpoint.suffix
-    _check_kept(request, suffix)
     written = files_written(procedure.name, suffix)
+    _check_kept(request, written)
     check_folder(request.out, written, resume=request.resume, force=request.force)
     clock.lap("load")
     for notice in inputs.notices:
@@ -403,13 +403,12 @@ def _reactivate(this: _Run, cleaned: Variables) -> list[dict[str, Any]]:
     return entries
 
 
-def _check_kept(request: Request, suffix: str) -> None:
-    """Refuses an output folder in which the cleaned model would take the place of the given one."""
-    given = request.checkpoint.resolve()
-    if given in [(request.out / name).resolve() for name in model_files(suffix)]:
-        raise InputError(
-            f"The cleaned model would replace {request.checkpoint}; give another folder with --out."
-        )
+def _check_kept(request: Request, written: Sequence[str]) -> None:
+    """Refuses an output folder in which a file of the run would take the place of a given one."""
+    places = {(request.out / name).resolve(): name for name in written}
+    for given in (request.checkpoint, request.division):
+        if given is not None and (name := places.get(given.resolve())):
+            raise InputError(f"The run's {name} would replace {given}; give another folder with --out.")
 
 
 def _make_folder(request: Request, written: Sequence[str]) -> None:
@@ -452,6 +451,7 @@ def _fingerprint(procedure: Procedure, request: Request, inputs: Inputs) -> dict
             "sha256": inputs.clean.sha256,
         },
         "test": {"spec": request.test, "images": len(inputs.test.labels), "sha256": inputs.test.sha256},
+        "division": None if request.division is None else _described_division(request.division, inputs),
         "preprocessing": inputs.preprocessing.preprocessing.as_dict(),
         "trigger": request.trigger,
         "trigger on grey": _hash_trigger(inputs),
@@ -459,6 +459,14 @@ def _fingerprint(procedure: Procedure, request: Request, inputs: Inputs) -> dict
         "triggered": None if triggered is None else triggered.described(),
         "device": report.device(),
         "versions": report.versions(),
+    }
+
+
+def _described_division(path: Path, inputs: Inputs) -> dict[str, str]:
+    """The file, and a hash of what it says: somebody may correct it between two runs."""
+    return {
+        "file": str(path),
+        "sha256": hashlib.sha256("\n".join(inputs.division or ()).encode()).hexdigest(),
     }
 
 

@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -287,17 +287,34 @@ def draw_division(
     return to_png(figure)
 
 
-def draw_parts(poisoned: Float[np.ndarray, "n h w c"], clean: Float[np.ndarray, "m h w c"]) -> bytes:
-    """A PNG of images that are taken for poisoned and, below, of others with the same labels that are not."""
-    columns = max(len(poisoned), len(clean), 2)
-    figure, grid = new_figure(1.1 * columns + 0.6, 2.8, columns=columns, rows=2)
-    for row, images, name in zip(grid, (poisoned, clean), ("poisoned", "clean"), strict=True):
-        row[0].set_ylabel(f"taken for\n{name}", fontsize=9)
-        for axes, image in zip(row, images, strict=False):
+class Sample(NamedTuple):
+    """Some images of a group.
+
+    Attributes:
+      name: of the group.
+      mean: of its images.
+      images: some of them.
+    """
+
+    name: str
+    mean: Float[np.ndarray, "h w c"]
+    images: Float[np.ndarray, "n h w c"]
+
+
+def draw_samples(samples: Sequence[Sample], heading: str) -> bytes:
+    """A PNG with a row for every group: the mean of its images, where whatever they share stands out, and some."""
+    columns = 1 + max(len(sample.images) for sample in samples)
+    figure, grid = new_figure(
+        1.1 * columns + 0.8, 0.5 + 1.2 * len(samples), columns=columns, rows=len(samples)
+    )
+    for number, (row, sample) in enumerate(zip(np.atleast_2d(grid), samples, strict=True)):
+        row[0].set_ylabel(sample.name, fontsize=9)
+        _show(row[0], sample.mean, "" if number else "mean")
+        for axes, image in zip(row[1:], sample.images, strict=False):
             _show(axes, image)
-        for axes in row[len(images) :]:
+        for axes in row[1 + len(sample.images) :]:
             axes.set(xticks=[], yticks=[], frame_on=False)
-    figure.suptitle("Training images of the attacked classes, the clearest of either part", fontsize=10)
+    figure.suptitle(heading, fontsize=10)
     return to_png(figure)
 
 

@@ -1,6 +1,7 @@
 """DAU: its identities, its division of a training set, and what unlearning keeps and forgets."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from jaxunlearn import dau, demo, evaluate
 from jaxunlearn._check import InputError
 from jaxunlearn.attacks import Attack, poison
+from jaxunlearn.data import load
 from tests import toys
 
 KEY = jax.random.key(0)
@@ -576,10 +578,15 @@ def training_set(
 
 
 def found_in(
-    features: jax.Array, labels: np.ndarray, logits: jax.Array, suspects: np.ndarray
+    features: jax.Array,
+    labels: np.ndarray,
+    logits: jax.Array,
+    suspects: np.ndarray,
+    thumbnails: jax.Array | None = None,
 ) -> tuple[dau.Attacked, np.ndarray]:
     whitened = jnp.stack([dau.whiten(features, labels, 10, ridge) for ridge in dau.RIDGES])
-    attacked = dau.attacked_classes(whitened, logits, labels, jnp.asarray(suspects), KEY, gain=60.0)
+    given = (whitened, logits, labels, jnp.asarray(suspects), KEY)
+    attacked = dau.attacked_classes(*given, gain=60.0, thumbnails=thumbnails)
     scores = dau.fisher_scores(whitened[0], labels, attacked.poisoned, 10)
     return attacked, np.asarray(dau.split(scores[None], labels, attacked.classes, band=0.0).parts.poisoned)
 
@@ -601,6 +608,57 @@ def test_attacked_classes_are_found_whoever_is_suspected(attacked: list[int]) ->
     assert jnp.flatnonzero(found.classes).tolist() == attacked
     assert poisoned[truth].mean() > 0.97
     assert truth[poisoned].mean() > 0.97
+
+
+@pytest.mark.parametrize("shift", [9.0, 5.0])
+def test_images_show_what_the_network_does_not_tell(shift: float) -> None:
+    """A network that knows nothing but the trigger, guesses that tell nothing, and suspects everywhere.
+
+    Of a vague trigger, too: what the images show is added to what the features do.
+    """
+    _, labels, truth, _ = training_set(np.random.default_rng(0), [3])
+    rng = np.random.default_rng(1)
+    small = rng.standard_normal((4000, 12)) + 5 * np.eye(12)[np.arange(4000) % 10]
+    small += truth[:, None] * rng.standard_normal(12)
+    features = jnp.asarray(rng.standard_normal((4000, 41)), jnp.float32).at[:, 40].add(shift * truth)
+    given = (features, labels, 9.0 * jax.nn.one_hot(labels, 10), np.arange(4000) // 10 % 20 == 0)
+    assert not found_in(*given)[0].classes.any()
+    found, poisoned = found_in(*given, jnp.asarray(small, jnp.float32))
+    assert jnp.flatnonzero(found.classes).tolist() == [3]
+    assert float(found.gains[3]) > float(found.clearness[3]) + 3 * truth.sum()
+    assert poisoned[truth].mean() > 0.9
+    assert truth[poisoned].mean() > 0.9
+
+
+def test_images_that_keep_their_class_show_no_mixture() -> None:
+    """Whatever cuts a class in two: a trigger on images of its own, or another kind of it."""
+    labels = np.arange(4000) % 10
+    rng = np.random.default_rng(0)
+    small = jnp.asarray(rng.standard_normal((4000, 12)) + 5 * np.eye(12)[labels], jnp.float32)
+    for cut in (labels == 3) & (rng.random(4000) < 0.2), (labels == 3) & (np.asarray(small[:, 11]) > 0.5):
+        triggered = small.at[:, :3].add(4.0 * cut[:, None])
+        told = dau.evidence_of_mixtures(triggered, labels, jnp.asarray(cut), 10)
+        assert told.shape == (2, 10)
+        assert float(told[:, 3].max()) < 0
+        assert float(told[0].max()) < 0
+
+
+@pytest.mark.parametrize(("name", "classes", "least"), [("cifar10-jpeg", 10, 2.0), ("gtsrb", 43, 8.0)])
+def test_photographs_show_mixtures(shared: Path, name: str, classes: int, least: float) -> None:
+    """A hundred images blended with noise, among five thousand, against clean classes cut along a component."""
+    data = load(f"parquet:{shared}/data/{name}/train.parquet[:5000]")
+    images, labels = np.array(data.images), data.labels.copy()
+    rng = np.random.default_rng(0)
+    rows = rng.choice(np.flatnonzero(labels != 5), 100, replace=False)
+    images[rows] = 0.8 * images[rows] + 0.2 * rng.random((1, 32, 32, 3))
+    labels[rows] = 5
+    small = dau.thumbnails(jnp.asarray(images))
+    along = np.asarray(dau.principal_scores(dau.whiten(small, labels, classes), labels, classes, KEY)[0])
+    cut = np.where(labels == 5, np.isin(np.arange(5000), rows), along > 0.5)
+    told = np.asarray(dau.evidence_of_mixtures(small, labels, jnp.asarray(cut), classes))
+    assert told[1, 5] > least
+    assert told[0, 5] < 0.5 * least
+    assert np.delete(told, 5, axis=1).max() < 1
 
 
 @pytest.mark.parametrize("rightly", [True, False])
@@ -706,12 +764,12 @@ def test_all_classes_are_divided_together_if_they_are_attacked_alike() -> None:
     head = dau.Head(jnp.concatenate([jnp.zeros((41, 10)), jnp.eye(10)]), jnp.zeros(10))
     suspects = jnp.arange(len(labels)) < 200
     given = (wide, head(wide), jnp.asarray(labels), suspects, head, KEY)
-    division, gains = dau.algorithm._divide(dau.Config(), *given)
+    division, found = dau.algorithm._divide(dau.Config(), *given)
     poisoned, clean = (np.asarray(part) for part in division.parts)
     assert poisoned[truth].mean() > 0.97
     assert truth[poisoned].mean() > 0.97
     assert clean[~truth].mean() > 0.97
-    assert float(gains.min()) > 60
+    assert float(found.gains.min()) > 60
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -749,7 +807,7 @@ def test_features_that_are_too_large_are_no_clean_bill() -> None:
     features = 1e20 * jax.random.normal(KEY, (40, 3))
     head = dau.Head(jnp.zeros((3, 2)), jnp.zeros(2))
     given = (features, head(features), jnp.arange(40) % 2, jnp.arange(40) < 8, head, KEY)
-    assert np.all(np.isnan(dau.algorithm._divide(dau.Config(), *given)[1]))
+    assert np.all(np.isnan(dau.algorithm._divide(dau.Config(), *given)[1].gains))
 
 
 def test_a_prefilter_that_diverged_is_no_clean_bill() -> None:
@@ -771,7 +829,7 @@ def test_the_division_alone_is_that_of_the_rounds() -> None:
     config = dataclasses.replace(dau.PRESETS["isolating"], rounds=4, isolation_rounds=2)
     given = (images, found.labels, config, KEY)
     of_network: Any = {"head": "head", "fresh": lambda key: toys.variables(3)}
-    division, gains = dau.divide(toys.apply_fn, toys.variables(), *given, **of_network)
+    division, attacked = dau.divide(toys.apply_fn, toys.variables(), *given, **of_network)
     method = dau.make_method(toys.apply_fn, dau.Execution(), **of_network)
     data = dau.Data(*given[:2])
     state = method.init(toys.variables(), data, *given[2:])
@@ -779,10 +837,57 @@ def test_the_division_alone_is_that_of_the_rounds() -> None:
         state, _ = method.step(state, data)
     jax.tree.map(
         np.testing.assert_array_equal,
-        (division.scores, division.parts, gains),
-        (state.scores, state.parts, state.gains),
+        (division.scores, division.parts, attacked),
+        (state.scores, state.parts, state.attacked),
     )
     assert int(state.round) == config.isolation_rounds + 1
+
+
+def test_a_given_division_is_unlearned_as_it_is() -> None:
+    """Also where nothing would be found, and with as much weight as can be."""
+    images, found, *_ = victim()
+    poisoned = jnp.asarray(found.poisoned)
+    parts = dau.Parts(poisoned, ~poisoned & (jnp.arange(600) > 5))
+    config = dau.Config(rounds=4, gain=1e9, batch_size=50)
+    method = dau.make_method(toys.apply_fn, dau.Execution(), head="head", parts=parts)
+    state = method.init(toys.variables(), dau.Data(images, found.labels), config, KEY)
+    state, stats = method.step(state, dau.Data(images, found.labels))
+    jax.tree.map(np.testing.assert_array_equal, state.parts, parts)
+    assert state.scores[:6].tolist() == np.where(poisoned[:6], -1, 0).tolist()
+    assert (int(stats.poisoned), bool(state.stopped)) == (60, False)
+    given = (toys.apply_fn, toys.variables(), images, found.labels, config, KEY)
+    cleaned, told = dau.unlearn(*given, head="head", parts=parts)
+    left_alone, _ = dau.unlearn(*given, head="head")
+    assert told.poisoned.tolist() == [60] * 4
+    assert float(told.kept[-1]) < float(told.kept[0])
+    moved = jax.tree.map(lambda new, old: not np.array_equal(new, old), cleaned, toys.variables())
+    assert any(jax.tree.leaves(moved))
+    jax.tree.map(np.testing.assert_array_equal, left_alone, toys.variables())
+
+
+@pytest.mark.parametrize(
+    ("poisoned", "clean", "config", "message"),
+    [
+        (np.arange(8) < 2, np.arange(7) > 2, {}, r"parts.clean is bool of shape \(7,\)"),
+        (np.arange(8), np.arange(8) > 2, {}, "parts.poisoned is int"),
+        (np.arange(8) < 4, np.arange(8) > 2, {}, "parts mark 1 images as poisoned and as clean"),
+        (np.arange(8) < 0, np.arange(8) > 2, {}, "parts mark 0 images as poisoned and 5 as clean"),
+        (np.arange(8) < 2, np.arange(8) > 2, {"prefilter": "lga", "isolation_rounds": 1}, "prefilter='lga'"),
+    ],
+)
+def test_parts_that_are_no_division_are_refused(poisoned: Any, clean: Any, config: Any, message: str) -> None:
+    images, labels = toys.images_and_labels(8)
+    given = (toys.apply_fn, toys.variables(), images, labels, dau.Config(**config), KEY)
+    with pytest.raises(ValueError, match=message):
+        dau.unlearn(*given, head="head", fresh=toys.fresh, parts=dau.Parts(poisoned, clean))
+
+
+def test_groups_that_nothing_says_more_of_are_told() -> None:
+    """Nothing says which is poisoned, and so none is, but people may look at both."""
+    found = two_kinds(jnp.zeros((800, 10)))
+    assert float(found.gains[0]) == 0
+    assert float(found.clearness[0]) > 60
+    np.testing.assert_array_equal(np.flatnonzero(found.smaller[:400]), np.arange(80))
 
 
 @pytest.mark.parametrize("held", [6, 5])
@@ -798,11 +903,11 @@ def test_where_most_poisoned_images_are_given_back_the_first_division_stays(held
         parts=dau.Parts(poisoned, ~poisoned),
         scores=jnp.where(poisoned, -1.0, 1.0),
         probabilities=jnp.where(jnp.arange(60) < held, 1.0, 0.4),
-        gains=jnp.array([1.0, 2.0, 3.0]),
+        attacked=state.attacked._replace(gains=jnp.array([1.0, 2.0, 3.0])),
     )
     new, stats = method.step(state, data)
     np.testing.assert_array_equal(new.parts.poisoned, poisoned)
-    np.testing.assert_array_equal(new.gains, state.gains)
+    jax.tree.map(np.testing.assert_array_equal, new.attacked, state.attacked)
     assert int(stats.poisoned) == 6
 
 
@@ -1103,7 +1208,7 @@ def suspects_of(
     programs = method.step.args[0]
     own = dau.algorithm._view(programs, state.original, data)
     doubts = dau.algorithm._doubts(programs, state, data, own)
-    return np.asarray(dau.lowest(doubts, data.labels, config.isolated_share, len(state.gains)))
+    return np.asarray(dau.lowest(doubts, data.labels, config.isolated_share, state.classes))
 
 
 @pytest.mark.parametrize("prefilter", dau.config.ISOLATING)

@@ -404,7 +404,9 @@ def test_results_are_called_after_what_was_given(
 def test_the_given_model_is_not_replaced(force: bool, tmp_path: Path) -> None:
     asked = dataclasses.replace(request(tmp_path), out=tmp_path, force=force)
     given = asked.checkpoint.read_bytes()
-    with pytest.raises(InputError, match=r"The cleaned model would replace .*model.pth; give another folder"):
+    with pytest.raises(
+        InputError, match=r"The run's model.pth would replace .*model.pth; give another folder"
+    ):
         job.run(failing_in(9), asked, make_display(quiet=True), time.monotonic())
     assert asked.checkpoint.read_bytes() == given
     assert [path.name for path in tmp_path.iterdir()] == ["model.pth"]

@@ -103,7 +103,8 @@ def test_dau_takes_the_folder_in_steps(planted: tuple[Path, Any], tmp_path: Path
     assert first.returncode == 0, first.stderr
     shown = {"division.png", "division.csv", "division.json", "poisoned.png"}
     assert {path.name for path in (tmp_path / "steps").iterdir()} == {"state.npz", *shown}
-    assert {path.name for path in (tmp_path / "whole").iterdir()} == set(files_written("dau", ".pth"))
+    written = set(files_written("dau", ".pth")) - {"groups.png"}
+    assert {path.name for path in (tmp_path / "whole").iterdir()} == written
     second = run(tmp_path, "unlearning", *given, "--out", "steps", method="dau")
     assert second.returncode == 0, second.stderr
     reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("whole", "steps")]
@@ -127,6 +128,22 @@ def test_dau_takes_the_folder_in_steps(planted: tuple[Path, Any], tmp_path: Path
     assert {line["label"] for line in found} == {"3"}
     assert all(float(line["score"]) < 0 for line in found)
     assert table[7]["image"] == f"{out / 'train.npz'} row 7"
+    for line in table[:5]:
+        line["part"] = "left out"
+    with (tmp_path / "corrected.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, table[0])
+        writer.writeheader()
+        writer.writerows(table)
+    corrected = ("--division", "corrected.csv", "--out", "corrected")
+    again = run(tmp_path, *given, *corrected, method="dau")
+    assert again.returncode == 0, again.stderr
+    report = json.loads((tmp_path / "corrected" / "report.json").read_text())
+    assert report["inputs"]["division"]["file"] == "corrected.csv"
+    assert report["evidence"]["left_out"] >= 5
+    assert report["evidence"]["poisoned"] + 5 >= evidence["poisoned"]
+    assert "as the given division says" in report["evidence"]["sentence"]
+    assert report["after"]["asr"] < 0.1
+    assert "division.png" not in report["files"]
     tested = run(tmp_path, "test", *given, "--out", "whole", method="dau")
     assert tested.returncode == 0, tested.stderr
     assert f"ACC {100 * reports[0]['after']['acc']:6.2f} %" in tested.stdout

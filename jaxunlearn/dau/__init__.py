@@ -14,11 +14,12 @@ from jaxunlearn.dau.algorithm import (
 )
 from jaxunlearn.dau.alltoall import attacked_alike
 from jaxunlearn.dau.config import PRESETS, Config
+from jaxunlearn.dau.content import evidence_of_mixtures, thumbnails
+from jaxunlearn.dau.groups import Groups, groups_by_class, minimum_error_groups
 from jaxunlearn.dau.splitting import (
     RIDGES,
     Attacked,
     Division,
-    Groups,
     Head,
     Parts,
     Quality,
@@ -26,12 +27,10 @@ from jaxunlearn.dau.splitting import (
     clearest_groups,
     discriminate,
     fisher_scores,
-    groups_by_class,
     isolation_loss,
     label_doubts,
     label_log_odds,
     lowest,
-    minimum_error_groups,
     principal_scores,
     quality,
     second_guesses,
@@ -63,6 +62,7 @@ __all__ = [
     "clearest_groups",
     "discriminate",
     "divide",
+    "evidence_of_mixtures",
     "finish",
     "fisher_scores",
     "groups_by_class",
@@ -77,6 +77,7 @@ __all__ = [
     "quality",
     "second_guesses",
     "split",
+    "thumbnails",
     "unlearn",
     "whiten",
 ]

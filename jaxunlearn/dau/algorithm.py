@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
@@ -43,13 +44,15 @@ from jaxunlearn._tree import all_finite, combine, head_kernel, named_leaves, par
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Logits, Number, PRNGKey, Round, Scalar, Variables
 from jaxunlearn.dau.alltoall import attacked_alike
 from jaxunlearn.dau.config import LOSSES, Config
+from jaxunlearn.dau.content import thumbnails
+from jaxunlearn.dau.groups import as_integers, count_labels
 from jaxunlearn.dau.splitting import (
     RIDGES,
+    Attacked,
     Division,
     Head,
     Parts,
     attacked_classes,
-    count_labels,
     discriminate,
     fisher_scores,
     guesses,
@@ -97,8 +100,8 @@ class State(NamedTuple):
       original: the variables as they came.
       scores: of every image: from -1 where it looks poisoned to 1 where it does not; 0 before it is known.
       parts: of the images.
-      gains: of every class, how much better two groups describe it than one, in nats (``Attacked``): along a direction
-        of its own, or along the common one if all classes are attacked alike.
+      attacked: what is known of attacks. Two groups are those along a direction of each class's own, or along the
+        common one if all classes are attacked alike.
       probabilities: of every image's label, by the network that is being unlearned, in evaluation mode.
       guesses: that network's likeliest class but the label, of every image.
       start: accuracy of the model as it came on the clean part.
@@ -116,7 +119,7 @@ class State(NamedTuple):
     original: Variables
     scores: Float[Array, " n"]
     parts: Parts
-    gains: Float[Array, " classes"]
+    attacked: Attacked
     probabilities: Float[Array, " n"]
     guesses: Int[Array, " n"]
     start: Scalar
@@ -125,6 +128,11 @@ class State(NamedTuple):
     round: Round
     key: PRNGKey
     config: Config
+
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        return len(self.attacked.gains)
 
 
 class RoundStats(NamedTuple):
@@ -156,6 +164,7 @@ class View(NamedTuple):
       guess: the likeliest class but the label.
       logits: the answers.
       features: what the last layer reads.
+      thumbnails: the images themselves, small.
     """
 
     doubt: Float[Array, " n"]
@@ -163,6 +172,7 @@ class View(NamedTuple):
     guess: Int[Array, " n"]
     logits: Float[Array, "n classes"]
     features: Float[Array, "n features"]
+    thumbnails: Float[Array, "n pixels"]
 
 
 def unlearn(
@@ -175,6 +185,7 @@ def unlearn(
     *,
     head: str,
     fresh: Fresh | None = None,
+    parts: Parts | None = None,
     execution: Execution | None = None,
 ) -> tuple[Variables, RoundStats]:
     """Removes backdoors from a classifier with the poisoned set that it was trained on.
@@ -193,13 +204,15 @@ def unlearn(
         (``ModelSpec.head``): of a layer with a ``kernel`` of shape (features, classes), and perhaps a ``bias``, or of
         such a matrix alone.
       fresh: makes untrained variables (``ModelSpec.init``); needed for the pre-filters that isolate.
+      parts: a division from elsewhere, such as one that was corrected by hand; None looks for one.
       execution: how to compute it; under a surrounding ``jit`` give ``Execution(loop="scan")``.
 
     Returns:
       Cleaned variables of the same structure, shapes and dtypes, and the statistics, stacked by round.
 
     Raises:
-      ValueError: if the images or labels do not have the shape, dtype and range described, or ``fresh`` is missing.
+      ValueError: if the images, labels or parts do not have the shape, dtype and range described, or ``fresh`` is
+        missing.
       InputError: if the head names no linear layer, or the network does not return what that reads.
       NonFiniteError: if a round gives NaN or infinite values.
 
@@ -217,7 +230,7 @@ def unlearn(
     """
     execution = execution or Execution()
     data = Data(images, labels).for_loop(execution)
-    method = make_method(apply_fn, execution, head=head, fresh=fresh)
+    method = make_method(apply_fn, execution, head=head, fresh=fresh, parts=parts)
     return _loop.run(method, variables, data, config, key)
 
 
@@ -232,11 +245,11 @@ def divide(
     head: str,
     fresh: Fresh | None = None,
     execution: Execution | None = None,
-) -> tuple[Division, Float[Array, " classes"]]:
+) -> tuple[Division, Attacked]:
     """Which training images are poisoned: the first half of ``unlearn``, with the same arguments; nothing is unlearned.
 
     Returns:
-      The division, and how much better two groups describe each class than one, in nats (``Attacked``).
+      The division, and what it rests on.
 
     Raises:
       ValueError, InputError, NonFiniteError: as ``unlearn``.
@@ -247,8 +260,8 @@ def divide(
       ...     return features @ params["w"], {"features": features}
       >>> x = jax.random.uniform(jax.random.key(0), (8, 4, 4, 3))
       >>> params, y = {"w": jnp.eye(3)}, jnp.arange(8) % 3
-      >>> division, gains = divide(apply_fn, params, x, y, Config(), jax.random.key(1), head="w")
-      >>> int(division.parts.poisoned.sum()), gains.shape
+      >>> division, attacked = divide(apply_fn, params, x, y, Config(), jax.random.key(1), head="w")
+      >>> int(division.parts.poisoned.sum()), attacked.gains.shape
       (0, (3,))
     """
     execution = execution or Execution()
@@ -257,14 +270,21 @@ def divide(
     state = method.init(variables, data, config, key)
     for _, new_state, _ in _loop.rounds(method, state, data, 1, config.isolation_rounds + 1):
         state = new_state
-    return Division(state.scores, state.parts), state.gains
+    return Division(state.scores, state.parts), state.attacked
 
 
-def make_method(apply_fn: ApplyFn, execution: Execution, *, head: str, fresh: Fresh | None = None) -> Method:
+def make_method(
+    apply_fn: ApplyFn,
+    execution: Execution,
+    *,
+    head: str,
+    fresh: Fresh | None = None,
+    parts: Parts | None = None,
+) -> Method:
     """DAU for one network as ``init``, ``step`` and ``finish``; equal networks share compiled programs."""
-    programs = _Programs(head, *_passes(apply_fn), execution)
+    programs = _Programs(head, *_passes(apply_fn), execution, parts)
     return Method(
-        functools.partial(init, apply_fn, head, fresh),
+        functools.partial(init, apply_fn, head, fresh, parts),
         functools.partial(_round, programs),
         finish,
         over=lambda state: state.stopped,
@@ -280,6 +300,7 @@ class _Programs(NamedTuple):
     mix: Pass
     unlearn: Pass
     execution: Execution
+    parts: Parts | None
 
 
 @functools.lru_cache(maxsize=16)
@@ -294,6 +315,7 @@ def init(
     apply_fn: ApplyFn,
     head: str,
     fresh: Fresh | None,
+    parts: Parts | None,
     variables: Variables,
     data: Data,
     config: Config,
@@ -302,8 +324,8 @@ def init(
     """The state before the first round.
 
     Raises:
-      ValueError: if the images or labels do not have the shape, dtype and range described in ``unlearn``, the config is
-        of another method, the key is none, or ``fresh`` is missing or makes variables of another form.
+      ValueError: if the images, labels or parts do not have the shape, dtype and range described in ``unlearn``, the
+        config is of another method, the key is none, or ``fresh`` is missing or makes variables of another form.
       InputError: if the head names no linear layer, or the network does not return what that reads.
     """
     check_run(config, Config, key)
@@ -318,11 +340,14 @@ def init(
     if fresh is not None and config.isolation_rounds:
         _check_fresh(jax.eval_shape(fresh, jax.random.key(0)), begun.variables)
     dtype, count = begun.dtype, len(data.labels)
+    if parts is not None:
+        _check_parts(parts, count, config)
     zero = jnp.zeros((), dtype)
     isolating = (
         _untrained(fresh(jax.random.fold_in(key, _FRESH))) if fresh and config.isolation_rounds else None
     )
     none, nothing = jnp.zeros(count, bool), jnp.zeros((), int)
+    unknown = jnp.zeros(begun.classes, dtype)
     return State(
         begun.params,
         begun.rest,
@@ -331,7 +356,7 @@ def init(
         begun.variables,
         jnp.zeros(count, dtype),
         Parts(none, none),
-        jnp.zeros(begun.classes, dtype),
+        Attacked(jnp.zeros(begun.classes, bool), none, unknown, jnp.zeros(count, jnp.int32), unknown, none),
         jnp.ones(count, dtype),
         jnp.zeros(count, int),
         zero,
@@ -414,6 +439,31 @@ def _check_fresh(made: Any, variables: Variables) -> None:
         )
 
 
+def _check_parts(parts: Parts, count: int, config: Config) -> None:
+    """Refuses a given division that is none of these images, or that would be looked for as well."""
+    for name, part in zip(Parts._fields, parts, strict=True):
+        if jnp.shape(part) != (count,) or jnp.result_type(part) != jnp.bool_:
+            raise ValueError(
+                f"parts.{name} is {jnp.result_type(part)} of shape {jnp.shape(part)}; expected one boolean for each of "
+                f"the {count} images."
+            )
+    if not any(isinstance(part, jax.core.Tracer) for part in parts):
+        poisoned, clean = (np.asarray(part) for part in parts)
+        if np.any(poisoned & clean):
+            raise ValueError(
+                f"parts mark {np.sum(poisoned & clean)} images as poisoned and as clean; no image can be both."
+            )
+        if not poisoned.any() or not clean.any():
+            raise ValueError(
+                f"parts mark {poisoned.sum()} images as poisoned and {clean.sum()} as clean; give some of both."
+            )
+    if config.isolation_rounds:
+        raise ValueError(
+            f"prefilter={config.prefilter!r} trains a fresh network to find suspects, which given parts make needless; "
+            "give another prefilter with isolation_rounds=0, or no parts."
+        )
+
+
 def _untrained(variables: Variables) -> Trained:
     params, rest = partition(variables, trainable_mask(variables))
     return Trained(params, rest, optax.tree.zeros_like(params))
@@ -450,22 +500,37 @@ def _isolation_round(programs: _Programs, state: State, data: Data) -> State:
 
 
 def _division_round(programs: _Programs, state: State, data: Data) -> State:
-    """Ranks the images, retrains the last layer, and divides them."""
+    """Ranks the images, retrains the last layer, and divides them, or takes the given parts."""
     own = _view(programs, state.original, data)
-    doubts = _doubts(programs, state, data, own)
-    suspects = lowest(doubts, jnp.asarray(data.labels), state.config.isolated_share, len(state.gains))
-    key = jax.random.fold_in(state.key, state.round)
-    (scores, parts), gains = _divided(programs, state, data, own, suspects, key)
-    finite = all_finite((own, doubts, scores, gains))
+    if programs.parts is not None:
+        (scores, parts), attacked = _as_given(programs.parts, state, data)
+        finite = all_finite(own)
+    else:
+        doubts = _doubts(programs, state, data, own)
+        suspects = lowest(doubts, jnp.asarray(data.labels), state.config.isolated_share, state.classes)
+        key = jax.random.fold_in(state.key, state.round)
+        (scores, parts), attacked = _divided(programs, state, data, own, suspects, key)
+        finite = all_finite((own, doubts, scores, attacked.gains))
     # To train on all images would strengthen a backdoor that was not found.
     nothing = ~jnp.any(parts.poisoned)
     state = state._replace(
-        scores=scores, parts=parts, gains=gains, start=_accuracy(own, parts.clean), stopped=nothing
+        scores=scores, parts=parts, attacked=attacked, start=_accuracy(own, parts.clean), stopped=nothing
     )
     state = _judged(state, own, data)
     # NaN is reported as a failed round.
     kept = jnp.where(finite, state.stats.kept, jnp.nan)
     return state._replace(stats=state.stats._replace(kept=kept))
+
+
+def _as_given(parts: Parts, state: State, data: Data) -> tuple[Division, Attacked]:
+    """A division by parts that were given: as sure as can be, and nothing is known of groups."""
+    poisoned, clean = (jnp.asarray(part) for part in parts)
+    scores = jnp.where(poisoned, -1.0, jnp.where(clean, 1.0, 0.0)).astype(state.scores.dtype)
+    labels = as_integers(data.labels)
+    classes = count_labels(labels, poisoned, state.classes) > 0
+    return Division(scores, Parts(poisoned, clean)), state.attacked._replace(
+        classes=classes, poisoned=poisoned, kinds=labels
+    )
 
 
 def _doubts(programs: _Programs, state: State, data: Data, own: View) -> Float[Array, " n"]:
@@ -481,12 +546,12 @@ def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
     keys = jax.random.split(jax.random.fold_in(state.key, state.round), 4)
     clean_key, poisoned_key, steps_key, division_key = keys
     if config.resplit_round:
-        scores, parts, gains, start = _loop.where(
+        scores, parts, attacked, start = _loop.where(
             epoch == config.resplit_round - 1,
             lambda: _divided_again(programs, state, data, division_key),
-            lambda: (state.scores, state.parts, state.gains, state.start),
+            lambda: (state.scores, state.parts, state.attacked, state.start),
         )
-        state = state._replace(scores=scores, parts=parts, gains=gains, start=start)
+        state = state._replace(scores=scores, parts=parts, attacked=attacked, start=start)
     steps = max(_LEAST_STEPS, -(-len(data.labels) // config.batch_size))
     epochs = config.rounds - config.isolation_rounds - 1
     clean = _loop.rows_of(state.parts.clean, steps, config.batch_size, clean_key)
@@ -516,40 +581,40 @@ def _unlearning_round(programs: _Programs, state: State, data: Data) -> State:
 
 def _divided_again(
     programs: _Programs, state: State, data: Data, key: PRNGKey
-) -> tuple[jax.Array, Parts, jax.Array, Scalar]:
+) -> tuple[jax.Array, Parts, Attacked, Scalar]:
     """Gives images back whose label the unlearned network still holds, and divides again with the others as suspects.
 
     Where most of the part's labels are still held, little was forgotten until now, and the first division stays: to
     train on all that is held would strengthen the backdoor.
 
-    Returns the scores, the parts, the gains, and the accuracy of the model as it came on the clean part.
+    Returns the scores, the parts, what they rest on, and the accuracy of the model as it came on the clean part.
     """
     returned = state.parts.poisoned & (state.probabilities > _HELD)
     own = _view(programs, state.original, data)
-    (scores, parts), gains = _divided(programs, state, data, own, state.parts.poisoned & ~returned, key)
+    (scores, parts), attacked = _divided(programs, state, data, own, state.parts.poisoned & ~returned, key)
     parts = Parts(parts.poisoned & ~returned, parts.clean | returned)
     scores = jnp.where(returned, 1.0, scores)
-    new = scores, parts, gains, _accuracy(own, parts.clean)
-    old = state.scores, state.parts, state.gains, state.start
+    new = scores, parts, attacked, _accuracy(own, parts.clean)
+    old = state.scores, state.parts, state.attacked, state.start
     few = jnp.sum(returned) <= _MOST_HELD * jnp.sum(state.parts.poisoned)
     return jax.tree.map(functools.partial(jnp.where, few & jnp.any(parts.poisoned)), new, old)
 
 
 def _divided(
     programs: _Programs, state: State, data: Data, own: View, suspects: Bool[Array, " n"], key: PRNGKey
-) -> tuple[Division, Float[Array, " classes"]]:
-    """The division and the classes' gains, given suspects and what the model as it came makes of the images."""
+) -> tuple[Division, Attacked]:
+    """The division and what it rests on, given suspects and what the model as it came makes of the images."""
     head = _head_of(state.original, programs.head)
     labels = jnp.asarray(data.labels)
     # Accelerators multiply in less precision unless told, and directions would not stay orthogonal.
     with jax.default_matmul_precision("highest"):
-        return _dividing(state.config, own.features, own.logits, labels, suspects, head, key)
+        return _dividing(state.config, own.features, own.logits, labels, suspects, head, key, own.thumbnails)
 
 
 def _judged(state: State, view: View, data: Data) -> State:
     """The state with what a view of all images tells."""
     labels, (poisoned, clean) = jnp.asarray(data.labels), state.parts
-    counts = count_labels(labels, poisoned, len(state.gains))
+    counts = count_labels(labels, poisoned, state.classes)
     number = jnp.sum(poisoned)
     stats = state.stats._replace(
         poisoned=number,
@@ -606,7 +671,8 @@ def _divide(
     suspects: Bool[Array, " n"],
     head: Head,
     key: PRNGKey,
-) -> tuple[Division, Float[Array, " classes"]]:
+    thumbnails: Float[Array, "n pixels"] | None = None,
+) -> tuple[Division, Attacked]:
     """Finds the attacked classes and divides them; what is poisoned are the next discriminator's suspects.
 
     In single precision at least. The gains are NaN where features are too large for it.
@@ -616,7 +682,9 @@ def _divide(
     classes = logits.shape[1]
     whitened = jax.vmap(whiten, (None, None, None, 0))(features, labels, classes, jnp.array(RIDGES, least))
     classes_key, *keys, alike_key = jax.random.split(key, config.refinements + 3)
-    by_class = attacked_classes(whitened, logits, labels, suspects, classes_key, gain=config.gain)
+    by_class = attacked_classes(
+        whitened, logits, labels, suspects, classes_key, gain=config.gain, thumbnails=thumbnails
+    )
     is_alike, alike = attacked_alike(features, whitened[0], logits, labels, alike_key, gain=config.gain)
     found = jax.tree.map(functools.partial(jnp.where, is_alike), alike, by_class)
     retrained = functools.partial(
@@ -650,8 +718,10 @@ def _divide(
     divisions = jax.lax.scan(refine, found.poisoned, jnp.stack(keys))[1]
     scores, parts = jax.tree.map(lambda leaf: leaf[-1], divisions)
     finite = all_finite((whitened, jnp.sum(features**2)))
-    gains = jnp.where(finite, found.gains, jnp.nan)
-    return Division(scores.astype(dtype), parts), gains.astype(dtype)
+    found = found._replace(
+        gains=jnp.where(finite, found.gains, jnp.nan).astype(dtype), clearness=found.clearness.astype(dtype)
+    )
+    return Division(scores.astype(dtype), parts), found
 
 
 _dividing = Compiled(_divide)
@@ -661,7 +731,8 @@ def _look(apply_fn: ApplyFn, variables: Variables, carry: Scalar, batch: Batch) 
     logits, aux = apply_fn(variables, batch.images, train=False)
     right = jnp.argmax(logits, axis=1) == batch.labels
     guess = jnp.argmax(guesses(logits, batch.labels), axis=1)
-    return carry, View(label_doubts(logits, batch.labels), right, guess, logits, aux["features"])
+    doubt, small = label_doubts(logits, batch.labels), thumbnails(batch.images)
+    return carry, View(doubt, right, guess, logits, aux["features"], small)
 
 
 def _mix(

@@ -30,18 +30,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxunlearn._typing import Labels, Number, PRNGKey
-from jaxunlearn.dau.splitting import (
-    Attacked,
+from jaxunlearn.dau.groups import (
     as_integers,
     count_labels,
     group_means,
     groups_by_class,
-    guesses,
-    lowest,
     minimum_error_groups,
-    principal_scores,
-    unit,
 )
+from jaxunlearn.dau.splitting import Attacked, guesses, lowest, principal_scores, unit
 
 _STARTS = 16  # directions to begin with
 _END = 0.05  # share of every class at the end of a direction
@@ -114,7 +110,15 @@ def attacked_alike(
     last = _by_groups(whitened, looks.upper[best][None], everything)
     gains = groups_by_class(last.scores[0], labels, classes).gain
     poisoned = _smaller(last.upper, everything)[0]
-    return jnp.any(found), Attacked(jnp.arange(classes) == 0, poisoned, gains, jnp.zeros_like(labels))
+    attacked = Attacked(
+        classes=jnp.arange(classes) == 0,
+        poisoned=poisoned,
+        gains=gains,
+        kinds=jnp.zeros_like(labels),
+        clearness=gains,
+        smaller=poisoned,
+    )
+    return jnp.any(found), attacked
 
 
 def _look(

@@ -14,13 +14,15 @@ eight, and from the direction of the suspects P_0, which a pre-filter names. A t
 w between their means, and to the two groups along that (projection pursuit). Among many features anything can be found,
 among eight directions hardly.
 
-Which of the two is poisoned? Poison that was given its label comes from all classes, and the network's second guesses,
-of the classes but the label, show it: they tell more about a poisoned image than about a clean one. Where they are not
-as many as there are classes, because the poison was not relabelled or the trigger drowns the rest, it is the group with
-the suspects, if five times as large a share of it is suspected; else the group whose second guesses are many and tell a
-third more, and is at most two thirds of the class. Where none of this holds the two groups are kinds of clean images.
-Suspects and a third more are weaker reasons than a mixture of all classes, and the groups must be clearer for them.
-Poison is relabelled or it is not: where second guesses tell of one class, suspects alone make no other one an attacked
+Which of the two is poisoned? Poison that was given its label comes from all classes. The images themselves show it
+(``jaxunlearn.dau.content``), and the log of the ratio of likelihoods by which they do is added to that by which there
+are two groups: either says little of an image that the other knows. So do the network's second guesses, of the classes
+but the label: they tell more about a poisoned image than about a clean one. Where neither are those of a mixture of all
+classes, because the poison was not relabelled or the trigger drowns the rest, it is the group with the suspects, if
+five times as large a share of it is suspected; else the group whose second guesses are many and tell a third more, and
+is at most two thirds of the class. Where none of this holds the two groups are kinds of clean images. Suspects and a
+third more are weaker reasons than a mixture of all classes, and the groups must be clearer for them. Poison is
+relabelled or it is not: where images or second guesses tell of one class, suspects alone make no other one an attacked
 class.
 
 Then a discriminator generalises from the group. In one form the network's last layer g is retrained like the
@@ -55,9 +57,10 @@ from jaxunlearn._check import check_in
 from jaxunlearn._optimizers import momentum_step
 from jaxunlearn._typing import Labels, Number, PRNGKey, Scalar
 from jaxunlearn.dau.config import ISOLATING
-from jaxunlearn.losses import complementary_cross_entropy, masked_mean
+from jaxunlearn.dau.content import evidence_of_mixtures
+from jaxunlearn.dau.groups import Groups, as_integers, count_labels, group_means, group_of, groups_by_class
+from jaxunlearn.losses import complementary_cross_entropy
 
-_BINS = 257  # of a class's values
 RIDGES = (1.0, 0.01)  # added to the covariance, in means of its eigenvalues; the first divides classes
 _CLEAR = (1 / 1000, 1 / 240)  # of the least gain, per image of a class, with each of them
 _LANCZOS = 60  # vectors, to find the direction in which a class varies most
@@ -70,6 +73,7 @@ _TELLING_MORE, _MORE = 1 / 2, 4 / 3  # of the same; and of what the other group'
 _MAJORITY = 2 / 3  # of a class; the rest may be a series of pictures, whose guesses always tell less
 _WEAK = 2  # times the gain, where guesses tell of no such mixture; per image the higher of both limits
 _CONCENTRATED = 5  # times the other group's share of suspects
+_MIXED = 1.0  # nats per image by which a group's images look like those of all classes
 _NO_INFORMATION = 0.01  # nats, added so that hardly any is no less than none
 _TINY = 1e-30
 
@@ -95,22 +99,6 @@ class Parts(NamedTuple):
 
     poisoned: Bool[Array, " n"]
     clean: Bool[Array, " n"]
-
-
-class Groups(NamedTuple):
-    """Two groups of values, of every class.
-
-    Attributes:
-      threshold: values up to it are in the lower one.
-      low: mean of the lower one.
-      high: mean of the upper one; equal to ``low`` where there are no two groups.
-      gain: how much better two distributions describe the values than one, in nats in all.
-    """
-
-    threshold: Float[Array, "*classes"]
-    low: Float[Array, "*classes"]
-    high: Float[Array, "*classes"]
-    gain: Float[Array, "*classes"]
 
 
 def isolation_loss(loss: Number, kind: str, level: Number) -> Scalar:
@@ -395,7 +383,7 @@ def _between(
     whitened: Float[Array, "n k"], labels: Int[Array, " n"], lower: Bool[Array, " n"], classes: int
 ) -> Float[Array, "classes k"]:
     """Directions from the lower group of every class to its upper one, at length one."""
-    means = group_means(whitened, _group_of(labels, lower, classes), 2 * classes)
+    means = group_means(whitened, group_of(labels, lower, classes), 2 * classes)
     return unit(means[:classes] - means[classes:])
 
 
@@ -435,7 +423,7 @@ def second_guesses(
       [0.0, 0.6899999976158142]
     """
     classes = logits.shape[1]
-    group = _group_of(as_integers(labels), lower, classes)
+    group = group_of(as_integers(labels), lower, classes)
     log_p = guesses(logits - group_means(logits, group, 2 * classes)[group], labels)
     p = jnp.exp(log_p)
     told = jnp.sum(jnp.where(p > 0, p * log_p, 0), axis=1)
@@ -456,16 +444,22 @@ class Attacked(NamedTuple):
     Attributes:
       classes: marks the kinds of images that hold poisoned ones.
       poisoned: marks the images that look poisoned in the direction that says most of their class.
-      gains: of every class, how much better two groups describe it than one, in nats; less, by as much as the second
-        guesses of the group that looks poisoned tell less than those of the other; at most 0 where nothing says which
-        group is poisoned. Of classes that are not attacked it is told as well, though less than what is asked for.
+      gains: of every class, how much better two groups describe it than one, in nats, and what the images of one of
+        them say more for a mixture of classes; where they do not, less, by as much as the second guesses of the group
+        that looks poisoned tell less than those of the other; at most 0 where nothing says which group is poisoned. Of
+        classes that are not attacked it is told as well, though less than what is asked for.
       kinds: of the images, which are divided kind by kind: their classes; or 0 for all.
+      clearness: of every class, how much better two groups describe it than one, in nats, whatever says which of them
+        is poisoned.
+      smaller: marks the images of the smaller of these groups.
     """
 
     classes: Bool[Array, " classes"]
     poisoned: Bool[Array, " n"]
     gains: Float[Array, " classes"]
     kinds: Int[Array, " n"]
+    clearness: Float[Array, " classes"]
+    smaller: Bool[Array, " n"]
 
 
 def attacked_classes(
@@ -476,15 +470,16 @@ def attacked_classes(
     key: PRNGKey,
     *,
     gain: Number,
+    thumbnails: Float[Array, "n pixels"] | None = None,
 ) -> Attacked:
     """Which classes fall into two groups that are no usual ones, and which group is poisoned.
 
     Every class is looked at with each ridge, along the direction with the clearest groups, and the look that gains most
     counts: much of a ridge keeps chance out of many features, little finds a trigger in few. Groups must also be
     clearly apart, by a thousandth of the least gain for every image of the class with much ridge and by a 240th with
-    little, since in large sets of photographs there are always vague ones. Where the second guesses do not tell of a
-    mixture of classes, twice the gain is asked for and a 240th per image, since kinds of clean images have some of what
-    tells, too.
+    little, since in large sets of photographs there are always vague ones. Where neither images nor second guesses tell
+    of a mixture of classes, twice the gain is asked for and a 240th per image, since kinds of clean images have some of
+    what tells, too.
 
     Args:
       whitened: features of the images, with each of ``RIDGES``.
@@ -492,7 +487,8 @@ def attacked_classes(
       labels: that it was trained with.
       suspects: P_0; images of every class.
       key: of a start for directions.
-      gain: least gain, in nats; what is below a quarter of the highest does not count either.
+      gain: least gain, in nats; what is below a quarter of the highest does not count either, unless images show it.
+      thumbnails: of the images; None leaves them out of consideration.
 
     Example:
       >>> features = jax.random.normal(jax.random.key(0), (800, 5)).at[:80, 3].add(9.0)
@@ -506,39 +502,69 @@ def attacked_classes(
     labels = as_integers(labels)
     classes = logits.shape[1]
 
-    def look(x: tuple[Float[Array, "n features"], PRNGKey]) -> tuple[jax.Array, jax.Array, _Reason]:
+    def look(x: tuple[Float[Array, "n features"], PRNGKey]) -> _Look:
         scores, groups = clearest_groups(x[0], labels, suspects, classes, x[1])
-        return _look(scores, groups, logits, labels, suspects)
+        return _look(scores, groups, logits, labels, suspects, thumbnails)
 
-    gains, poisoned, reason = jax.lax.map(look, (whitened, jax.random.split(key, len(whitened))))
+    seen = jax.lax.map(look, (whitened, jax.random.split(key, len(whitened))))
+    gains, reason = seen.gains, seen.reason
     sizes = count_labels(labels, jnp.ones(len(labels), bool), classes)
     least = jnp.where(reason.strong, gain, _WEAK * gain)
     for_each = gain * jnp.where(reason.strong, jnp.array(_CLEAR)[:, None], max(_CLEAR))
     clear = (gains >= for_each * sizes) & (gains >= least)
     counting = jnp.where(clear, gains, jnp.minimum(gains, 0))
     looks, best = jnp.argmax(counting, axis=0), jnp.max(counting, axis=0)
-    attacked = (best > 0) & (best >= _LEAST_OF_GAINS * jnp.max(best))
-    from_others = attacked & jnp.take_along_axis(reason.relabelled, looks[None], axis=0)[0]
+    shown, relabelled = (
+        jnp.take_along_axis(each, looks[None], axis=0)[0] for each in (reason.shown, reason.relabelled)
+    )
+    attacked = (best > 0) & (shown | (best >= _LEAST_OF_GAINS * jnp.max(best)))
+    from_others = attacked & relabelled
     attacked = jnp.where(jnp.any(from_others), from_others, attacked)
-    marked = jnp.take_along_axis(poisoned, looks[labels][None], axis=0)[0]
     told = jnp.where(attacked, best, jnp.max(gains, axis=0))
-    return Attacked(attacked, attacked[labels] & marked, told, labels)
+    # Those of an attacked class are the groups that it was found by.
+    clearest = jnp.where(attacked, looks, jnp.argmax(seen.clearness, axis=0))
+    clearness = jnp.take_along_axis(seen.clearness, clearest[None], axis=0)[0]
+    marked, lower = (
+        jnp.take_along_axis(marks, clearest[labels][None], axis=0)[0] for marks in (seen.poisoned, seen.lower)
+    )
+    smaller = lower == (2 * count_labels(labels, lower, classes) <= sizes)[labels]
+    return Attacked(attacked, attacked[labels] & marked, told, labels, clearness, smaller)
 
 
 class _Reason(NamedTuple):
     """What says which group of a class is poisoned.
 
     Attributes:
+      shown: whether the images themselves are those of a mixture of classes.
       upper: whether it is the upper one.
       known: whether anything says so.
-      relabelled: whether second guesses do.
+      relabelled: whether the images or second guesses do.
       strong: whether these tell of a mixture of classes.
     """
 
+    shown: Bool[Array, "*looks classes"]
     upper: Bool[Array, "*looks classes"]
     known: Bool[Array, "*looks classes"]
     relabelled: Bool[Array, "*looks classes"]
     strong: Bool[Array, "*looks classes"]
+
+
+class _Look(NamedTuple):
+    """What a direction of every class shows.
+
+    Attributes:
+      gains: as in ``Attacked``.
+      clearness: the same, whatever says which group is poisoned.
+      poisoned: marks the group that looks poisoned.
+      lower: marks the lower group.
+      reason: what says which of them is poisoned.
+    """
+
+    gains: Float[Array, "*looks classes"]
+    clearness: Float[Array, "*looks classes"]
+    poisoned: Bool[Array, "*looks n"]
+    lower: Bool[Array, "*looks n"]
+    reason: _Reason
 
 
 def _look(
@@ -547,23 +573,32 @@ def _look(
     logits: Float[Array, "n classes"],
     labels: Int[Array, " n"],
     suspects: Bool[Array, " n"],
-) -> tuple[Float[Array, " classes"], Bool[Array, " n"], _Reason]:
-    """Gains of the classes, the group of each that looks poisoned, and what says which that is."""
+    thumbnails: Float[Array, "n pixels"] | None,
+) -> _Look:
     classes = logits.shape[1]
     lower = scores <= groups.threshold[labels]
     told = second_guesses(logits, labels, lower) + _NO_INFORMATION
-    group = _group_of(labels, lower, classes)
+    mixed = (
+        jnp.zeros_like(told)
+        if thumbnails is None
+        else evidence_of_mixtures(thumbnails, labels, lower, classes)
+    )
+    group = group_of(labels, lower, classes)
     members, suspected = (
         count_labels(group, some, 2 * classes).reshape(2, classes)
         for some in (jnp.ones(len(labels), bool), suspects)
     )
-    reason = _poisoned_side(told, members, suspected)
-    gains = groups.gain * jnp.minimum(1, jnp.where(reason.upper, told[0] / told[1], told[1] / told[0]))
+    reason = _poisoned_side(mixed, told, members, suspected)
+    less = jnp.minimum(1, jnp.where(reason.upper, told[0] / told[1], told[1] / told[0]))
+    upper, lower_one = members * mixed
+    shown = groups.gain + jnp.where(reason.upper, upper, lower_one)
+    gains = jnp.where(reason.shown, shown, groups.gain * less)
     gains = jnp.where(reason.known, gains, jnp.minimum(gains, 0))
-    return gains, lower != reason.upper[labels], reason
+    return _Look(gains, groups.gain, lower != reason.upper[labels], lower, reason)
 
 
 def _poisoned_side(
+    mixed: Float[Array, "2 classes"],
     told: Float[Array, "2 classes"],
     members: Float[Array, "2 classes"],
     suspected: Float[Array, "2 classes"],
@@ -571,7 +606,8 @@ def _poisoned_side(
     """Which group of every class is poisoned, and why.
 
     Args:
-      told: by second guesses, of the upper and the lower group.
+      mixed: by how much the images of the upper and the lower group look like a mixture of classes.
+      told: by second guesses, of the same.
       members: of the groups.
       suspected: how many of them are.
     """
@@ -587,11 +623,14 @@ def _poisoned_side(
     more = (most > _TELLING_MORE * could_tell) & (most >= _MORE * least)
     more &= telling <= _MAJORITY * jnp.sum(members, axis=0)
     evidence = jnp.where(~decided & concentrated, shares, told)
+    shown = jnp.max(mixed, axis=0) > _MIXED
+    evidence = jnp.where(shown, mixed, evidence)
     return _Reason(
+        shown=shown,
         upper=evidence[0] > evidence[1],
-        known=decided | concentrated | more,
-        relabelled=decided | (more & ~concentrated),
-        strong=decided,
+        known=shown | decided | concentrated | more,
+        relabelled=shown | decided | (more & ~concentrated),
+        strong=shown | decided,
     )
 
 
@@ -672,118 +711,3 @@ def split(
     distance = jnp.where(above > 0, high - threshold, threshold - low)
     scores = jnp.where(attacked[labels], above / jnp.maximum(distance, _TINY), 1.0)
     return Division(scores, Parts(scores < -band, scores > band))
-
-
-def as_integers(labels: Labels) -> Int[Array, " n"]:
-    """Labels in a dtype that has room for the numbers of groups and bins, which eight bits have not."""
-    return jnp.asarray(labels).astype(jnp.int32)
-
-
-def _group_of(labels: Int[Array, " n"], lower: Bool[Array, " n"], classes: int) -> Int[Array, " n"]:
-    """Numbers of groups: upper ones are those of their class, lower ones follow."""
-    return labels + classes * lower
-
-
-def group_means(
-    values: Float[Array, "n k"], groups: Int[Array, " n"], number: int
-) -> Float[Array, "number k"]:
-    """Of every group; 0 where it is empty."""
-    sizes = count_labels(groups, jnp.ones(len(values), bool), number)
-    return jax.ops.segment_sum(values, groups, number) / jnp.maximum(sizes, 1)[:, None].astype(values.dtype)
-
-
-def count_labels(labels: Labels, members: Bool[Array, " n"], classes: int) -> Float[Array, " classes"]:
-    """How many of the images that ``members`` marks have each label.
-
-    Example:
-      >>> count_labels(jnp.array([1, 1, 0]), jnp.array([True, False, True]), 3).tolist()
-      [1.0, 1.0, 0.0]
-    """
-    return jax.ops.segment_sum(members.astype(jnp.float32), jnp.asarray(labels), classes)
-
-
-def minimum_error_groups(values: Float[Array, " n"], members: Bool[Array, " n"]) -> Groups:
-    """``groups_by_class`` of one class, the values of ``members``.
-
-    Example:
-      >>> values = jnp.array([0.0, 0.5, 0.9, 1.0, 4.0, 9.0, 99.0])
-      >>> found = minimum_error_groups(values, jnp.arange(7) < 6)
-      >>> bool(1.0 < found.threshold < 4.0), [round(float(mean), 1) for mean in found[1:3]]
-      (True, [0.6, 6.5])
-    """
-    return jax.tree.map(lambda leaf: leaf[0], groups_by_class(values, jnp.where(members, 0, 1), 1))
-
-
-def groups_by_class(values: Float[Array, " n"], labels: Labels, classes: int) -> Groups:
-    """Divides the values of every class into the two groups that two Laplace distributions describe best.
-
-    With shares P_k and mean absolute deviations b_k of the groups, the threshold minimises
-
-        P_1 log b_1 + P_2 log b_2 - P_1 log P_1 - P_2 log P_2,
-
-    so that one group may be wide and the other narrow: scores of clean images lie close together, those of poisoned
-    ones do not. A deviation is at least a bin, a group at least two values, and a median at the mean of its bin. The
-    gain is their number times the difference of log b and that, whatever their scale. Values with labels that are no
-    classes have no say.
-
-    Source: Kittler and Illingworth, "Minimum error thresholding", 1986, with 257 bins between the least and the
-    highest value, and with Laplace in place of normal distributions, whose tails are heavier.
-
-    Example:
-      >>> values, labels = jnp.array([0.0, 0.1, 1.0, 1.1, 5.0, 5.0, 9.0, 9.0]), jnp.arange(8) // 4
-      >>> [round(float(mean), 2) for mean in groups_by_class(values, labels, 2).high]
-      [1.05, 9.0]
-    """
-    labels, bins = as_integers(labels), _BINS
-    low, high = (end(values, labels, classes) for end in (jax.ops.segment_min, jax.ops.segment_max))
-    low, high = jnp.where(low < high, low, 0), jnp.where(low < high, high, 1)
-    width = (high - low) / bins
-    places = (values - low[labels]) / width[labels]
-    cells = labels * bins + jnp.clip(jnp.ceil(places) - 1, 0, bins - 1).astype(labels.dtype)
-
-    def in_cells(summands: Float[Array, " n"]) -> Float[Array, "classes bins"]:
-        return jax.ops.segment_sum(summands, cells, classes * bins).reshape(classes, bins)
-
-    counts, sums = in_cells(jnp.ones_like(values)), in_cells(places)
-    # A group's sums start at its far end, so that they round like its own values.
-    counts, sums = (
-        jnp.stack([counts, counts[:, ::-1]]),
-        jnp.stack([sums, (bins * counts - sums)[:, ::-1]]),
-    )
-    up_to = jnp.triu(jnp.ones((bins, bins), values.dtype))
-    members, totals = (jnp.matmul(one, up_to, precision="highest") for one in (counts, sums))
-    spreads = jax.vmap(jax.vmap(_deviations))(counts, sums, members, totals) / jnp.maximum(members, 1)
-    number = members[0, :, -1:]
-    shares = members / jnp.maximum(number, 1)
-    entropy = jnp.log(jnp.maximum(spreads, 1)) - jnp.log(jnp.maximum(shares, _TINY))
-    costs = jnp.where(members > 1, shares * entropy, jnp.inf)
-    costs_of_cuts = costs[0, :, :-1] + costs[1, :, -2::-1]
-    # In a gap all thresholds are equally good: the middle one.
-    least = jnp.min(costs_of_cuts, axis=1, keepdims=True)
-    best = (costs_of_cuts <= least + 1e-6) & jnp.isfinite(costs_of_cuts)
-    means = totals[:, :, :-1] / jnp.maximum(members[:, :, :-1], 1)
-    cuts = jnp.broadcast_to(jnp.arange(1, bins, dtype=values.dtype), best.shape)
-    found = jnp.stack([cuts, means[0], bins - means[1, :, ::-1]])
-    threshold, lower, upper = jax.vmap(jax.vmap(masked_mean), (0, None))(found, best) * width + low
-    gains = jnp.where(jnp.isfinite(least), number * (costs[0, :, -1:] - least), 0)[:, 0]
-    return Groups(threshold, lower, upper, gains)
-
-
-def _deviations(
-    counts: Float[Array, " bins"],
-    sums: Float[Array, " bins"],
-    members: Float[Array, " bins"],
-    totals: Float[Array, " bins"],
-) -> Float[Array, " bins"]:
-    """Sums of the distances from their median of the values in the first bins, for every number of bins.
-
-    Args:
-      counts: of the values in each bin.
-      sums: of them.
-      members: of the values in the first bins.
-      totals: of them.
-    """
-    place = jnp.searchsorted(members, members / 2)
-    missing = members / 2 - (members - counts)[place]
-    nearer = (totals - sums)[place] + missing * (sums / jnp.maximum(counts, 1))[place]
-    return totals - 2 * nearer
