@@ -66,6 +66,7 @@ def assemble(
         "reactivation": [dict(entry) for entry in reactivation],
         "rounds": [{**entry, **rates_and_counts(Evaluation.from_counts(entry))} for entry in rounds],
         "images": {name: inputs[name] for name in ("clean", "test", "triggered")},
+        "division": inputs["division"],
         "trigger": inputs["trigger"],
         "target": inputs["target"],
         "input_sha256": input_sha256,

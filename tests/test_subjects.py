@@ -138,7 +138,7 @@ def test_dau_takes_the_folder_in_steps(planted: tuple[Path, Any], tmp_path: Path
     again = run(tmp_path, *given, *corrected, method="dau")
     assert again.returncode == 0, again.stderr
     report = json.loads((tmp_path / "corrected" / "report.json").read_text())
-    assert report["inputs"]["division"]["file"] == "corrected.csv"
+    assert report["division"]["file"] == "corrected.csv"
     assert report["evidence"]["left_out"] >= 5
     assert report["evidence"]["poisoned"] + 5 >= evidence["poisoned"]
     assert "as the given division says" in report["evidence"]["sentence"]

@@ -678,7 +678,9 @@ def _divide(
     In single precision at least. The gains are NaN where features are too large for it.
     """
     dtype, least = features.dtype, jnp.promote_types(features.dtype, jnp.float32)
-    features, logits, head = jax.tree.map(lambda leaf: leaf.astype(least), (features, logits, head))
+    features, logits, head, thumbnails = jax.tree.map(
+        lambda leaf: leaf.astype(least), (features, logits, head, thumbnails)
+    )
     classes = logits.shape[1]
     whitened = jax.vmap(whiten, (None, None, None, 0))(features, labels, classes, jnp.array(RIDGES, least))
     classes_key, *keys, alike_key = jax.random.split(key, config.refinements + 3)

@@ -10,11 +10,15 @@ p_k:
 
 with the means m_k and the covariances S_k of the classes and the mean m of these others. The class's own S_k is that
 around the means of its two groups, which no trigger shared by one of them shows in. The evidence is the highest
-likelihood of the second, over s, less that of the first, over s and k, in nats per image. On photographs it is 3 to 25
-where images got their label with a trigger, and below 0.5 where clean classes are cut in two, however that is done.
+likelihood of the second, over s, less that of the first, over s and k, in nats per image, and as a share of what it is
+of all images together, which are such a mixture: about 4 nats of CIFAR-10 and 20 of GTSRB. With two classes there is no
+mixture.
 
 Source: ours.
 """
+
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +31,7 @@ from jaxunlearn.dau.groups import as_integers, count_labels, group_means, group_
 _SIDE = 8  # pixels of a thumbnail
 _COMPONENTS = 48  # of thumbnails, those in which they vary most
 _CONTRASTS = np.linspace(0.3, 1.1, 9)
+_LEAST = 1.0  # nats per image that all images together say; of less nothing is made
 _RIDGE = 1e-4  # added to the covariance, in means of its eigenvalues
 _TINY = 1e-30
 
@@ -46,7 +51,7 @@ def thumbnails(images: Images) -> Float[Array, "n pixels"]:
 def evidence_of_mixtures(
     thumbnails: Float[Array, "n pixels"], labels: Labels, lower: Bool[Array, " n"], classes: int
 ) -> Float[Array, "2 classes"]:
-    """By how much a group looks like images of all other classes rather than of one, in nats per image.
+    """By how much a group looks like images of all other classes rather than of one: 1 as much as any, below 0 less.
 
     Args:
       thumbnails: of the images, by ``thumbnails``.
@@ -61,7 +66,7 @@ def evidence_of_mixtures(
       >>> true, poisoned = jnp.arange(800) % 4, jnp.arange(800) % 40 > 36
       >>> images = jax.random.normal(jax.random.key(0), (800, 5)) + 9 * jax.nn.one_hot(true, 5)
       >>> triggered, labels = images.at[:, 4].add(9.0 * poisoned), jnp.where(poisoned, 0, true)
-      >>> [bool(told > 1) for told in evidence_of_mixtures(triggered, labels, poisoned, 4)[:, 0]]
+      >>> [bool(told > 0.25) for told in evidence_of_mixtures(triggered, labels, poisoned, 4)[:, 0]]
       [False, True]
     """
     labels = as_integers(labels)
@@ -71,42 +76,72 @@ def evidence_of_mixtures(
     group = group_of(labels, lower, classes)
     sizes, members = count_labels(group, everything, 2 * classes), count_labels(labels, everything, classes)
     residues = places - group_means(places, group, 2 * classes)[group]
+    centre = jnp.mean(places, axis=0)
     means = group_means(places, labels, classes)
     others = (jnp.sum(places, axis=0) - members[:, None] * means) / jnp.maximum(count - members, 1)[:, None]
     contrasts = jnp.asarray(_CONTRASTS, places.dtype)[:, None]
+    factors = jax.vmap(lambda k: _factor(residues, labels == k))(jnp.arange(classes))
 
-    def of_group(values: Float[Array, "contrasts n"]) -> Float[Array, "contrasts groups"]:
+    def of_groups(values: Float[Array, "contrasts n"]) -> Float[Array, "contrasts groups"]:
         return jax.vmap(lambda one: jax.ops.segment_sum(one, group, 2 * classes))(values)
 
-    def compare(
-        carry: tuple[jax.Array, jax.Array], k: Int[Array, ""]
-    ) -> tuple[tuple[jax.Array, jax.Array], None]:
-        mixed, single = carry
-        known = members[k] > 1
-        deviations = jnp.where((labels == k)[:, None], residues, 0)
-        covariance = deviations.T @ deviations / jnp.maximum(members[k], 1)
-        # Of few images little is known; the usual covariance is the identity here.
-        own = members[k] / (members[k] + dims)
-        factor = jnp.linalg.cholesky(own * covariance + (1 - own) * jnp.eye(dims, dtype=places.dtype))
-        r, m = (
-            jax.scipy.linalg.solve_triangular(factor, each.T, lower=True).T
-            for each in (residues, means[k] - others)
+    def compare(so_far: _Likelihoods, k: Int[Array, ""]) -> tuple[_Likelihoods, None]:
+        r, whole, m, middle = (
+            jax.scipy.linalg.solve_triangular(factors[k], each.T, lower=True).T
+            for each in (residues, places - centre, means[k] - others, (means[k] - centre)[None])
         )
-        volume = jnp.sum(jnp.log(jnp.diagonal(factor))) + dims * jnp.log(contrasts)
-        square = jnp.sum(r**2, axis=1)
-        alone = of_group(-square / (2 * contrasts**2) - volume)
+        size = jnp.sum(jnp.log(jnp.diagonal(factors[k])))
+        volume = size + dims * jnp.log(contrasts)
+        square, squares = jnp.sum(r**2, axis=1), jnp.sum(whole**2, axis=1)
+        alone = jnp.max(of_groups(-square / (2 * contrasts**2) - volume), axis=0)
+        all_alone = jnp.max(jnp.sum(-squares / (2 * contrasts**2) - volume, axis=1))
         cross, apart = jnp.sum(r * m[labels], axis=1), jnp.sum(m**2, axis=1)[labels]
-        share = jnp.log(jnp.maximum(members[k], 1)) - jnp.log(jnp.maximum(count - members, 1))[labels]
-        among = share - (square / contrasts**2 - 2 * cross / contrasts + apart) / 2 - volume
-        among = jnp.where(known & (labels != k), among, -jnp.inf)
-        one = jnp.where(known, jnp.max(alone, axis=0), -jnp.inf)
-        return (jnp.logaddexp(mixed, among), jnp.maximum(single, one)), None
+        share = jnp.log(jnp.maximum(members[k], 1))
+        mixed = share - jnp.log(jnp.maximum(count - members, 1))[labels]
+        mixed = mixed - (square / contrasts**2 - 2 * cross / contrasts + apart) / 2 - volume
+        all_mixed = share - math.log(count) - jnp.sum((whole - middle) ** 2, axis=1) / 2 - size
+        known = members[k] > 1
+        seen = _Likelihoods(jnp.where(labels != k, mixed, -jnp.inf), alone, all_mixed, all_alone)
+        seen = jax.tree.map(lambda each: jnp.where(known, each, -jnp.inf), seen)
+        return _Likelihoods(
+            jnp.logaddexp(so_far.mixed, seen.mixed),
+            jnp.maximum(so_far.alone, seen.alone),
+            jnp.logaddexp(so_far.all_mixed, seen.all_mixed),
+            jnp.maximum(so_far.all_alone, seen.all_alone),
+        ), None
 
     unlikely = jnp.asarray(-jnp.inf, places.dtype)
-    start = jnp.broadcast_to(unlikely, (len(contrasts), count)), jnp.broadcast_to(unlikely, 2 * classes)
-    (mixed, single), _ = jax.lax.scan(compare, start, jnp.arange(classes))
-    told = jnp.max(of_group(mixed), axis=0) - single
-    return jnp.where(sizes > 0, told / jnp.maximum(sizes, 1), 0).reshape(2, classes)
+    shapes = ((len(contrasts), count), (2 * classes,), (count,), ())
+    start = _Likelihoods(*(jnp.broadcast_to(unlikely, shape) for shape in shapes))
+    found, _ = jax.lax.scan(compare, start, jnp.arange(classes))
+    told = (jnp.max(of_groups(found.mixed), axis=0) - found.alone) / jnp.maximum(sizes, 1)
+    most = (jnp.sum(found.all_mixed) - found.all_alone) / count
+    return jnp.where(sizes > 0, told / jnp.maximum(most, _LEAST), 0).reshape(2, classes)
+
+
+class _Likelihoods(NamedTuple):
+    """Logarithms: of every image and contrast, of every group, of every image, and of all.
+
+    Attributes:
+      mixed: of its residue as one of all other classes.
+      alone: of the group as one class, the highest.
+      all_mixed: of the image as one of all classes.
+      all_alone: of all images as one class, the highest.
+    """
+
+    mixed: Float[Array, "contrasts n"]
+    alone: Float[Array, " groups"]
+    all_mixed: Float[Array, " n"]
+    all_alone: Float[Array, ""]
+
+
+def _factor(residues: Float[Array, "n dims"], members: Bool[Array, " n"]) -> Float[Array, "dims dims"]:
+    """That of Cholesky of a class's covariance; of few images little is known, and the usual one is the identity."""
+    dims, number = residues.shape[1], jnp.sum(members)
+    deviations = jnp.where(members[:, None], residues, 0)
+    own = number / (number + dims)
+    covariance = deviations.T @ deviations / jnp.maximum(number, 1)
+    return jnp.linalg.cholesky(own * covariance + (1 - own) * jnp.eye(dims, dtype=residues.dtype))
 
 
 def _places(

@@ -15,15 +15,14 @@ w between their means, and to the two groups along that (projection pursuit). Am
 among eight directions hardly.
 
 Which of the two is poisoned? Poison that was given its label comes from all classes. The images themselves show it
-(``jaxunlearn.dau.content``), and the log of the ratio of likelihoods by which they do is added to that by which there
-are two groups: either says little of an image that the other knows. So do the network's second guesses, of the classes
-but the label: they tell more about a poisoned image than about a clean one. Where neither are those of a mixture of all
-classes, because the poison was not relabelled or the trigger drowns the rest, it is the group with the suspects, if
-five times as large a share of it is suspected; else the group whose second guesses are many and tell a third more, and
-is at most two thirds of the class. Where none of this holds the two groups are kinds of clean images. Suspects and a
-third more are weaker reasons than a mixture of all classes, and the groups must be clearer for them. Poison is
-relabelled or it is not: where images or second guesses tell of one class, suspects alone make no other one an attacked
-class.
+(``jaxunlearn.dau.content``), and then the groups need be half as clear. So do the network's second guesses, of the
+classes but the label: they tell more about a poisoned image than about a clean one. Where neither are those of a
+mixture of all classes, because the poison was not relabelled or the trigger drowns the rest, it is the group with the
+suspects, if five times as large a share of it is suspected; else the group whose second guesses are many and tell a
+third more, and is at most two thirds of the class. Where none of this holds the two groups are kinds of clean images.
+Suspects and a third more are weaker reasons than a mixture of all classes, and the groups must be clearer for them.
+Poison is relabelled or it is not: where images or second guesses tell of one class, suspects alone make no other one an
+attacked class.
 
 Then a discriminator generalises from the group. In one form the network's last layer g is retrained like the
 discriminator of a generative adversarial network, with the label as what is real,
@@ -73,7 +72,8 @@ _TELLING_MORE, _MORE = 1 / 2, 4 / 3  # of the same; and of what the other group'
 _MAJORITY = 2 / 3  # of a class; the rest may be a series of pictures, whose guesses always tell less
 _WEAK = 2  # times the gain, where guesses tell of no such mixture; per image the higher of both limits
 _CONCENTRATED = 5  # times the other group's share of suspects
-_MIXED = 1.0  # nats per image by which a group's images look like those of all classes
+_MIXED = 1 / 4  # of what all images together show of a mixture; what only a mixture shows
+_SHOWN = 1 / 2  # times the gain, in all and per image, where images show it
 _NO_INFORMATION = 0.01  # nats, added so that hardly any is no less than none
 _TINY = 1e-30
 
@@ -444,10 +444,10 @@ class Attacked(NamedTuple):
     Attributes:
       classes: marks the kinds of images that hold poisoned ones.
       poisoned: marks the images that look poisoned in the direction that says most of their class.
-      gains: of every class, how much better two groups describe it than one, in nats, and what the images of one of
-        them say more for a mixture of classes; where they do not, less, by as much as the second guesses of the group
-        that looks poisoned tell less than those of the other; at most 0 where nothing says which group is poisoned. Of
-        classes that are not attacked it is told as well, though less than what is asked for.
+      gains: of every class, how much better two groups describe it than one, in nats; unless images show which group is
+        poisoned, less, by as much as the second guesses of that group tell less than those of the other; at most 0
+        where nothing says which is poisoned. Of classes that are not attacked it is told as well, though less than what
+        is asked for.
       kinds: of the images, which are divided kind by kind: their classes; or 0 for all.
       clearness: of every class, how much better two groups describe it than one, in nats, whatever says which of them
         is poisoned.
@@ -477,9 +477,9 @@ def attacked_classes(
     Every class is looked at with each ridge, along the direction with the clearest groups, and the look that gains most
     counts: much of a ridge keeps chance out of many features, little finds a trigger in few. Groups must also be
     clearly apart, by a thousandth of the least gain for every image of the class with much ridge and by a 240th with
-    little, since in large sets of photographs there are always vague ones. Where neither images nor second guesses tell
-    of a mixture of classes, twice the gain is asked for and a 240th per image, since kinds of clean images have some of
-    what tells, too.
+    little, since in large sets of photographs there are always vague ones. Half of all that is enough where the images
+    of a group show a mixture of classes. Where neither they nor second guesses do, twice the gain is asked for and a
+    240th per image, since kinds of clean images have some of what tells, too.
 
     Args:
       whitened: features of the images, with each of ``RIDGES``.
@@ -509,8 +509,9 @@ def attacked_classes(
     seen = jax.lax.map(look, (whitened, jax.random.split(key, len(whitened))))
     gains, reason = seen.gains, seen.reason
     sizes = count_labels(labels, jnp.ones(len(labels), bool), classes)
-    least = jnp.where(reason.strong, gain, _WEAK * gain)
+    least = gain * jnp.where(reason.shown, _SHOWN, jnp.where(reason.strong, 1, _WEAK))
     for_each = gain * jnp.where(reason.strong, jnp.array(_CLEAR)[:, None], max(_CLEAR))
+    for_each *= jnp.where(reason.shown, _SHOWN, 1)
     clear = (gains >= for_each * sizes) & (gains >= least)
     counting = jnp.where(clear, gains, jnp.minimum(gains, 0))
     looks, best = jnp.argmax(counting, axis=0), jnp.max(counting, axis=0)
@@ -590,9 +591,7 @@ def _look(
     )
     reason = _poisoned_side(mixed, told, members, suspected)
     less = jnp.minimum(1, jnp.where(reason.upper, told[0] / told[1], told[1] / told[0]))
-    upper, lower_one = members * mixed
-    shown = groups.gain + jnp.where(reason.upper, upper, lower_one)
-    gains = jnp.where(reason.shown, shown, groups.gain * less)
+    gains = groups.gain * jnp.where(reason.shown, 1, less)
     gains = jnp.where(reason.known, gains, jnp.minimum(gains, 0))
     return _Look(gains, groups.gain, lower != reason.upper[labels], lower, reason)
 
