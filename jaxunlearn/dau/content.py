@@ -80,17 +80,17 @@ def evidence_of_mixtures(
     means = group_means(places, labels, classes)
     others = (jnp.sum(places, axis=0) - members[:, None] * means) / jnp.maximum(count - members, 1)[:, None]
     contrasts = jnp.asarray(_CONTRASTS, places.dtype)[:, None]
-    factors = jax.vmap(lambda k: _factor(residues, labels == k))(jnp.arange(classes))
 
     def of_groups(values: Float[Array, "contrasts n"]) -> Float[Array, "contrasts groups"]:
         return jax.vmap(lambda one: jax.ops.segment_sum(one, group, 2 * classes))(values)
 
     def compare(so_far: _Likelihoods, k: Int[Array, ""]) -> tuple[_Likelihoods, None]:
+        factor = _factor(residues, labels == k)
         r, whole, m, middle = (
-            jax.scipy.linalg.solve_triangular(factors[k], each.T, lower=True).T
+            jax.scipy.linalg.solve_triangular(factor, each.T, lower=True).T
             for each in (residues, places - centre, means[k] - others, (means[k] - centre)[None])
         )
-        size = jnp.sum(jnp.log(jnp.diagonal(factors[k])))
+        size = jnp.sum(jnp.log(jnp.diagonal(factor)))
         volume = size + dims * jnp.log(contrasts)
         square, squares = jnp.sum(r**2, axis=1), jnp.sum(whole**2, axis=1)
         alone = jnp.max(of_groups(-square / (2 * contrasts**2) - volume), axis=0)
@@ -136,7 +136,7 @@ class _Likelihoods(NamedTuple):
 
 
 def _factor(residues: Float[Array, "n dims"], members: Bool[Array, " n"]) -> Float[Array, "dims dims"]:
-    """That of Cholesky of a class's covariance; of few images little is known, and the usual one is the identity."""
+    """Of a class's covariance, by Cholesky; of few images little is known, and the usual one is the identity."""
     dims, number = residues.shape[1], jnp.sum(members)
     deviations = jnp.where(members[:, None], residues, 0)
     own = number / (number + dims)
