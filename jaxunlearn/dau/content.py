@@ -137,7 +137,7 @@ class _Likelihoods(NamedTuple):
 
 def _factor(residues: Float[Array, "n dims"], members: Bool[Array, " n"]) -> Float[Array, "dims dims"]:
     """Of a class's covariance, by Cholesky; of few images little is known, and the usual one is the identity."""
-    dims, number = residues.shape[1], jnp.sum(members)
+    dims, number = residues.shape[1], jnp.sum(members, dtype=residues.dtype)
     deviations = jnp.where(members[:, None], residues, 0)
     own = number / (number + dims)
     covariance = deviations.T @ deviations / jnp.maximum(number, 1)
