@@ -26,14 +26,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxunlearn._typing import Images, Labels
-from jaxunlearn.dau.groups import as_integers, count_labels, group_means, group_of
+from jaxunlearn.dau.groups import as_integers, count_labels, group_means, group_of, in_usual_units
 
 _SIDE = 8  # pixels of a thumbnail
 _COMPONENTS = 48  # of thumbnails, those in which they vary most
 _CONTRASTS = np.linspace(0.3, 1.1, 9)
 _LEAST = 1.0  # nats per image that all images together say; of less nothing is made
 _RIDGE = 1e-4  # added to the covariance, in means of its eigenvalues
-_TINY = 1e-30
 
 
 def thumbnails(images: Images) -> Float[Array, "n pixels"]:
@@ -152,9 +151,4 @@ def _places(
     _, components = jnp.linalg.eigh(centred.T @ centred)
     places = centred @ components[:, ::-1][:, :_COMPONENTS]
     deviations = places - group_means(places, labels, classes)[labels]
-    covariance = deviations.T @ deviations / len(places)
-    added = (_RIDGE * jnp.trace(covariance) / len(covariance) + _TINY) * jnp.eye(
-        len(covariance), dtype=places.dtype
-    )
-    factor = jnp.linalg.cholesky(covariance + added)
-    return jax.scipy.linalg.solve_triangular(factor, places.T, lower=True).T
+    return in_usual_units(places, deviations, _RIDGE)

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxunlearn._typing import Labels
+from jaxunlearn._typing import Labels, Number
 from jaxunlearn.losses import masked_mean
 
 _BINS = 257  # of a class's values
-_TINY = 1e-30
+TINY = 1e-30  # what a divisor or a logarithm's argument is at least
 
 
 class Groups(NamedTuple):
@@ -45,6 +45,28 @@ def group_means(
     """Of every group; 0 where it is empty."""
     sizes = count_labels(groups, jnp.ones(len(values), bool), number)
     return jax.ops.segment_sum(values, groups, number) / jnp.maximum(sizes, 1)[:, None].astype(values.dtype)
+
+
+def in_usual_units(
+    vectors: Float[Array, "m k"], deviations: Float[Array, "n k"], ridge: Number
+) -> Float[Array, "m k"]:
+    """The vectors in units of what is usual: L^-1 v, for the covariance S = L L^T of the deviations.
+
+    Args:
+      vectors: v.
+      deviations: of images from the mean of their class.
+      ridge: share of the mean eigenvalue of their covariance that is added to each to give S.
+
+    Example:
+      >>> deviations = jnp.array([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+      >>> [[round(float(one), 2) for one in row] for row in in_usual_units(deviations[::2], deviations, 0.0)]
+      [[1.41, 0.0], [0.0, 1.41]]
+    """
+    covariance = deviations.T @ deviations / len(deviations)
+    usual = jnp.trace(covariance) / len(covariance)
+    added = (ridge * usual + TINY) * jnp.eye(len(covariance), dtype=covariance.dtype)
+    factor = jnp.linalg.cholesky(covariance + added)
+    return jax.scipy.linalg.solve_triangular(factor, vectors.T, lower=True).T
 
 
 def count_labels(labels: Labels, members: Bool[Array, " n"], classes: int) -> Float[Array, " classes"]:
@@ -110,7 +132,7 @@ def groups_by_class(values: Float[Array, " n"], labels: Labels, classes: int) ->
     spreads = jax.vmap(jax.vmap(_deviations))(counts, sums, members, totals) / jnp.maximum(members, 1)
     number = members[0, :, -1:]
     shares = members / jnp.maximum(number, 1)
-    entropy = jnp.log(jnp.maximum(spreads, 1)) - jnp.log(jnp.maximum(shares, _TINY))
+    entropy = jnp.log(jnp.maximum(spreads, 1)) - jnp.log(jnp.maximum(shares, TINY))
     costs = jnp.where(members > 1, shares * entropy, jnp.inf)
     costs_of_cuts = costs[0, :, :-1] + costs[1, :, -2::-1]
     # In a gap all thresholds are equally good: the middle one.

@@ -57,7 +57,16 @@ from jaxunlearn._optimizers import momentum_step
 from jaxunlearn._typing import Labels, Number, PRNGKey, Scalar
 from jaxunlearn.dau.config import ISOLATING
 from jaxunlearn.dau.content import evidence_of_mixtures
-from jaxunlearn.dau.groups import Groups, as_integers, count_labels, group_means, group_of, groups_by_class
+from jaxunlearn.dau.groups import (
+    TINY,
+    Groups,
+    as_integers,
+    count_labels,
+    group_means,
+    group_of,
+    groups_by_class,
+    in_usual_units,
+)
 from jaxunlearn.losses import complementary_cross_entropy
 
 RIDGES = (1.0, 0.01)  # added to the covariance, in means of its eigenvalues; the first divides classes
@@ -75,7 +84,6 @@ _CONCENTRATED = 5  # times the other group's share of suspects
 _MIXED = 1 / 4  # of what all images together show of a mixture; what only a mixture shows
 _SHOWN = 1 / 2  # times the gain, in all and per image, where images show it
 _NO_INFORMATION = 0.01  # nats, added so that hardly any is no less than none
-_TINY = 1e-30
 
 
 class Head(NamedTuple):
@@ -242,7 +250,7 @@ def label_log_odds(logits: Float[Array, "n classes"], labels: Labels) -> Float[A
 def whiten(
     features: Float[Array, "n features"], labels: Labels, classes: int, ridge: Number = RIDGES[0]
 ) -> Float[Array, "n features"]:
-    """What the images of a class differ in, in units of what is usual: L^-1 (f - mean of the class), for S = L L^T.
+    """What the images of a class differ in, in units of what is usual (``in_usual_units``).
 
     Args:
       features: f, of the images.
@@ -257,11 +265,7 @@ def whiten(
     """
     labels = as_integers(labels)
     deviations = features - group_means(features, labels, classes)[labels]
-    covariance = deviations.T @ deviations / len(features)
-    usual = jnp.trace(covariance) / len(covariance)
-    added = (ridge * usual + _TINY) * jnp.eye(len(covariance), dtype=covariance.dtype)
-    factor = jnp.linalg.cholesky(covariance + added)
-    return jax.scipy.linalg.solve_triangular(factor, deviations.T, lower=True).T
+    return in_usual_units(deviations, deviations, ridge)
 
 
 def principal_scores(
@@ -708,5 +712,5 @@ def split(
     threshold, low, high = (leaf[kinds, jnp.arange(classes)][labels] for leaf in found[:3])
     above = evidence[kinds[labels], jnp.arange(len(labels))] - threshold
     distance = jnp.where(above > 0, high - threshold, threshold - low)
-    scores = jnp.where(attacked[labels], above / jnp.maximum(distance, _TINY), 1.0)
+    scores = jnp.where(attacked[labels], above / jnp.maximum(distance, TINY), 1.0)
     return Division(scores, Parts(scores < -band, scores > band))
