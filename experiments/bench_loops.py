@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from jaxunlearn._runtime import Compiled
 from jaxunlearn.losses import mean_cross_entropy
-from jaxunlearn.models import layers, small_vgg
+from jaxunlearn.models import convolve, layers, small_vgg
 
 IMAGES, STEPS, MODELS, REPEATS = 32, 2, 4, 5
 SPEC = small_vgg(10)
@@ -72,8 +72,8 @@ def programs() -> dict[str, tuple[Callable[[], Any], int]]:
 def main() -> int:
     """Prints the table."""
     sides: dict[str, dict[str, tuple[Callable[[], Any], int]]] = {}
-    for name, convolve in (("XLA's own", lax_convolve), ("ours", layers.convolve)):
-        with mock.patch.object(layers, "convolve", convolve):
+    for name, form in (("XLA's own", lax_convolve), ("ours", convolve)):
+        with mock.patch.object(layers, "convolve", form):
             sides[name] = programs()
             for run, _ in sides[name].values():
                 jax.block_until_ready(run())

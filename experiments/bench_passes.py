@@ -92,10 +92,7 @@ def jax_side(flags: argparse.Namespace) -> Callable[[], dict[str, float]]:
         Compiled(jax.grad(loss)),
         Compiled(jax.grad(lambda params, images: loss(params, images, train=True))),
     )
-    passes = [
-        lambda one=one: jax.block_until_ready(one(variables["params"], images))  # type: ignore[misc]
-        for one in programs
-    ]
+    passes = [lambda one=one: jax.block_until_ready(one(variables["params"], images)) for one in programs]
     return lambda: _timed(dict(zip(PASSES, passes, strict=True)))
 
 

@@ -39,7 +39,7 @@ def divide(shared: Path, name: str, ratio: float, seed: int) -> dict[str, Any]:
     made = (
         poison(images, clean.labels, attack, ratio=ratio, key=poison_key)
         if ratio
-        else Poisoned(images, clean.labels, nothing, nothing)
+        else Poisoned(images, np.asarray(clean.labels), nothing, nothing)
     )
     since = time.monotonic()
     given = (spec.apply, variables, made.images, made.labels, dau.PRESETS["default"], dau_key)

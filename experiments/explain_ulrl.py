@@ -22,13 +22,13 @@ import numpy as np
 
 from experiments.reproduction import (
     CHECKPOINTS,
-    METRICS,
     add_result,
     images_of,
     rates,
     trigger_of,
     victim_of,
 )
+from experiments.tables import METRICS
 from jaxunlearn import ulrl
 from jaxunlearn._runtime import keep_compilations
 from jaxunlearn._tree import combine
@@ -86,7 +86,7 @@ def explain(shared: Path, name: str, draws: int) -> dict[str, Any]:
         for layer, kernel in before.items()
     }
     last = ulrl.head_kernel(state.original, model.spec.head)
-    row = {last: jnp.arange(len(outlying[last])) == attack.target}
+    row: dict[str, Any] = {last: jnp.arange(len(outlying[last])) == attack.target}
     hidden = {layer: mask for layer, mask in outlying.items() if layer != last}
     result: dict[str, Any] = {
         "unlearned": rates(judge(unlearned)),

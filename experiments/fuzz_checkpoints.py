@@ -404,8 +404,10 @@ def safetensors_lies(rng: random.Random) -> bytes:
 
 def attacks(rng: random.Random) -> bytes:
     """attack_result.pt with paths that leave the folder, object arrays, pictures, made-up number types."""
-    paths = ("record/bd_test_dataset/1/../../../../etc/passwd", "/etc/passwd", "bd_test_dataset//etc/passwd")
-    paths += (
+    paths = (
+        "record/bd_test_dataset/1/../../../../etc/passwd",
+        "/etc/passwd",
+        "bd_test_dataset//etc/passwd",
         "..\\..\\bd_test_dataset\\1\\0.png",
         "bd_test_dataset/1/\x00.png",
         "x/bd_test_dataset/1/" + "a" * 5000,
@@ -653,9 +655,8 @@ def in_processes(parts: list[range], seed: int, keep: Path) -> Iterator[tuple[in
         start(part)
     current: dict[Any, tuple[int, str]] = {}
     while running:
-        for receiver in multiprocessing.connection.wait(list(running), timeout=STUCK_SECONDS) or list(
-            running
-        ):
+        ready: list[Any] = multiprocessing.connection.wait(list(running), timeout=STUCK_SECONDS)
+        for receiver in ready or list(running):
             process, folder, numbers = running[receiver]
             try:
                 if not receiver.poll():

@@ -319,7 +319,7 @@ def retrain(folder: Path, seed: int) -> dict[str, Any]:
     triggered = subjects.read_triggered(folder)
     after = evaluate(spec.apply, variables, shown, test["y"], triggered=triggered)
     before = Evaluation.from_counts(made["counts"])
-    rates = (report.rates_and_counts(one) for one in (before, after))
+    rates = report.rates_and_counts(before), report.rates_and_counts(after)
     return _line(*rates, seconds) | {"der": report.der(before, after)}
 
 

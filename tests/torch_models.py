@@ -40,6 +40,9 @@ class CifarBlock(nn.Module):
 class PreActBlock(nn.Module):
     """A pre-activation block: its projection has no normalisation and starts after the first ReLU."""
 
+    bn1: nn.Module
+    conv1: nn.Module
+
     def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool) -> None:
         super().__init__()
         out = 4 * width if bottleneck else width
@@ -128,6 +131,10 @@ class WideStage(nn.Module):
 class WideResNet(nn.Module):
     """Three stages of wide pre-activation blocks."""
 
+    block1: nn.Module
+    block2: nn.Module
+    block3: nn.Module
+
     def __init__(self, blocks: int = 4, widen: int = 10, stem: int = 16, classes: int = 10) -> None:
         super().__init__()
         widths = [stem, stem * widen, 2 * stem * widen, 4 * stem * widen]
@@ -182,8 +189,8 @@ def randomise(network: nn.Module, seed: int) -> nn.Module:
             if isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)):
                 uniform(module.weight, 0.7, 1.3)
             if isinstance(module, nn.BatchNorm2d):
-                uniform(module.running_mean, -0.2, 0.2)
-                uniform(module.running_var, 0.3, 1.2)
+                uniform(module.get_buffer("running_mean"), -0.2, 0.2)
+                uniform(module.get_buffer("running_var"), 0.3, 1.2)
             if getattr(module, "bias", None) is not None and isinstance(module.bias, Tensor):
                 uniform(module.bias, -0.1, 0.1)
             if isinstance(module, nn.MultiheadAttention):

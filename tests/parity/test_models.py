@@ -168,6 +168,12 @@ def to_nchw(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
+def gradient_of(tensor: torch.Tensor) -> np.ndarray:
+    """What backward() left at it."""
+    assert tensor.grad is not None
+    return tensor.grad.numpy()
+
+
 def distance(true: np.ndarray, found: np.ndarray) -> float:
     return float(np.linalg.norm(found - true) / max(float(np.linalg.norm(true)), 1e-12))
 
@@ -258,7 +264,7 @@ def check_gradients(network: torch.nn.Module, side: int, count: int) -> None:
             pixels = to_nchw(images.astype(dtype)).requires_grad_()
             network.zero_grad()
             torch.nn.functional.cross_entropy(network(pixels), torch.from_numpy(labels)).backward()
-            true = {key: p.grad.numpy().copy() for key, p in network.named_parameters()}
+            true = {key: gradient_of(p).copy() for key, p in network.named_parameters()}
             found, found_pixels = gradient(variables["params"], images.astype(dtype), labels)
             spelled = convert.to_torch(spec, {**variables, "params": found})
             back = {convert.canonical(spec, key): array for key, array in spelled.items()}
@@ -267,7 +273,7 @@ def check_gradients(network: torch.nn.Module, side: int, count: int) -> None:
                 for grads in ({key: true[keys[key]] for key in keys}, {key: back[key] for key in keys})
             )
             shown = np.asarray(found_pixels).transpose(0, 3, 1, 2)
-            return Measured([pixels.grad.numpy(), theirs], [shown, ours])
+            return Measured([gradient_of(pixels), theirs], [shown, ours])
 
         return measure
 
