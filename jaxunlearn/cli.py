@@ -404,7 +404,7 @@ def _train(procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace
     from jaxunlearn.data import read_division
     from jaxunlearn.display import make_display
     from jaxunlearn.fit import training_for
-    from jaxunlearn.inputs import REPORT_FILE, check_folder, checked_trigger, files_written
+    from jaxunlearn.inputs import REPORT_FILE, check_enough, check_folder, checked_trigger, files_written
 
     given = [name for name in ("key", "normalize", "channels") if getattr(flags, name) is not None]
     if given:
@@ -432,6 +432,7 @@ def _train(procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace
     data, test, spec = trainer.read_sets(
         flags.clean, flags.test, flags.arch, size=flags.size, leave_out=flags.leave_out_shared
     )
+    check_enough(data, test)
     config = configured(training_for(spec.image_shape, len(data.labels)), flags.fit, "--fit")
     if flags.division is not None:
         read_division(flags.division, data)

@@ -241,19 +241,7 @@ def read(request: Request) -> Inputs:
         _check_images(test, model.spec)
     for judged in (test, *_originals(attack, request.test, takes)):
         clean = keep_apart(clean, judged, leave_out=request.leave_out_shared)
-    for data, fewest, purpose in (
-        (clean, _FEWEST_TO_CLEAN, "clean with"),
-        (test, _FEWEST_TO_JUDGE, "judge by"),
-    ):
-        if len(data.labels) < fewest:
-            raise InputError(
-                f"{data.origin} leaves {len(data.labels)} images to {purpose}; at least {fewest} are needed."
-            )
-    if len(np.unique(clean.labels)) < 2:
-        raise InputError(
-            f"All {len(clean.labels)} images of {clean.origin} are of class {clean.labels[0]}; give images of "
-            "several classes."
-        )
+    check_enough(clean, test)
     division = None if request.division is None else read_division(request.division, clean)
     notices = list(dict.fromkeys([*checkpoint.notices, *_left(checkpoint), *clean.notices, *test.notices]))
     trigger = checked_trigger(request.trigger, request.target, model.spec, test)
@@ -283,6 +271,27 @@ def read(request: Request) -> Inputs:
     )
     _check_reactivation(request, inputs)
     return inputs
+
+
+def check_enough(clean: LabelledImages, test: LabelledImages) -> None:
+    """Whether there are enough images to clean with and to judge by.
+
+    Raises:
+      InputError: if there are fewer than ten of either, or those to clean with are all of one class.
+    """
+    for data, fewest, purpose in (
+        (clean, _FEWEST_TO_CLEAN, "clean with"),
+        (test, _FEWEST_TO_JUDGE, "judge by"),
+    ):
+        if len(data.labels) < fewest:
+            raise InputError(
+                f"{data.origin} leaves {len(data.labels)} images to {purpose}; at least {fewest} are needed."
+            )
+    if len(np.unique(clean.labels)) < 2:
+        raise InputError(
+            f"All {len(clean.labels)} images of {clean.origin} are of class {clean.labels[0]}; give images of "
+            "several classes."
+        )
 
 
 def _left(checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -11,14 +11,17 @@ from jaxunlearn._typing import Labels, Logits, Number, Scalar
 def masked_mean(values: Float[Array, " n"], mask: jax.Array) -> Scalar:
     """The mean of the values where ``mask`` is one.
 
-    sum_i m_i v_i / sum_i m_i, and 0 where the mask keeps nothing. What it does not keep may be NaN.
+    sum_i m_i v_i / sum_i m_i, and 0 where the mask keeps nothing. What it does not keep may be NaN. Sums are taken in
+    single precision at least, since in half precision 70 000 values are more than the largest number.
 
     Example:
       >>> masked_mean(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([1, 1, 0])).item()
       2.0
     """
-    weights = mask.astype(values.dtype)
-    return jnp.sum(jnp.where(weights > 0, values * weights, 0)) / jnp.maximum(jnp.sum(weights), 1)
+    wide = jnp.promote_types(values.dtype, jnp.float32)
+    weights = mask.astype(wide)
+    kept = jnp.where(weights > 0, values.astype(wide) * weights, 0)
+    return (jnp.sum(kept) / jnp.maximum(jnp.sum(weights), 1)).astype(values.dtype)
 
 
 def mean_cross_entropy(logits: Logits, labels: Labels, mask: jax.Array) -> Scalar:

@@ -75,6 +75,12 @@ def test_means_count_only_what_the_mask_keeps() -> None:
     assert float(losses.masked_mean(values, jnp.zeros(3, bool))) == 0.0
 
 
+def test_means_of_many_values_in_half_precision_are_finite() -> None:
+    many = jnp.full(70_000, 2.0, jnp.float16)
+    mean = losses.masked_mean(many, jnp.ones(len(many), bool))
+    assert (float(mean), mean.dtype) == (2.0, jnp.float16)
+
+
 def test_labels_are_one_for_each_image() -> None:
     images, column = np.zeros((4, 2, 2, 3), np.float32), np.zeros((4, 1), int)
     triggered = Triggered(images, np.zeros(4, int), column)

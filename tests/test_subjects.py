@@ -658,6 +658,10 @@ def test_dau_trains_the_network_first(
         (("--arch", "small_vgg", "--resume", *SOME), "no interrupted run"),
         (("--arch", "small_vgg", "--fit", "rounds=0", *SOME), "rounds=0 must be"),
         (
+            ("--arch", "small_vgg", "--train", "digits[:9]", "--test", "digits[300:500]"),
+            "leaves 9 images to clean with; at least 10 are needed",
+        ),
+        (
             ("--arch", "small_vgg", "--trigger", "patch:size=99", "--target", "3", *SOME),
             "patch:size=99 does not fit",
         ),
