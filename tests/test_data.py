@@ -332,7 +332,10 @@ def test_folders_whose_names_do_not_tell_the_same_numbers_are_refused(tmp_path: 
         check_class_names(pets, f"{some},classes={tmp_path}/others[:1]")
     assert [classes_of(one) for one in (pets, f"{some},classes={tmp_path}/classes", "digits")] == [3, 3, 0]
     numbers = f"folder:{coloured_folder(tmp_path / 'numbers', ('0', '2'))}"
-    check_class_names(numbers, pets)
+    check_class_names(numbers, f"{pets},classes={tmp_path}/classes")
+    for pair in ((numbers, pets), (pets, numbers)):
+        with pytest.raises(InputError, match=r"no name in common.* or say folder:[^ ]*pets,classes=FILE"):
+            check_class_names(*pair)
     with pytest.raises(InputError, match=r"\(cat, cow, dog\) are not those of .*some\[:1\] \(cat, dog\)"):
         check_class_names(pets, f"{some}[:1]")
 

@@ -189,43 +189,68 @@ def check_class_names(first: str, second: str) -> None:
     Raises:
       InputError: if so.
     """
-    one, other = _alphabetical(first), _alphabetical(second)
-    if one is not None and other is not None and one != other:
+    one, other = _classes_in(first), _classes_in(second)
+    if one is None or other is None:
+        return
+    if one.in_order and other.in_order and one.numbers != other.numbers:
         raise InputError(
-            f"The sub-folders of {first} ({_listed(one)}) are not those of {second} ({_listed(other)}), and names "
-            "count in alphabetical order, so that classes would have different numbers; name the sub-folders 0, 1, ... "
-            "or add ,classes=FILE with the name of every class, one a line, to both."
+            f"The sub-folders of {first} ({_listed(one.numbers)}) are not those of {second} "
+            f"({_listed(other.numbers)}), and names count in alphabetical order, so that classes would have different "
+            "numbers; name the sub-folders 0, 1, ... or add ,classes=FILE with the name of every class, one a line, to "
+            "both."
         )
-    numbers, others = _numbers_of(first), _numbers_of(second)
-    for name in sorted(numbers.keys() & others.keys()):
-        if numbers[name] != others[name]:
+    shared = sorted(one.numbers.keys() & other.numbers.keys())
+    if not shared and (one.in_order or other.in_order):
+        named = first if one.in_order else second
+        raise InputError(
+            f"The sub-folders of {first} ({_listed(one.numbers)}) and those of {second} ({_listed(other.numbers)}) "
+            "have no name in common, so that nothing says which stand for the same class; name all of them 0, 1, ... "
+            f"or say {named},classes=FILE with the name of every class, one a line."
+        )
+    for name in shared:
+        if one.numbers[name] != other.numbers[name]:
             raise InputError(
-                f"{name} is class {numbers[name]} of {first} and class {others[name]} of {second}; add the same "
-                ",classes=FILE with the name of every class, one a line, to both."
+                f"{name} is class {one.numbers[name]} of {first} and class {other.numbers[name]} of {second}; add the "
+                "same ,classes=FILE with the name of every class, one a line, to both."
             )
 
 
 def classes_of(spec: str) -> int:
     """The number of classes that a folder's sub-folders stand for, with or without pictures; 0 of another source."""
-    return max(_numbers_of(spec).values(), default=-1) + 1
+    found = _classes_in(spec)
+    return 0 if found is None else max(found.numbers.values()) + 1
 
 
-def _alphabetical(spec: str) -> list[str] | None:
-    """The names of a folder's classes if these count in alphabetical order."""
-    if ",classes=" in spec:
-        return None
-    names = list(_numbers_of(spec))
-    return None if all(name.isdecimal() for name in names) else names
+class _Classes(NamedTuple):
+    """The classes of a folder's sub-folders.
+
+    Attributes:
+      numbers: by their names.
+      in_order: whether they count in alphabetical order of these.
+    """
+
+    numbers: dict[str, int]
+    in_order: bool
 
 
-def _numbers_of(spec: str) -> dict[str, int]:
-    """The classes of a folder's sub-folders by their names; none of another source."""
+def _classes_in(spec: str) -> _Classes | None:
+    """Those of a folder that was loaded; None of another source."""
     match = _SPEC.fullmatch(spec)
     if match is None or match["kind"] != "folder":
-        return {}
-    place, named, mapping = match["where"].partition(",classes=")
-    known = _read_classes(Path(mapping)) if named else None
-    return _class_numbers(Path(place), _class_folders(Path(place)), known, None)
+        return None
+    folder, known = _parts_of(match["where"])
+    numbers = _class_numbers(folder, _class_folders(folder), known, None)
+    return _Classes(numbers, known is None and not all(name.isdecimal() for name in numbers))
+
+
+def _parts_of(where: str) -> tuple[Path, dict[str, int] | None]:
+    """The folder that ``DIR[,classes=FILE]`` names, and the classes that the file does."""
+    place, named, mapping = where.partition(",classes=")
+    if not place or not Path(place).is_dir():
+        raise InputError(
+            f"There is no folder {place or 'without a name'}; give a folder with one sub-folder of pictures per class."
+        )
+    return Path(place), _read_classes(Path(mapping)) if named else None
 
 
 def _class_folders(folder: Path) -> list[str]:
@@ -235,19 +260,14 @@ def _class_folders(folder: Path) -> list[str]:
 
 
 def _folder(where: str, takes: Takes | None) -> Pictures:
-    place, named, mapping = where.partition(",classes=")
-    folder = Path(place)
-    if not place or not folder.is_dir():
-        raise InputError(
-            f"There is no folder {place or 'without a name'}; give a folder with one sub-folder of pictures per class."
-        )
+    folder, known = _parts_of(where)
     names = _class_folders(folder)
     if len(names) < 2:
         found = f"only the sub-folder {names[0]!r}" if names else "no sub-folder"
         raise InputError(
             f"{folder} holds {found}; expected one sub-folder of pictures for each of several classes."
         )
-    numbers = _class_numbers(folder, names, _read_classes(Path(mapping)) if named else None, takes)
+    numbers = _class_numbers(folder, names, known, takes)
     _check_range(min(numbers.values()), max(numbers.values()), where)
     entries = {
         name: [path for path in (folder / name).iterdir() if not path.name.startswith(".")] for name in names
