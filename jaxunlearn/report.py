@@ -252,6 +252,7 @@ def draw_division(
     figure, (left, right) = new_figure(9.6, 3.4, columns=2)
     colours = np.where(attacked, _COLOURS["asr"], "#9aa7b5")
     left.bar(np.arange(len(gains)), np.maximum(gains, 0), color=colours)
+    left.xaxis.get_major_locator().set_params(integer=True)
     left.set_xlabel("class")
     left.set_ylabel("nats")
     left.set_title("How clearly a class falls into a poisoned and a clean group", fontsize=10)
@@ -279,7 +280,9 @@ def draw_division(
         label=[f"{name} ({int(marked.sum())})" for name, marked, _ in named],
         stacked=True,
     )
-    right.legend(frameon=False, fontsize=9)
+    # Room above the bars, which may be high anywhere.
+    right.set_ylim(top=(1.2 + 0.12 * len(named)) * right.get_ylim()[1])
+    right.legend(frameon=False, fontsize=9, loc="upper center")
     right.set_xlabel("score: -1 and 1 are the groups' means")
     right.set_ylabel("images")
     right.set_title(
