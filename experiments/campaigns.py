@@ -398,7 +398,7 @@ CAMPAIGNS = {
     ),
     "dau-cifar10": Campaign(
         _OF_DAU,
-        "two CPU cores, half an hour per model; the default preset was not run yet",
+        "one busy CPU core, an hour per model, a third of it the default preset, which was not run with 1 % yet",
         subjects=(
             *_all("cifar10", 0.1, ("badnets", "blended")),
             *_all("cifar10", 0.01, ("badnets", "blended")),
@@ -538,7 +538,7 @@ CAMPAIGNS = {
             "the target's class has too few images; with clean images of 5 % and 1 % of the training set's number.",
             "two CPU cores, ten minutes per model on GTSRB and half an hour on CIFAR-10; not all were run, of CIFAR-10 "
             "only BadNets and Blended",
-            "at most 7 left by I-BAU on GTSRB (9 of sig) and 10 on CIFAR-10 (with few images once a third), and 2 by "
+            "at most 7 left by I-BAU on GTSRB (9 of sig) and 11 on CIFAR-10 (with few images once a third), and 2 by "
             "DAU, where one pattern is the trigger and the backdoor formed; fine-tuning leaves nearly all",
             _published(data, ratio),
             _all(data, ratio, _DIRTY) + (_all(data, ratio, _CLEAN) if ratio <= _CLEAN_RATIOS[data] else ()),
