@@ -383,9 +383,8 @@ CAMPAIGNS = {
     ),
     "dau-tiny": Campaign(
         "DAU where hardly anything is poisoned: half a percent and a thousandth on GTSRB.",
-        "one of two busy CPU cores, nine minutes per model, twice that for TrojanNN; BadNets and TrojanNN at a "
-        "thousandth were not run yet",
-        "most of fifty poisoned images found, even where the backdoor hardly forms; of ten, none",
+        "one of two busy CPU cores, nine minutes per model, twice that for TrojanNN",
+        "most of fifty poisoned images found, even where the backdoor hardly forms; of ten those of TrojanNN alone",
         "ASR (BackdoorBench, PreAct-ResNet18) at 0.5 %: BadNets 45, Blended 90, TrojanNN 100; of defences that have "
         "the training set too, mean ACC and ASR of eight attacks at 0.5 %: ABL 11.9 and 49.1, DBD 78.8 and 0.0",
         tuple(
@@ -538,8 +537,9 @@ CAMPAIGNS = {
             "the target's class has too few images; with clean images of 5 % and 1 % of the training set's number.",
             "two CPU cores, ten minutes per model on GTSRB and half an hour on CIFAR-10; not all were run, of CIFAR-10 "
             "only BadNets and Blended",
-            "at most 7 left by I-BAU on GTSRB (9 of sig) and 11 on CIFAR-10 (with few images once a third), and 2 by "
-            "DAU, where one pattern is the trigger and the backdoor formed; fine-tuning leaves nearly all",
+            "at most 7 left by I-BAU on GTSRB (with few images 40 of sig) and 11 on CIFAR-10 (with few images once a "
+            "third), and 2 by DAU, where one pattern is the trigger and the backdoor formed; fine-tuning leaves nearly "
+            "all",
             _published(data, ratio),
             _all(data, ratio, _DIRTY) + (_all(data, ratio, _CLEAN) if ratio <= _CLEAN_RATIOS[data] else ()),
             (
