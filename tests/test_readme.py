@@ -10,8 +10,9 @@ import pytest
 from converters import arch, convert, torch_io
 from jaxunlearn.models import small_vgg
 
-PAGE = Path(__file__).parents[1] / "docs" / "adding-a-model.md"
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "adding-a-model.md"
+README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -41,6 +42,25 @@ def test_the_page_on_adding_a_model(
 
 def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= 3
+
+
+def anchors(page: Path) -> set[str]:
+    """Where a link into a page may lead: its headings, as they are spelled in addresses."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(\s*([^)\s]+)\s*\)", page.read_text())
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+    assert links or page == PAGE
 
 
 def test_the_two_commands_are_one_line_each() -> None:
