@@ -397,7 +397,7 @@ CAMPAIGNS = {
     ),
     "dau-cifar10": Campaign(
         _OF_DAU,
-        "one busy CPU core, an hour per model, a third of it the default preset, which was not run with 1 % yet",
+        "one busy CPU core, an hour per model, a third of it the default preset; BadNets with 1 % was run without it",
         subjects=(
             *_all("cifar10", 0.1, ("badnets", "blended")),
             *_all("cifar10", 0.01, ("badnets", "blended")),
