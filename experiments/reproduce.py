@@ -28,7 +28,7 @@ from experiments.campaigns import CAMPAIGNS, NOTHING, RETRAINING, SOURCES, Attac
 from experiments.reproduction import code
 from experiments.tables import read_lines
 from jaxunlearn import cli, finetune, fit, job, report, subjects, trainer
-from jaxunlearn._check import InputError
+from jaxunlearn._check import DivergedError, InputError
 from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._files import write_whole
 from jaxunlearn._loop import NonFiniteError
@@ -125,7 +125,7 @@ def run(campaign: Campaign, shared: Path, work: Path, out: Path, *, arch: str, s
             continue
         try:
             folder = make_subject(campaign, attacked, shared, work, arch, seed)
-        except NonFiniteError as error:
+        except (NonFiniteError, DivergedError) as error:
             failed.append(f"{attacked.data} {attacked.attack}, seed {seed}: {error}")
             continue
         _check_same_model(folder, out, [line for line in lines if _model_key(line) == _model_key(wanted[0])])
@@ -260,7 +260,12 @@ def clean(
     config = cli.configured(package.PRESETS[cleaning.preset], cleaning.settings)
     if (out / REPORT_FILE).exists():
         made = json.loads((out / REPORT_FILE).read_text())
-        _check_same(out, "cleaning", made, {"config": json.loads(json.dumps(dataclasses.asdict(config)))})
+        _check_same(
+            out,
+            "cleaning",
+            made,
+            {"config": json.loads(json.dumps(report.plain(dataclasses.asdict(config))))},
+        )
         return made | {"code": _made_from(out)}
     first = campaign.train_images
     given = f"{SOURCES[attacked.data].train.format(shared=shared)}[{first}:{first + cleaning.clean}]"

@@ -15,6 +15,10 @@ class InputError(ValueError):
     """Something the user gave cannot be used; the message is one sentence meant for the user."""
 
 
+class DivergedError(InputError):
+    """A training that makes an attack gave NaN or infinity; other settings are needed."""
+
+
 def shown(text: object, most: int = 120) -> str:
     """A text from a file for a message: cut to so many characters, and those that do not print escaped.
 

@@ -3,7 +3,8 @@
 import contextlib
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from jaxunlearn._check import InputError
@@ -21,6 +22,62 @@ def check_free(folder: Path, names: Iterable[str]) -> None:
             f"{folder} holds {', '.join(taken)} already, which would be replaced; give another --out, or --force to "
             "replace what is there."
         )
+
+
+def check_output(
+    out: Path,
+    written: Sequence[str],
+    *,
+    begun: bool,
+    finished: bool,
+    resume: bool,
+    force: bool,
+    activity: str = "run",
+    result: str = "run",
+) -> None:
+    """Refuses an output folder that cannot be written or holds something already, or files under the same names.
+
+    Args:
+      out: the folder.
+      written: names of the files that will be written.
+      begun: whether it holds an interrupted activity.
+      finished: whether it holds a result.
+      resume: go on with that, which may have written some of them.
+      force: replace what is there.
+      activity: what that is called.
+      result: what its result is called.
+
+    Raises:
+      InputError: if so, or if there is nothing to resume.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; give a folder with --out.")
+    if resume and force:
+        raise InputError(f"--resume goes on with a {activity} and --force replaces it; give one of them.")
+    if resume and not begun:
+        found = f"a finished {result}" if finished else f"no interrupted {activity}"
+        raise InputError(f"{out} holds {found}, so there is nothing to resume; leave --resume away.")
+    if (begun or finished) and not (resume or force):
+        found = f"an interrupted {activity}" if begun else f"a finished {result}"
+        advice = "--resume to go on with it, or " if begun else ""
+        raise InputError(
+            f"{out} holds {found} already; give {advice}--force to replace it, or another --out."
+        )
+    if not (resume or force):
+        check_free(out, written)
+    parent = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not parent.is_dir() or not _writable(parent):
+        raise InputError(
+            f"The output folder {out} cannot be written (no permission for {parent}); give another --out."
+        )
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def write_whole(path: Path, content: bytes) -> None:

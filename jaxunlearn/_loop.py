@@ -104,7 +104,7 @@ class Data(NamedTuple):
         images, labels = self
         if isinstance(rows.members, jax.core.Tracer):  # which host arrays cannot be indexed by
             images, labels = jnp.asarray(images), jnp.asarray(labels)
-        return Batch(images[rows.members], labels[rows.members], rows.mask)
+        return Batch(images[rows.members], labels[rows.members].astype(np.int32), rows.mask)
 
     def for_loop(self, execution: Execution) -> "Data":
         """The data as a loop can use it: for scans the images become an array on the device, sent there once.

@@ -78,8 +78,10 @@ def clipped(gradient: PyTree, longest: Number) -> PyTree:
       >>> round(float(clipped({"w": jnp.array([30.0, 40.0])}, 5.0)["w"][0]), 4)
       3.0
     """
-    shrink = jnp.minimum(1, longest / (optax.tree.norm(gradient) + 1e-6))
-    return jax.tree.map(lambda g: shrink * g, gradient)
+    # Squares of half-precision numbers are soon more than the largest one.
+    wide = jax.tree.map(lambda g: g.astype(jnp.promote_types(g.dtype, jnp.float32)), gradient)
+    shrink = jnp.minimum(1, longest / (optax.tree.norm(wide) + 1e-6))
+    return jax.tree.map(lambda g: shrink.astype(g.dtype) * g, gradient)
 
 
 class _AMSGradState(NamedTuple):

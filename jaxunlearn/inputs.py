@@ -5,7 +5,6 @@ Nothing is written before everything here has been checked.
 
 import dataclasses
 import functools
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from converters.torch_io import Checkpoint
 from jaxunlearn import subjects
 from jaxunlearn._check import InputError, shown
 from jaxunlearn._checkpointing import STATE_FILE
-from jaxunlearn._files import check_free
+from jaxunlearn._files import check_output
 from jaxunlearn._typing import ApplyFn, Variables
 from jaxunlearn.attacks import Trigger, fits, parse_trigger
 from jaxunlearn.data import (
@@ -504,32 +503,5 @@ def check_folder(out: Path, written: Sequence[str], *, resume: bool, force: bool
     Raises:
       InputError: if so, or if there is nothing to resume.
     """
-    state, finished = (out / STATE_FILE).exists(), (out / REPORT_FILE).exists()
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; give a folder with --out.")
-    if resume and force:
-        raise InputError("--resume goes on with a run and --force replaces it; give one of them.")
-    if resume and not state:
-        found = "a finished run" if finished else "no interrupted run"
-        raise InputError(f"{out} holds {found}, so there is nothing to resume; leave --resume away.")
-    if not resume and not force and (state or finished):
-        kind = "an interrupted" if state else "a finished"
-        advice = "--resume to go on with it, or " if state else ""
-        raise InputError(
-            f"{out} holds {kind} run already; give {advice}--force to replace it, or another --out."
-        )
-    if not resume and not force:
-        check_free(out, written)
-    parent = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not parent.is_dir() or not _writable(parent):
-        raise InputError(
-            f"The output folder {out} cannot be written (no permission for {parent}); give another --out."
-        )
-
-
-def _writable(folder: Path) -> bool:
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
+    begun, finished = (out / STATE_FILE).exists(), (out / REPORT_FILE).exists()
+    check_output(out, written, begun=begun, finished=finished, resume=resume, force=force)

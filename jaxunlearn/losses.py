@@ -3,9 +3,14 @@
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxunlearn._typing import Labels, Logits, Number, Scalar
+
+
+def as_integers(labels: Labels) -> Int[Array, " n"]:
+    """Labels in a dtype that has room for the numbers of classes, groups and bins, which eight bits have not."""
+    return jnp.asarray(labels).astype(jnp.int32)
 
 
 def masked_mean(values: Float[Array, " n"], mask: jax.Array) -> Scalar:
@@ -80,6 +85,6 @@ def complementary_cross_entropy(
       >>> complementary_cross_entropy(jnp.array([[0.0, 0.0], [99.0, 0.0]]), jnp.array([0, 0])).tolist()
       [0.6931471824645996, 99.0]
     """
-    others = jnp.where(jax.nn.one_hot(labels, logits.shape[1], dtype=bool), -jnp.inf, logits)
+    others = jnp.where(jax.nn.one_hot(as_integers(labels), logits.shape[1], dtype=bool), -jnp.inf, logits)
     log_rest = jax.nn.logsumexp(others, axis=1) - jax.nn.logsumexp(logits, axis=1)
     return -jnp.logaddexp(jnp.minimum(log_rest, jnp.log(enough)), jnp.log(offset))

@@ -19,6 +19,7 @@ from jaxunlearn.metrics import defense_effectiveness
 from jaxunlearn.models import ModelSpec
 
 _PACKAGES = ("jaxunlearn", "jax", "jaxlib", "jaxopt", "flax", "optax", "numpy", "torch")
+_RGB = 3
 _COLOURS = {"acc": "#2a6fbb", "asr": "#c43c39", "ra": "#3a9a5b"}
 
 
@@ -55,7 +56,7 @@ def assemble(
         "key": key,
         "method": method,
         "preset": preset,
-        "config": {name: _plain(value) for name, value in config.items()},
+        "config": plain(config),
         "seed": seed,
         "architecture": {"name": spec.name, "image_shape": list(spec.image_shape), "classes": spec.classes},
         "preprocessing": dict(preprocessing),
@@ -87,6 +88,17 @@ def der(before: Evaluation, after: Evaluation) -> float | None:
     if before.asr is None or after.asr is None:
         return None
     return defense_effectiveness(before.acc.rate, after.acc.rate, before.asr.rate, after.asr.rate)
+
+
+def plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they stand in a report: JSON has no infinity, which is a text there.
+
+    Example:
+      >>> plain({"rounds": 5, "radius": math.inf})
+      {'rounds': 5, 'radius': 'inf'}
+    """
+    infinite = {name for name, value in config.items() if isinstance(value, float) and math.isinf(value)}
+    return {name: "inf" if name in infinite else value for name, value in config.items()}
 
 
 def rates_and_counts(evaluation: Evaluation) -> dict[str, Any]:
@@ -339,14 +351,10 @@ def to_png(figure: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _plain(value: Any) -> Any:
-    return "inf" if isinstance(value, float) and math.isinf(value) else value
-
-
 def _show(axes: Any, picture: np.ndarray, title: str = "", colours: str | None = None) -> None:
-    """Draws pixels in [0, 1], grey where there is one channel, or a map in colours."""
-    if colours is None and picture.shape[-1] == 1:
-        picture, colours = picture[..., 0], "gray"
+    """Draws pixels in [0, 1], the mean of the channels in grey where they are not three, or a map in colours."""
+    if colours is None and picture.shape[-1] != _RGB:
+        picture, colours = picture.mean(axis=-1), "gray"
     limits = {"vmin": 0, "vmax": 1} if colours == "gray" else {}
     axes.imshow(picture, cmap=colours, interpolation="nearest", **limits)
     axes.set_title(title, fontsize=9)

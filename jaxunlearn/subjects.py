@@ -17,7 +17,7 @@ import numpy as np
 from converters import convert, torch_io
 from jaxunlearn import _loop, finetune, report
 from jaxunlearn._check import InputError
-from jaxunlearn._files import check_free, write_together
+from jaxunlearn._files import check_output, write_together
 from jaxunlearn._typing import Variables
 from jaxunlearn.attacks import (
     Attack,
@@ -371,16 +371,13 @@ def is_begun(folder: Path) -> bool:
 
 
 def _check_folder(order: Order) -> None:
-    finished, begun = (order.out / ATTACK).exists(), is_begun(order.out)
-    if order.out.exists() and not order.out.is_dir():
-        raise InputError(f"{order.out} is a file; give a folder with --out.")
-    if order.resume and order.force:
-        raise InputError("--resume goes on with a training and --force replaces it; give one of them.")
-    if order.resume and not begun:
-        raise InputError(f"{order.out} holds no interrupted training to resume; leave --resume away.")
-    if (finished or begun) and not (order.resume or order.force):
-        advice = "--resume to go on with it, or " if begun else ""
-        found = "an interrupted training" if begun else "a finished attack"
-        raise InputError(f"{order.out} holds {found} already; give {advice}--force to replace it.")
-    if not (order.resume or order.force):
-        check_free(order.out, _FILES)
+    check_output(
+        order.out,
+        _FILES,
+        begun=is_begun(order.out),
+        finished=(order.out / ATTACK).exists(),
+        resume=order.resume,
+        force=order.force,
+        activity="training",
+        result="attack",
+    )

@@ -517,3 +517,21 @@ def test_a_trigger_of_numpy_fits() -> None:
     assert attacks.fits(brighter, (4, 4, 1))
     with pytest.raises(InputError, match="does not fit images of 4x4x1"):
         attacks.check_fits(lambda x: x[:, :2], (4, 4, 1))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64])
+def test_labels_of_eight_bits_have_room_for_all_classes(dtype: Any) -> None:
+    images, labels = np.zeros((4, 2, 2, 1), np.float32), np.array([0, 1, 100, 127], dtype)
+    everywhere = attacks.Attack(trigger=lambda x: x, target=None, classes=256)
+    made = attacks.poison(images, labels, everywhere, ratio=1.0, key=jax.random.key(0))
+    assert made.labels.tolist() == [1, 2, 101, 128]
+    one = attacks.Attack(trigger=lambda x: x, target=300, classes=301)
+    assert one.forced(labels).tolist() == [300] * 4
+
+
+def test_attacks_that_are_made_with_a_network_have_its_precision(photos: jax.Array) -> None:
+    given, mask = surrogate(photos), square(16, 16, size=4, offset=1)
+    with jax.enable_x64(True):
+        assert attacks.optimised_patch(given, 2, jax.random.key(0), mask, steps=2).dtype == jnp.float32
+        trained = attacks.robust(given, jax.random.key(0), radius=0.1, steps=1, batch_size=3)
+    assert trained.variables["w"].dtype == jnp.float32

@@ -616,3 +616,11 @@ def test_a_picture_cut_off_is_named(tmp_path: Path, pictures: Any, stored: None)
     (folder / "1" / "half.png").write_bytes(whole[:100])
     with pytest.raises(InputError, match=r"1/half\.png is damaged"):
         load(f"folder:{folder}").fingerprints  # noqa: B018  # reads every picture
+
+
+def test_fingerprints_are_those_of_the_pixels_however_they_lie(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (5, 4, 3, 3), np.uint8)
+    for name, array in (("c", x), ("f", np.asfortranarray(x))):
+        np.savez(tmp_path / f"{name}.npz", x=array, y=np.arange(5))
+    found, expected = (load(f"npz:{tmp_path / name}.npz").fingerprints for name in "fc")
+    assert found == expected

@@ -19,9 +19,11 @@ def images(names: str = "shop/{}.png") -> LabelledImages:
     )
 
 
-def test_what_is_written_is_read_back_from_anywhere(tmp_path: Path) -> None:
-    """Names hold a comma, a quote and bytes that are no text, and the folder may have another path."""
-    names = 'shop/a, "{}" \udcff.png'
+@pytest.mark.parametrize(
+    "names", ['shop/a, "{}" \udcff.png', "shop/a\r{}.png", "shop/a\n{}.png", "shop/a\r\n{}"]
+)
+def test_what_is_written_is_read_back_from_anywhere(names: str, tmp_path: Path) -> None:
+    """Names hold a comma, a quote, bytes that are no text, or ends of lines; the folder may have another path."""
     path = tmp_path / "division.csv"
     path.write_bytes(write_division(images(names), PARTS, score=["1", "-1", "0", "1"]))
     assert read_division(path, images(names)) == PARTS

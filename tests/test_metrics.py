@@ -93,3 +93,10 @@ def test_only_pixels_are_judged() -> None:
     for wrong, message in ((images, "dtype uint8"), (images.astype(np.float32), "pixels from 200 to 200")):
         with pytest.raises(ValueError, match=message):
             unchecked(evaluate)(brightest, {}, wrong, np.zeros(2, int))
+
+
+def test_labels_of_eight_bits_are_not_wrapped() -> None:
+    logits = jnp.zeros((1, 300)).at[0, 259].set(20.0)  # 259 is 3 in eight bits
+    given = losses.complementary_cross_entropy(logits, jnp.array([3], jnp.uint8))
+    np.testing.assert_array_equal(given, losses.complementary_cross_entropy(logits, jnp.array([3])))
+    assert float(given[0]) < 1e-6

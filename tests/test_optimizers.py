@@ -1,11 +1,12 @@
 """Optimizers against PyTorch's own."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 
-from jaxunlearn._optimizers import scale_by_torch_amsgrad
+from jaxunlearn._optimizers import clipped, scale_by_torch_amsgrad
 
 
 @pytest.mark.usefixtures("x64")
@@ -33,3 +34,13 @@ def test_amsgrad_keeps_the_precision(dtype: str) -> None:
     updates, state = transformation.update(gradient, transformation.init(gradient))
     assert {leaf.dtype.name for leaf in (updates, state.mu, state.nu, state.nu_max)} == {dtype}
     np.testing.assert_allclose(updates.astype(float), 1, rtol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_long_gradients_are_shortened_in_any_precision(dtype: str) -> None:
+    gradient = {
+        "w": jnp.full(1000, 30.0, dtype)
+    }  # whose squares are more than the largest number of half precision
+    short = clipped(gradient, 20.0)["w"]
+    assert short.dtype == dtype
+    assert float(jnp.linalg.norm(short.astype("float32"))) == pytest.approx(20, rel=1e-2)

@@ -22,8 +22,8 @@ from experiments.campaigns import (
     Campaign,
     Cleaning,
 )
-from jaxunlearn import cli, ibau, subjects
-from jaxunlearn._check import InputError
+from jaxunlearn import cli, ibau, report, subjects
+from jaxunlearn._check import DivergedError, InputError
 from jaxunlearn._loop import NonFiniteError
 from jaxunlearn.attacks import RECIPES
 from jaxunlearn.models import NAMES
@@ -134,12 +134,16 @@ def test_some_attacks_are_quick_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one.attack for one in asked[0].subjects] == ["lf"]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [NonFiniteError(1, ["loss"], None), DivergedError("Round 1 gave NaN or infinite values in loss.")],
+)
 def test_what_gives_nan_holds_nothing_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def make_subject(*arguments: Any) -> Path:
         if arguments[-1] == 0:
-            raise NonFiniteError(1, ["loss"], None)
+            raise error
         return tmp_path
 
     def clean(campaign: Any, attacked: Any, cleaning: Cleaning, *_: Any) -> dict[str, Any]:
@@ -172,7 +176,8 @@ def test_a_finished_cleaning_is_taken_for_no_other(tmp_path: Path) -> None:
     label = json.dumps([once.preset, once.settings, once.clean, 0])
     folder = tmp_path / f"ibau-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
     folder.mkdir()
-    config = dataclasses.asdict(ibau.PRESETS["default"])
+    config = report.plain(dataclasses.asdict(ibau.PRESETS["default"]))
+    assert config["radius"] == "inf"
     (folder / "report.json").write_text(json.dumps({"config": config}))
     assert clean(once)["config"]["rounds"] == config["rounds"]
     assert clean(once)["code"] is None

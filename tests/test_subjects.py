@@ -142,6 +142,10 @@ def test_dau_takes_the_folder_in_steps(planted: tuple[Path, Any], tmp_path: Path
     assert "as the given division says" in report["evidence"]["sentence"]
     assert report["after"]["asr"] < 0.1
     assert "division.png" not in report["files"]
+    anew = run(tmp_path, *given, "--set", "resplit_round=2", *corrected[:2], "--out", "anew", method="dau")
+    assert anew.returncode == 2
+    assert "resplit_round=2 divides the images anew, whatever the given parts say" in anew.stderr
+    assert not (tmp_path / "anew").exists()
     tested = run(tmp_path, "test", *given, "--out", "whole", method="dau")
     assert tested.returncode == 0, tested.stderr
     assert f"ACC {100 * reports[0]['after']['acc']:6.2f} %" in tested.stdout

@@ -66,7 +66,7 @@ class Attack:
           >>> everywhere.forced(np.array([0, 1, 2])).tolist()
           [1, 2, 0]
         """
-        labels = np.asarray(labels)
+        labels = np.asarray(labels).astype(np.int32)  # eight bits may have no room for the classes
         if self.target is None:
             return (labels + 1) % self.classes
         return np.full_like(labels, self.target)

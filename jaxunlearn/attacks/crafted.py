@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from jaxunlearn._check import InputError
+from jaxunlearn._check import DivergedError, InputError
 from jaxunlearn._optimizers import momentum_step
 from jaxunlearn._random import draw_rows, uniform
 from jaxunlearn._runtime import Compiled
@@ -94,7 +94,7 @@ def robust(
       progress: told the share of the steps that is done.
 
     Raises:
-      InputError: if the training diverges.
+      DivergedError: if the training gives NaN or infinity.
 
     Source: Turner et al., 2019, perturb by networks that were so trained; the training is that of Wong et al., "Fast is
     better than free", ICLR 2020.
@@ -110,7 +110,7 @@ def robust(
         params, rest, velocity = step((params, rest, velocity), images, labels, keys, radius, rate, momentum)
         progress(number / steps)
     if not bool(all_finite((params, rest))):
-        raise InputError(
+        raise DivergedError(
             "Training the network that makes the attack's images, against perturbations, gave NaN or infinite values; "
             "give a smaller robust_radius or fewer robust_steps."
         )
@@ -138,7 +138,7 @@ def _robust_step(apply_fn: ApplyFn) -> Compiled:
         def within(offset: jax.Array) -> jax.Array:
             return jnp.clip(images + jnp.clip(offset, -radius, radius), 0, 1) - images
 
-        start = within(radius * uniform(keys[0], images.shape, low=-1.0))
+        start = within(radius * uniform(keys[0], images.shape, images.dtype, low=-1.0))
         slope, _ = jax.grad(loss_fn, argnums=1, has_aux=True)(params, start)
         offset = within(start + 1.25 * radius * jnp.sign(slope))
         gradient, moved = jax.grad(loss_fn, has_aux=True)(params, offset)
@@ -232,7 +232,7 @@ def optimised_patch(
     neuron = jnp.argmax((own.mean(0) - usual.mean(0)) / (usual.std(0) + 1e-6))
     shown = _spread(surrogate.images, everything, _EXCITED)
 
-    picture, step = uniform(key, shown.shape[1:]), _exciting_step(surrogate.apply_fn)
+    picture, step = uniform(key, shown.shape[1:], shown.dtype), _exciting_step(surrogate.apply_fn)
     state = _EXCITING.init(picture)
     for _ in range(steps):
         picture, state = step(picture, state, surrogate.variables, shown, mask, neuron)

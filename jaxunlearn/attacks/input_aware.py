@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxunlearn._check import InputError
+from jaxunlearn._check import DivergedError
 from jaxunlearn._optimizers import momentum_step
 from jaxunlearn._random import draw_rows
 from jaxunlearn._runtime import Compiled
@@ -143,7 +143,7 @@ def train_drawings(
       progress: told the share of all steps that is done.
 
     Raises:
-      InputError: if a loss becomes NaN or infinite.
+      DivergedError: if a loss becomes NaN or infinite.
 
     Source: Nguyen and Tran, "Input-aware dynamic backdoor attack", NeurIPS 2020; smaller networks, group
     normalisation in place of batch normalisation.
@@ -257,6 +257,6 @@ def _joint_step(
 
 def _check_finite(loss: Scalar, what: str) -> None:
     if not bool(jnp.isfinite(loss)):
-        raise InputError(
+        raise DivergedError(
             f"Training the {what}s of the input-aware trigger gave a loss of {float(loss)}; give a lower rate."
         )

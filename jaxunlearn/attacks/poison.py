@@ -56,8 +56,8 @@ def poison(images: Images, labels: Labels, attack: Attack, *, ratio: float, key:
       >>> int(found.poisoned.sum()), found.labels[found.poisoned].tolist(), float(found.images[found.poisoned].min())
       (2, [3, 3], 1.0)
     """
-    labels = np.asarray(labels)
     check_images_and_labels(images, labels)
+    labels = np.asarray(labels).astype(np.int32)
     check_fits(attack.trigger, images.shape[1:])
     count = check_ratio(attack, labels, ratio)
     chosen = np.asarray(jax.random.choice(key, attack.victims(labels), (count,), replace=False))

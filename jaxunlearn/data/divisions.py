@@ -14,7 +14,7 @@ _ROW, _IMAGE, _LABEL, _PART = "row", "image", "label", "part"
 
 
 def write_division(data: LabelledImages, parts: Iterable[str], **columns: Iterable[str]) -> bytes:
-    """CSV with a line for every image: its row in its source, what it is called there, its label and its part.
+    """CSV (RFC 4180), a line for every image: its row in its source, what it is called there, its label and its part.
 
     Args:
       data: the images.
@@ -22,7 +22,7 @@ def write_division(data: LabelledImages, parts: Iterable[str], **columns: Iterab
       columns: what else is known of each, by name.
     """
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = csv.writer(buffer)
     writer.writerow([_ROW, _IMAGE, _LABEL, _PART, *columns])
     for index, (part, *others) in enumerate(zip(parts, *columns.values(), strict=True)):
         writer.writerow([data.rows[index], data.name_of(index), data.labels[index], part, *others])
@@ -79,7 +79,7 @@ def read_division(path: Path, data: LabelledImages) -> list[str]:
 def _lines(path: Path) -> list[tuple[int, dict[str, str]]]:
     """The lines of a table and their numbers, each with the columns of the first one."""
     try:
-        text = path.read_text("utf-8-sig", errors="surrogateescape")
+        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise InputError(f"The division {path} cannot be read ({error.strerror}); check the path.") from None
     try:

@@ -103,7 +103,9 @@ class LabelledImages:
         """A hash of shape and pixels, of 8 bits each, for every image; reads each of them once."""
         shape = repr(self.images.shape[1:]).encode()
         return [
-            hashlib.blake2b(np.rint(image * 255).astype(np.uint8), key=shape, digest_size=16).hexdigest()
+            hashlib.blake2b(
+                np.rint(image * 255).astype(np.uint8, order="C"), key=shape, digest_size=16
+            ).hexdigest()
             for start in range(0, len(self.labels), _CHUNK)
             for image in np.asarray(self.images[start : start + _CHUNK])
         ]

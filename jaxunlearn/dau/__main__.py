@@ -29,6 +29,9 @@ def _losses(stats: RoundStats) -> dict[str, float]:
 def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: State) -> Evidence:
     """How the training images were divided and, where it is known, how well."""
     del variables, cleaned
+    if int(state.round) <= state.config.isolation_rounds:
+        sentence = "the training images were not divided, since the run stopped before that."
+        return Evidence({"class": None, "classes": [], "sentence": sentence}, {})
     data, given = inputs.clean, inputs.division is not None
     poisoned, clean = (np.asarray(part) for part in state.parts)
     scores, attacked = np.asarray(state.scores), jax.tree.map(np.asarray, state.attacked)

@@ -35,7 +35,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxunlearn import _loop
-from jaxunlearn._check import check_in, check_run
+from jaxunlearn._check import InputError, check_in, check_run
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
 from jaxunlearn._optimizers import clipped, learning_rates, momentum_step
 from jaxunlearn._runtime import Compiled
@@ -45,7 +45,7 @@ from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Logits, Number, PRNGK
 from jaxunlearn.dau.alltoall import attacked_alike
 from jaxunlearn.dau.config import LOSSES, Config
 from jaxunlearn.dau.content import thumbnails
-from jaxunlearn.dau.groups import as_integers, count_labels
+from jaxunlearn.dau.groups import count_labels
 from jaxunlearn.dau.splitting import (
     RIDGES,
     Attacked,
@@ -62,7 +62,7 @@ from jaxunlearn.dau.splitting import (
     split,
     whiten,
 )
-from jaxunlearn.losses import complementary_cross_entropy, masked_mean
+from jaxunlearn.losses import as_integers, complementary_cross_entropy, masked_mean
 from jaxunlearn.pixels import augment
 
 _LOOKED_AT = 500  # images at a time, where nothing is learned
@@ -458,9 +458,14 @@ def _check_parts(parts: Parts, count: int, config: Config) -> None:
                 f"parts mark {poisoned.sum()} images as poisoned and {clean.sum()} as clean; give some of both."
             )
     if config.isolation_rounds:
-        raise ValueError(
+        raise InputError(
             f"prefilter={config.prefilter!r} trains a fresh network to find suspects, which given parts make needless; "
             "give another prefilter with isolation_rounds=0, or no parts."
+        )
+    if config.resplit_round:
+        raise InputError(
+            f"resplit_round={config.resplit_round!r} divides the images anew, whatever the given parts say; give "
+            "resplit_round=0, or no parts."
         )
 
 

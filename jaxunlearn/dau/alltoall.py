@@ -31,13 +31,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxunlearn._typing import Labels, Number, PRNGKey
 from jaxunlearn.dau.groups import (
-    as_integers,
     count_labels,
     group_means,
     groups_by_class,
     minimum_error_groups,
 )
 from jaxunlearn.dau.splitting import Attacked, guesses, lowest, principal_scores, unit
+from jaxunlearn.losses import as_integers
 
 _STARTS = 16  # directions to begin with
 _END = 0.05  # share of every class at the end of a direction

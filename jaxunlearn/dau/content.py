@@ -26,7 +26,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxunlearn._typing import Images, Labels
-from jaxunlearn.dau.groups import as_integers, count_labels, group_means, group_of, in_usual_units
+from jaxunlearn.dau.groups import count_labels, group_means, group_of, in_usual_units
+from jaxunlearn.losses import as_integers
 
 _SIDE = 8  # pixels of a thumbnail
 _COMPONENTS = 48  # of thumbnails, those in which they vary most

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxunlearn._typing import Labels, Number
-from jaxunlearn.losses import masked_mean
+from jaxunlearn.losses import as_integers, masked_mean
 
 _BINS = 257  # of a class's values
 TINY = 1e-30  # what a divisor or a logarithm's argument is at least
@@ -27,11 +27,6 @@ class Groups(NamedTuple):
     low: Float[Array, "*classes"]
     high: Float[Array, "*classes"]
     gain: Float[Array, "*classes"]
-
-
-def as_integers(labels: Labels) -> Int[Array, " n"]:
-    """Labels in a dtype that has room for the numbers of groups and bins, which eight bits have not."""
-    return jnp.asarray(labels).astype(jnp.int32)
 
 
 def group_of(labels: Int[Array, " n"], lower: Bool[Array, " n"], classes: int) -> Int[Array, " n"]:

@@ -60,14 +60,13 @@ from jaxunlearn.dau.content import evidence_of_mixtures
 from jaxunlearn.dau.groups import (
     TINY,
     Groups,
-    as_integers,
     count_labels,
     group_means,
     group_of,
     groups_by_class,
     in_usual_units,
 )
-from jaxunlearn.losses import complementary_cross_entropy
+from jaxunlearn.losses import as_integers, complementary_cross_entropy
 
 RIDGES = (1.0, 0.01)  # added to the covariance, in means of its eigenvalues; the first divides classes
 _CLEAR = (1 / 1000, 1 / 240)  # of the least gain, per image of a class, with each of them
@@ -227,13 +226,16 @@ def discriminate(
 
 
 def label_doubts(logits: Float[Array, "n classes"], labels: Labels) -> Float[Array, " n"]:
-    """1 - p of the probability p that an answer gives to each image's label; exact where p rounds to one.
+    """1 - p of the probability p that an answer gives to each image's label, in single precision at least.
+
+    It is exact where p rounds to one.
 
     Example:
       >>> [f"{doubt:.1e}" for doubt in label_doubts(jnp.array([[40.0, 0.0], [0.0, 0.0]]), jnp.array([0, 0]))]
       ['4.2e-18', '5.0e-01']
     """
-    return jnp.exp(-complementary_cross_entropy(logits, labels))
+    loss = complementary_cross_entropy(logits, labels)
+    return jnp.exp(-loss.astype(jnp.promote_types(loss.dtype, jnp.float32)))
 
 
 def label_log_odds(logits: Float[Array, "n classes"], labels: Labels) -> Float[Array, " n"]:
@@ -438,7 +440,7 @@ def second_guesses(
 
 def guesses(logits: Float[Array, "n classes"], labels: Labels) -> Float[Array, "n classes"]:
     """Logarithms of the probabilities of the classes but the label, whose own is -inf."""
-    own = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
+    own = jax.nn.one_hot(as_integers(labels), logits.shape[1], dtype=bool)
     return jax.nn.log_softmax(jnp.where(own, -jnp.inf, logits), axis=1)
 
 
@@ -450,8 +452,7 @@ class Attacked(NamedTuple):
       poisoned: marks the images that look poisoned in the direction that says most of their class.
       gains: of every class, how much better two groups describe it than one, in nats; unless images show which group is
         poisoned, less, by as much as the second guesses of that group tell less than those of the other; at most 0
-        where nothing says which is poisoned. Of classes that are not attacked it is told as well, though less than what
-        is asked for.
+        where nothing says which is poisoned. Of classes that are not attacked it is told as well.
       kinds: of the images, which are divided kind by kind: their classes; or 0 for all.
       clearness: of every class, how much better two groups describe it than one, in nats, whatever says which of them
         is poisoned.
