@@ -356,7 +356,7 @@ CAMPAIGNS = {
         "DAU on the README's test subject, of a thousand handwritten digits, and on an attack that sends every class "
         "to the next one, of which every class has ten poisoned images.",
         "two CPU cores, a quarter of an hour",
-        "of the first precision and recall 1 and ASR below 1, of the second recall above 0.8 and ASR below 20",
+        "of the first precision and recall 1 and ASR below 1, of the second recall above 0.7 and ASR below 30",
         _NOTHING_PUBLISHED,
         (
             Attacked("digits", "badnets"),
