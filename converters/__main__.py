@@ -16,9 +16,10 @@ from converters.convert import Converted
 from converters.inspection import as_text, inspect
 from converters.torch_io import Checkpoint, is_finite
 from jaxunlearn._check import InputError
-from jaxunlearn._files import write_whole
+from jaxunlearn._files import print_any_name, write_whole
 from jaxunlearn._tree import named_leaves
 from jaxunlearn._typing import Variables
+from jaxunlearn.data import read_arrays
 
 _TORCH_ENDINGS = (".pth", ".pt", ".ckpt", ".bin")
 
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     inspecting = arguments[:1] == ["inspect"]
+    print_any_name()
     try:
         if inspecting:
             _inspect(_inspect_parser().parse_args(arguments[1:]))
@@ -39,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except OSError as error:  # of names too long, and folders that must not be looked into
-        sys.stderr.write(f"error: {error.filename} cannot be used ({error.strerror}); give another path.\n")
+        place = error.filename or "the output"
+        sys.stderr.write(f"error: {place} cannot be used ({error.strerror}); give another path.\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: nothing was written.\n")
@@ -175,27 +178,22 @@ def _kind(array: np.ndarray | None) -> str:
 def _read_variables(path: Path, variables: Variables) -> Variables:
     """Flax variables like these from an ``.npz`` of leaves by path."""
     expected = named_leaves(variables)
-    if not path.is_file():
-        raise InputError(f"There is no file {path}; check the path.")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            leaves = {name: archive[name] for name in archive.files}
-    except Exception:  # damaged archives raise zipfile, zlib, struct and NumPy errors alike
-        raise InputError(
-            f"{path} cannot be read as NumPy arrays without pickle; get an intact copy."
-        ) from None
-    wrong = [name for name in {**expected, **leaves} if _form(leaves.get(name)) != _form(expected.get(name))]
+    archive = read_arrays(path)
+    names = set() if isinstance(archive, np.ndarray) else set(archive)
+    wrong = sorted(names ^ set(expected))
+    leaves = {} if wrong else {name: archive[name] for name in expected}
+    wrong += [name for name, leaf in leaves.items() if _form(leaf) != _form(expected[name])]
     if wrong:
         raise InputError(
             f"{path} does not hold the variables of this network: {wrong[0][:80]!r} differs; expected the leaves that "
             "python -m converters writes for it."
         )
-    return jax.tree.unflatten(jax.tree.structure(variables), [leaves[name] for name in expected])
+    return jax.tree.unflatten(jax.tree.structure(variables), list(leaves.values()))
 
 
-def _form(array: Any) -> tuple[Any, ...] | None:
+def _form(array: Any) -> tuple[Any, ...]:
     """What an array must have in common with the one whose place it takes; its precision may differ."""
-    return None if array is None else (array.dtype.kind, array.shape)
+    return array.dtype.kind, array.shape
 
 
 if __name__ == "__main__":

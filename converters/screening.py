@@ -9,6 +9,7 @@ import pickletools
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -154,7 +155,7 @@ def _archived_pickles(path: Path) -> Iterator[_Opcodes]:
             _check_sizes(path, archive)
             (pickle,) = (entry for entry in archive.infolist() if _is_pickle(entry))
             yield _read_opcodes(archive.read(pickle))
-    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError, EOFError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise refusal(path, ()) from None

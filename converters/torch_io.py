@@ -153,7 +153,7 @@ def read(path: Path, key: str | None = None, *, finite: bool = True) -> Checkpoi
     _check_tensors(path, opened.tensors, size)
     plain, notices = materialise(opened.tensors)
     content = opened.content
-    if notices:
+    if notices and screened.kind != "safetensors":
         tensors = _like(opened.tensors, plain)
         content = tensors if opened.container_key is None else content | {opened.container_key: tensors}
     prefix = _common_prefix(list(plain))

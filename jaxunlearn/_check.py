@@ -53,6 +53,8 @@ def check_whole(minimum: int, **named: object) -> None:
     for name, value in named.items():
         if _concrete(value) and not (isinstance(value, int | np.integer) and value >= minimum):
             raise ValueError(f"{name}={value!r} must be a whole number of at least {minimum}.")
+        if isinstance(value, np.integer) and value.itemsize < 4:
+            raise ValueError(f"{name}={value!r} has too few bits to be counted with; give int({value}).")
 
 
 def check_at_least(minimum: float, **named: object) -> None:
@@ -80,7 +82,7 @@ def check_order(**named: object) -> None:
             raise ValueError(f"{second}={high!r} must be at least {first}={low!r}.")
 
 
-def check_pixel(**named: object) -> None:
+def check_fraction(**named: object) -> None:
     """Raises ValueError unless every named number is in [0, 1]."""
     for name, value in named.items():
         if _concrete(value) and not 0 <= value <= 1:  # type: ignore[operator]

@@ -1,13 +1,21 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import io
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from jaxunlearn._check import InputError
+
+
+def print_any_name() -> None:
+    """Lets standard output show names of files that are no text, escaped."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def check_free(folder: Path, names: Iterable[str]) -> None:

@@ -22,6 +22,7 @@ Exact means exact for the linear system at the current delta, which is a station
 problem only if that was solved; where its Hessian is indefinite the solution is that of a saddle.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
@@ -98,6 +99,9 @@ def hypergradient(
     return Hypergradient(value, optax.tree.add(direct, implicit), direct)
 
 
+_MOST_VECTORS = 20  # that gmres keeps
+
+
 def solver(
     name: str, steps: int, *, damping: float | jax.Array = 0.0, tolerance: float = 1e-10
 ) -> LinearSolve:
@@ -129,7 +133,10 @@ def solver(
         "bicgstab": linear_solve.solve_bicgstab,
         "gmres": linear_solve.solve_gmres,
     }[name]
-    return lambda matvec, b: krylov(damped(matvec), b, tol=tolerance, maxiter=steps)
+    limits: dict[str, int] = {"maxiter": steps}
+    if name == "gmres":  # which counts its restarts, each after as many vectors as it keeps
+        limits = {"maxiter": math.ceil(steps / _MOST_VECTORS), "restart": min(steps, _MOST_VECTORS)}
+    return lambda matvec, b: krylov(damped(matvec), b, tol=tolerance, **limits)
 
 
 def _neumann(matvec: MatVec, b: PyTree, steps: int) -> PyTree:

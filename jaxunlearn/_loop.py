@@ -111,7 +111,9 @@ class Data(NamedTuple):
 
         Left on the host, they would be sent anew with every pass.
         """
-        if not execution.scans or isinstance(self.images, jax.Array):
+        if not execution.scans or isinstance(
+            self.images, jax.Array | list | tuple
+        ):  # lists are refused later
             return self
         return self._replace(images=jnp.asarray(np.asarray(self.images)))
 

@@ -41,7 +41,7 @@ def begin(apply_fn: ApplyFn, variables: Variables, images: Any, labels: Any) -> 
     Raises:
       ValueError: if the images are not floating NHWC in [0, 1], or the labels not one class for each.
       InputError: if the network does not return logits and a mapping, or its variables are a mapping other than a dict,
-        or trained ones are of another precision than the images.
+        or trained ones are of another precision than the images, or that is float16.
 
     Example:
       >>> def apply_fn(params, x, *, train):
@@ -62,6 +62,11 @@ def begin(apply_fn: ApplyFn, variables: Variables, images: Any, labels: Any) -> 
     check_classes(labels, classes)
     params, rest = partition(variables, trainable_mask(variables))
     dtype = jax.dtypes.canonicalize_dtype(images.dtype)
+    if dtype == jnp.float16:
+        raise InputError(
+            "The images are float16, in which squares of gradients are zero or infinite; convert images and variables "
+            "to float32, or to bfloat16."
+        )
     for name, leaf in named_leaves(params).items():
         if leaf.dtype != dtype:
             raise InputError(

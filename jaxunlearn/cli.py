@@ -1,8 +1,9 @@
 """The command line that all methods share."""
 
 import argparse
+import contextlib
 import dataclasses
-import io
+import re
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 from jaxunlearn._check import InputError
 from jaxunlearn._checkpointing import STATE_FILE
+from jaxunlearn._files import print_any_name
 
 SUBTASKS = ("anti-learning", "unlearning", "test")
 
@@ -91,8 +93,7 @@ def guarded(work: Callable[[], int], out: Path, *kept: str) -> int:
       kept: patterns of the files in it that an interrupted run goes on from.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for names of files that are no text
+    print_any_name()
     try:
         return work()
     except InputError as error:
@@ -107,7 +108,7 @@ def guarded(work: Callable[[], int], out: Path, *kept: str) -> int:
         sys.stderr.write(f"error: {place} cannot be read or written ({error.strerror}).{_kept(out, kept)}\n")
         return 2
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+        if isinstance(error, RuntimeError) and not re.search("RESOURCE_EXHAUSTED|Out of memory", str(error)):
             raise
         advice = "give fewer or smaller images, or a smaller batch_size."
         sys.stderr.write(f"error: memory ran out; {advice}{_kept(out, kept)}\n")
@@ -500,14 +501,16 @@ def _demo(
     from jaxunlearn import demo
     from jaxunlearn._runtime import keep_compilations
     from jaxunlearn.display import make_display
-    from jaxunlearn.inputs import check_folder, files_written
+    from jaxunlearn.inputs import check_finished, check_folder, files_written
 
     subtask = flags.subtask
     goes_on = flags.resume or subtask == "unlearning"
     force = flags.force or (flags.out is None and not goes_on)
     _config(presets, flags)
-    if subtask != "test":
-        made = demo.files_made(training_set=trains)
+    made = demo.files_made(training_set=trains)
+    if subtask == "test":
+        check_finished(procedure.name, out)
+    else:
         check_folder(out, [*made, *files_written(procedure.name, ".pth")], resume=goes_on, force=force)
     keep_compilations()
     display = make_display(quiet=flags.quiet)
@@ -515,4 +518,12 @@ def _demo(
     words = f"{procedure.name} {subtask}" if subtask else procedure.name
     display.say(f"\n$ python -m jaxunlearn.{words} {victim.command_line(out)}")
     victim.force = force
-    return _run(procedure, presets, flags, victim, out, started)
+    try:
+        return _run(procedure, presets, flags, victim, out, started)
+    except InputError:
+        if not goes_on and subtask != "test":
+            for name in made:
+                (out / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it was there before, with other files
+                out.rmdir()
+        raise

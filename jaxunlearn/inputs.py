@@ -491,6 +491,16 @@ def files_of_any_run() -> set[str]:
     return {name for method in _EVIDENCE_FILES for name in files_written(method, ".pth")}
 
 
+def check_finished(method: str, out: Path) -> None:
+    """Refuses a folder without the report of a finished run.
+
+    Raises:
+      InputError: if there is none.
+    """
+    if not (out / REPORT_FILE).is_file():
+        raise InputError(f"{out} holds no finished run of {method}; run it, or give another --out.")
+
+
 def check_folder(out: Path, written: Sequence[str], *, resume: bool, force: bool) -> None:
     """Refuses an output folder that cannot be written or holds a run already, or files under the same names.
 

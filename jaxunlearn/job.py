@@ -28,6 +28,7 @@ from jaxunlearn.inputs import (
     REPORT_FILE,
     Inputs,
     Request,
+    check_finished,
     check_folder,
     files_of_any_run,
     files_written,
@@ -277,10 +278,7 @@ def judge(procedure: Procedure, request: Request, display: Display) -> None:
       InputError: if there is none, or an input cannot be used.
     """
     report_file = request.out / REPORT_FILE
-    if not report_file.is_file():
-        raise InputError(
-            f"{request.out} holds no finished run of {procedure.name}; run it, or give another --out."
-        )
+    check_finished(procedure.name, request.out)
     earlier = _Earlier.read(report_file)
     written = request.out / earlier.model
     if request.normalize is None:

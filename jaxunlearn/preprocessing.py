@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
+from jaxunlearn._check import InputError
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Variables
 from jaxunlearn.evaluate import predict
 from jaxunlearn.metrics import Count
@@ -112,6 +113,11 @@ def choose_preprocessing(
 
     known: Iterable[Preprocessing] = [normalization] if normalization else NORMALIZATIONS.values()
     fitting = [one for one in known if colours or len(one.mean) == 1]
+    if normalization and not fitting:
+        raise InputError(
+            f"The normalisation {normalization.name} is one of {len(normalization.mean)} channels and the images have "
+            f"{images.shape[-1]}; give one number each, such as 0.5/0.5, or none."
+        )
     trials = {one: right(one) for one in (dataclasses.replace(one, bgr=bool(bgr)) for one in fitting)}
     commonest = Count(int(np.unique(classes, return_counts=True)[1].max()), len(sample))
     choice = _choice(trials, chosen, commonest)

@@ -24,6 +24,7 @@ STATE = "training.state.npz"
 MODEL, FACTS = "trained.pth", "trained.json"
 
 _JUDGED_BY = 2000  # test images after every epoch; all of them at the end
+_MOST_CLASSES = 100_000  # a number among the names of folders must not take all memory
 _TRAINING = 0x74726169  # the number of no round, so that no method draws from the same keys
 
 
@@ -250,7 +251,13 @@ def network(architecture: str, data: LabelledImages, test: LabelledImages, *, cl
         )
     if min(data.labels.min(), test.labels.min()) < 0:
         raise InputError(f"The labels of {data.origin} and {test.origin} must not be negative.")
-    classes = max(classes, int(max(data.labels.max(), test.labels.max())) + 1)
+    highest = int(max(data.labels.max(), test.labels.max()))
+    if highest >= _MOST_CLASSES:
+        raise InputError(
+            f"{data.origin} or {test.origin} has the label {highest}, and so many classes would take all memory; "
+            "number the classes 0, 1, ... instead."
+        )
+    classes = max(classes, highest + 1)
     spec = named(architecture, classes, tuple(data.images.shape[1:]))
     spec.shapes()  # refuses images that are too small
     return spec

@@ -1,6 +1,7 @@
 """Sources of images: the same images by every road."""
 
 import io
+import json
 import os
 import tracemalloc
 import zipfile
@@ -139,6 +140,22 @@ def test_prepared_tfds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures
     np.testing.assert_array_equal(by_folder.labels, loaded.labels)
     with pytest.raises(InputError, match="cannot be opened"):
         load(f"tfds:{tmp_path}/toy_set/1.0.1:train")
+    described = tmp_path / "toy_set/1.0.0/features.json"
+    intact = described.read_text()
+    (tmp_path / "hostile.py").write_text("raise SystemExit('run')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    named = "tensorflow_datasets.core.features.image_feature.Image"
+    for other in ("hostile.X", "unittest.__main__.X", "tensorflow_datasets.core.features.nothing.X", 5):
+        for key in ("pythonClassName", "type"):
+            described.write_text(
+                intact.replace(f'"pythonClassName": "{named}"', f'"{key}": {json.dumps(other)}')
+            )
+            for spec in ("tfds:toy_set:train", f"tfds:{tmp_path}/toy_set/1.0.0:train"):
+                with pytest.raises(InputError, match="is none of the features of TFDS"):
+                    load(spec)
+    described.write_text("[" * 100_000)
+    with pytest.raises(InputError, match="cannot be read"):
+        load("tfds:toy_set:train")
 
 
 def test_single_pictures(tmp_path: Path) -> None:
@@ -624,3 +641,27 @@ def test_fingerprints_are_those_of_the_pixels_however_they_lie(tmp_path: Path) -
         np.savez(tmp_path / f"{name}.npz", x=array, y=np.arange(5))
     found, expected = (load(f"npz:{tmp_path / name}.npz").fingerprints for name in "fc")
     assert found == expected
+
+
+@pytest.mark.parametrize("shape", [(6, 8, 8, 0), (6, 0, 8, 3), (6, 8, 0)])
+def test_images_without_pixels_are_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros(shape, np.uint8), y=np.arange(6))
+    with pytest.raises(InputError, match="expected x uint8 of shape"):
+        load(f"npz:{tmp_path}/a.npz")
+
+
+def test_pictures_have_not_four_channels(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    Image.fromarray(np.zeros((4, 4, 4), np.uint8), "RGBA").save(tmp_path / "0" / "a.png")
+    with pytest.raises(InputError, match=r"pictures of 3 channels and the model takes 4; give arrays"):
+        load(f"folder:{tmp_path}", Takes((4, 4, 4), 1))
+
+
+def test_a_shard_of_more_rows_than_bytes_is_refused(tmp_path: Path) -> None:
+    rows = 100_000
+    pictures = pa.array(
+        [{"bytes": b"", "path": None}] * rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    )
+    pq.write_table(pa.table({"image": pictures, "label": np.zeros(rows, np.int64)}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="claims 100000 pictures in"):
+        load(f"parquet:{tmp_path}/a.parquet")

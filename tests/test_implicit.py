@@ -158,3 +158,24 @@ def test_works_inside_jit_and_vmap() -> None:
     for index in range(2):
         alone = run(jax.tree.map(lambda leaf, i=index: leaf[i], thetas))
         jax.tree.map(lambda a, b, i=index: np.testing.assert_allclose(a[i], b, rtol=1e-10), together, alone)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("steps", [1, 5, 30])
+def test_solvers_take_as_many_products_as_they_are_told(name: str, steps: int) -> None:
+    """To a few that begin and check; two for every iteration of those that need two."""
+    products = 0
+
+    def count(_: Any) -> None:
+        nonlocal products
+        products += 1
+
+    matrix = jnp.eye(60) + 0.1 * jax.random.normal(jax.random.key(0), (60, 60))
+
+    def matvec(v: jax.Array) -> jax.Array:
+        jax.debug.callback(count, v[0])
+        return -matrix @ v
+
+    jax.block_until_ready(solver(name, steps, tolerance=0.0)(matvec, jnp.ones(60)))
+    jax.effects_barrier()
+    assert steps - 1 <= products <= 2 * steps + 5

@@ -353,7 +353,10 @@ def test_an_interruption_says_what_is_true(tmp_path: Path, capsys: pytest.Captur
     "error",
     [
         MemoryError("Unable to allocate 9 GiB"),
-        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Failed to allocate"),
+        jax.errors.JaxRuntimeError(
+            "INTERNAL: Error dispatching computation: Out of memory allocating 9 bytes."
+        ),
     ],
 )
 def test_memory_that_runs_out_is_said_in_one_sentence(

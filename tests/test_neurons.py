@@ -155,3 +155,9 @@ def test_the_penalty_has_a_finite_gradient_at_zero_weights() -> None:
     zero, mask = jnp.zeros((4, 2)), jnp.array([True, False])
     gradient = jax.grad(lambda kernel: ulrl.cosine_penalty({"w": kernel}, {"w": zero + 1}, {"w": mask}))(zero)
     assert jnp.isfinite(gradient).all()
+
+
+def test_only_what_is_trained_is_looked_at() -> None:
+    layers = {"conv": {"kernel": jnp.ones((3, 3, 1, 8))}, "fc": {"kernel": jnp.ones((8, 2))}}
+    variables = {"params": layers, "ema": layers}
+    assert list(ulrl.layer_kernels(variables, "fc", "all")) == ["params/conv/kernel", "params/fc/kernel"]

@@ -1,11 +1,14 @@
 """Optimizers against PyTorch's own."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 
+from jaxunlearn import finetune
 from jaxunlearn._optimizers import clipped, scale_by_torch_amsgrad
 
 
@@ -44,3 +47,20 @@ def test_long_gradients_are_shortened_in_any_precision(dtype: str) -> None:
     short = clipped(gradient, 20.0)["w"]
     assert short.dtype == dtype
     assert float(jnp.linalg.norm(short.astype("float32"))) == pytest.approx(20, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"crop_padding": 1.5}, {"label_smoothing": np.float32(1.5)}, {"rounds": np.uint8(30)}]
+)
+def test_numbers_that_cannot_be_used_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        finetune.Config(**settings)
+
+
+def test_half_precision_without_room_for_squares_is_refused() -> None:
+    images, labels = jnp.zeros((20, 4, 4, 1), jnp.float16), jnp.arange(20) % 2
+    apply_fn = lambda w, x, *, train: (x.mean((1, 2)) @ w, {})  # noqa: E731
+    with pytest.raises(ValueError, match="float16, in which squares"):
+        finetune.unlearn(
+            apply_fn, jnp.zeros((1, 2), jnp.float16), images, labels, finetune.Config(), jax.random.key(0)
+        )

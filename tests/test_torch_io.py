@@ -323,6 +323,23 @@ def test_safetensors_go_back_as_they_came(tmp_path: Path) -> None:
     assert all(torch.equal(again[key], tensor) for key, tensor in content.items())
 
 
+def test_parts_of_weights_in_safetensors_are_written_as_weights(tmp_path: Path) -> None:
+    layer = pruned()
+    save_file(
+        {key: value.contiguous() for key, value in layer.state_dict().items()},
+        tmp_path / "a.safetensors",
+        {"by": "me"},
+    )
+    checkpoint = torch_io.read(tmp_path / "a.safetensors")
+    assert checkpoint.notices
+    (tmp_path / "b.safetensors").write_bytes(torch_io.encode(checkpoint, checkpoint.arrays))
+    again = torch_io.read(tmp_path / "b.safetensors")
+    assert again.content == checkpoint.content
+    assert again.arrays.keys() == checkpoint.arrays.keys()
+    for name, array in checkpoint.arrays.items():
+        np.testing.assert_array_equal(again.arrays[name], array)
+
+
 def test_the_weights_of_a_pickled_file_are_written_as_safetensors(tmp_path: Path) -> None:
     content = {
         f"module.{name}": torch.rand(3).to(dtype)
@@ -596,3 +613,46 @@ def test_attributes_cannot_hide_methods(tmp_path: Path) -> None:
     checkpoint = torch_io.read(saved(tmp_path / "a.pth", state_dict))
     assert checkpoint.arrays["w"].tolist() == [1]
     assert vars(checkpoint.content) == {}
+
+
+def test_a_pickle_that_cannot_be_unpacked(tmp_path: Path) -> None:
+    """Its member is compressed, and damaged."""
+    good, buffer = saved(tmp_path / "good.pth", one()), io.BytesIO()
+    with zipfile.ZipFile(good) as source, zipfile.ZipFile(buffer, "w") as packed:
+        for entry in source.infolist():
+            pickled = entry.filename.endswith("data.pkl")
+            packed.writestr(
+                entry.filename, source.read(entry), zipfile.ZIP_DEFLATED if pickled else zipfile.ZIP_STORED
+            )
+    raw = bytearray(buffer.getvalue())
+    (tmp_path / "packed.pth").write_bytes(raw)
+    torch_io.read(tmp_path / "packed.pth")
+    start = raw.index(b"data.pkl") + len("data.pkl")
+    raw[start + 5 : start + 30] = bytes(byte ^ 255 for byte in raw[start + 5 : start + 30])
+    (tmp_path / "damaged.pth").write_bytes(raw)
+    with pytest.raises(InputError):
+        torch_io.read(tmp_path / "damaged.pth")
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.bool_])
+def test_weights_are_floating_point_numbers(dtype: Any) -> None:
+    spec = named("small_vgg_half", 3, (8, 8, 1))
+    arrays = convert.to_torch(spec, jax.tree.map(np.asarray, spec.init(jax.random.key(0))))
+    arrays["classifier.weight"] = arrays["classifier.weight"].astype(dtype)
+    with pytest.raises(
+        InputError, match=r"classifier\.weight is (int64|uint8|bool), and weights have to be floating"
+    ):
+        convert.from_torch(arrays)
+
+
+def test_names_and_shapes_that_no_network_has() -> None:
+    shapes = shapes_of("resnet18_cifar")
+    with pytest.raises(InputError):
+        convert.recognise(shapes | {"layer1.0.conv1.weight": ()})
+    for number in ("00", "\u0661", "9" * 5000):
+        vgg = {
+            key.replace("features.0.", f"features.{number}."): shape
+            for key, shape in shapes_of("vgg11").items()
+        }
+        with pytest.raises(InputError):
+            convert.recognise(vgg)

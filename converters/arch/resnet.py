@@ -78,9 +78,10 @@ def _stages(shapes: Shapes) -> _Build | str:
     bottleneck = "layer1.0.conv3.weight" in shapes
     inner = [shapes.get(f"layer{stage}.0.conv2.weight", ()) for stage in stages]
     outer = [shapes.get(f"layer{stage}.0.conv3.weight", ()) for stage in stages] if bottleneck else inner
-    if any(len(kernel) != 4 or 0 in kernel for kernel in (*inner, *outer)):
+    first = [shapes[f"layer{stage}.0.conv1.weight"] for stage in stages]
+    if any(len(kernel) != 4 or 0 in kernel for kernel in (*first, *inner, *outer)):
         return "its kernels are not four-dimensional"
-    widths = [shapes[f"layer{stage}.0.conv1.weight"][0] for stage in stages]
+    widths = [kernel[0] for kernel in first]
     return _Build(
         tuple(len(found) for found in blocks),
         tuple(widths),

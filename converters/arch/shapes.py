@@ -8,6 +8,9 @@ Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """Shapes of a state dict's tensors by key: all that an architecture is recognised by."""
 
 
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,5}")  # as ``str`` writes it, so that keys can be made of it again
+
+
 def numbers(shapes: Shapes, pattern: str) -> list[int]:
     """The numbers that stand where a pattern has its group, in order.
 
@@ -16,7 +19,7 @@ def numbers(shapes: Shapes, pattern: str) -> list[int]:
       [0, 1]
     """
     found = (re.fullmatch(pattern, key) for key in shapes)
-    return sorted({int(match[1]) for match in found if match and match[1].isdecimal()})
+    return sorted({int(match[1]) for match in found if match and _NUMBER.fullmatch(match[1])})
 
 
 def counts_from(first: int, found: list[int]) -> bool:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxunlearn._check import InputError, check_pixel, check_whole
+from jaxunlearn._check import InputError, check_fraction, check_whole
 from jaxunlearn._typing import PRNGKey
 
 P = ParamSpec("P")
@@ -162,7 +162,7 @@ def stamp_patch(
       >>> stamp_patch(jnp.zeros((1, 3, 3, 1)), size=1, offset=1, value=1.0)[0, :, :, 0].tolist()
       [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    check_pixel(value=value)
+    check_fraction(value=value)
     return jnp.where(square(*images.shape[1:3], size=size, offset=offset) == 1, value, images)
 
 
@@ -211,7 +211,7 @@ def blend(
       >>> blend(jnp.zeros((1, 1, 1, 1)), jnp.ones((1, 1, 1)), 0.25).item()
       0.25
     """
-    check_pixel(strength=strength)
+    check_fraction(strength=strength)
     return (1 - strength) * images + strength * pattern
 
 

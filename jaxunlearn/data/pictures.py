@@ -182,7 +182,8 @@ def _fitted(picture: Any, height: int, width: int, name: str) -> Any:
         covering = (width, max(height, int(width * picture.height / picture.width)))
     if covering[0] * covering[1] > _LARGEST_PIXELS:
         raise InputError(
-            f"The picture {name} of {picture.height}x{picture.width} is too narrow to be resized."
+            f"The picture {name} of {picture.height}x{picture.width} cannot be resized to cover {height}x{width}: it "
+            "would have too many pixels; leave it out, or give a smaller --size."
         )
     left, top = (
         round((covered - asked) / 2) for covered, asked in zip(covering, (width, height), strict=True)

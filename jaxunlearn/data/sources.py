@@ -10,8 +10,9 @@ import hashlib
 import json
 import os
 import re
+import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,6 +134,10 @@ def _fit(pictures: Pictures, rows: np.ndarray, spec: str, takes: Takes | None) -
     if takes is not None and (len(sizes) > 1 or not takes.keeps(height, width)):
         height, width, _ = takes.shape
     shape = (height, width, channels if takes is None else max(channels, takes.shape[2]))
+    if shape[2] not in (1, 3):
+        raise InputError(
+            f"{spec} holds pictures of {channels} channels and the model takes {shape[2]}; give arrays (npz:FILE)."
+        )
     stored = StoredImages(functools.partial(pictures.decode, shape), rows, shape)
     return stored.settled(), _resized(headers, (height, width), spec)
 
@@ -165,7 +170,8 @@ def _npz(where: str, takes: Takes | None) -> _Arrays:
     images, labels = arrays["x"], arrays["y"]
     images = images[..., None] if images.ndim == 3 else images
     whole = labels.dtype.kind in "iu"
-    if images.dtype != np.uint8 or images.ndim != 4 or labels.shape != images.shape[:1] or not whole:
+    fits = images.ndim == 4 and 0 not in images.shape[1:] and labels.shape == images.shape[:1]
+    if images.dtype != np.uint8 or not fits or not whole:
         raise InputError(
             f"{where}: x is {images.dtype} of shape {images.shape}, y is {labels.dtype} of shape {labels.shape}; "
             "expected x uint8 of shape (images, height, width, channels) and one integer in y for each image."
@@ -425,6 +431,9 @@ def _shard_paths(where: str) -> list[Path]:
     return found
 
 
+_LEAST_PICTURE = 8  # bytes in a file, on average
+
+
 class _Shard:
     """A Parquet file of pictures with labels, read one group of rows at a time."""
 
@@ -454,7 +463,11 @@ class _Shard:
                 "and path) and one integer column label."
             )
         self._picture, self.label = pictures[0], labels[0]
-        metadata = self._file.metadata
+        metadata, size = self._file.metadata, path.stat().st_size
+        if metadata.num_rows * _LEAST_PICTURE > size:
+            raise InputError(
+                f"{path} claims {metadata.num_rows} pictures in {size} bytes, which cannot be; get an intact copy."
+            )
         self.group_sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
 
     def labels(self) -> np.ndarray:
@@ -497,11 +510,16 @@ def _tfds(where: str, takes: Takes | None) -> Pictures:
         import tensorflow_datasets as tfds
 
         encoded = {"image": tfds.decode.SkipDecoding()}
+        # Its own default of the folder is fixed at import.
+        data = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+        named = data / place
+        folders = [Path(place)] if os.sep in place else [named, *named.glob("*"), *named.glob("*/*")]
+        for folder in folders:
+            _check_features(folder / "features.json", f"tfds:{where}")
         try:
-            if os.sep in place:
-                builder = tfds.builder_from_directory(place)
-            else:  # its own default of the folder is fixed at import
-                builder = tfds.builder(place, data_dir=os.environ.get("TFDS_DATA_DIR"))
+            builder = (
+                tfds.builder_from_directory(place) if os.sep in place else tfds.builder(place, data_dir=data)
+            )
             features = builder.info.features
             known = features is not None and {"image", "label"} <= set(features)
             source = builder.as_data_source(split or "train", decoders=encoded if known else None)
@@ -517,6 +535,36 @@ def _tfds(where: str, takes: Takes | None) -> Pictures:
         lambda row: f"tfds:{where} row {row}",
         np.array([int(source[row]["label"]) for row in range(len(source))], np.int64),
     )
+
+
+def _check_features(path: Path, spec: str) -> None:
+    """Refuses the description of a data set that names other classes than TFDS's own, whose modules it would import."""
+    if not path.exists():
+        return
+    try:
+        named = list(_classes_named(json.loads(path.read_text())))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{spec} cannot be opened ({path} cannot be read: {_first_line(error)}); get an intact copy."
+        ) from None
+    for name in named:
+        module = str(name).rpartition(".")[0]
+        if not module.startswith("tensorflow_datasets.core.features.") or module not in sys.modules:
+            raise InputError(
+                f"{spec} cannot be opened: {path} asks for {shown(name, 60)}, which is none of the features of TFDS, "
+                "and code that a data set names is not run; give one with its features alone, such as Image and "
+                "ClassLabel."
+            )
+
+
+def _classes_named(tree: Any) -> Iterator[Any]:
+    """The classes that TFDS would look up, under the name of today and the one before."""
+    if isinstance(tree, dict):
+        yield from (tree[key] for key in ("pythonClassName", "type") if key in tree)
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for each in tree:
+            yield from _classes_named(each)
 
 
 def _first_line(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxunlearn._check import check_at_least, check_in, check_positive, check_whole
+from jaxunlearn._check import check_at_least, check_fraction, check_in, check_positive, check_whole
 from jaxunlearn._optimizers import SCHEDULES
 from jaxunlearn._tree import settings
 from jaxunlearn._typing import Number
@@ -47,12 +47,9 @@ class Config:
     def __post_init__(self) -> None:
         """Validates the settings."""
         check_whole(1, rounds=self.rounds, batch_size=self.batch_size)
-        check_at_least(
-            0, crop_padding=self.crop_padding, momentum=self.momentum, weight_decay=self.weight_decay
-        )
-        check_at_least(0, label_smoothing=self.label_smoothing)
-        if isinstance(self.label_smoothing, int | float) and self.label_smoothing > 1:
-            raise ValueError(f"label_smoothing={self.label_smoothing!r} must be at most 1.")
+        check_whole(0, crop_padding=self.crop_padding)
+        check_at_least(0, momentum=self.momentum, weight_decay=self.weight_decay)
+        check_fraction(label_smoothing=self.label_smoothing)
         check_positive(learning_rate=self.learning_rate, sharpness_radius=self.sharpness_radius)
         check_in(SCHEDULES, schedule=self.schedule)
 

@@ -80,10 +80,9 @@ class Config:
     def __post_init__(self) -> None:
         """Validates the settings."""
         check_whole(1, rounds=self.rounds, batch_size=self.batch_size, least_steps=self.least_steps)
+        check_whole(0, solver_steps=self.solver_steps, crop_padding=self.crop_padding)
         check_at_least(
             0,
-            solver_steps=self.solver_steps,
-            crop_padding=self.crop_padding,
             penalty=self.penalty,
             damping=self.damping,
         )

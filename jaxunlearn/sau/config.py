@@ -83,7 +83,7 @@ class Config:
     def __post_init__(self) -> None:
         """Validates the settings."""
         check_whole(1, rounds=self.rounds, batch_size=self.batch_size, least_steps=self.least_steps)
-        check_at_least(0, search_steps=self.search_steps, first_steps=self.first_steps)
+        check_whole(0, search_steps=self.search_steps, first_steps=self.first_steps)
         check_at_least(0, clean_weight=self.clean_weight)
         check_at_least(0, fooling_weight=self.fooling_weight, agreement_weight=self.agreement_weight)
         check_at_least(0, adversarial_weight=self.adversarial_weight, shared_weight=self.shared_weight)

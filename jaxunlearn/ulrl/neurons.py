@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxunlearn._random import uniform
-from jaxunlearn._tree import head_kernel, named_leaves
+from jaxunlearn._tree import head_kernel, named_leaves, partition, trainable_mask
 from jaxunlearn._typing import Number, PRNGKey, Scalar, Variables
 
 Kernel: TypeAlias = Float[Array, "..."]
@@ -45,7 +45,7 @@ class Outliers(NamedTuple):
 
 
 def layer_kernels(variables: Variables, head: str, layers: str) -> dict[str, Kernel]:
-    """The kernels, by path, of the ``head`` and, unless ``layers`` is that, of the hidden layers.
+    """The trained kernels, by path, of the ``head`` and, unless ``layers`` is that, of the hidden layers.
 
     Example:
       >>> params = {"conv": {"kernel": jnp.ones((3, 3, 1, 8))}, "fc": {"kernel": jnp.ones((8, 2))}}
@@ -55,7 +55,7 @@ def layer_kernels(variables: Variables, head: str, layers: str) -> dict[str, Ker
     last = head_kernel(variables, head)
     return {
         name: leaf
-        for name, leaf in named_leaves(variables).items()
+        for name, leaf in named_leaves(partition(variables, trainable_mask(variables))[0]).items()
         if name == last or (layers != "head" and f"/{name}".endswith("/kernel"))
     }
 
