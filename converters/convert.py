@@ -42,8 +42,8 @@ def from_torch(state_dict: StateDict) -> Converted:
       The spec, and variables that share the memory of the arrays.
 
     Raises:
-      InputError: if keys or shapes fit no known architecture (the message ends with the difference to the
-        nearest one), or weights are no floating-point numbers.
+      InputError: if keys or shapes fit no known architecture; the message ends with the difference to the
+        nearest one.
 
     Example:
       >>> import jax
@@ -56,7 +56,7 @@ def from_torch(state_dict: StateDict) -> Converted:
     architecture, spec = recognise(shapes)
     keys = {architecture.canonical(key): key for key in state_dict}
     flat = {
-        rule.flax: rule.to_flax(_widened(keys[rule.torch], state_dict[keys[rule.torch]]))
+        rule.flax: rule.to_flax(_widened(state_dict[keys[rule.torch]]))
         for rule in architecture.rules(_leaves(spec))
         if rule.flax is not None
     }
@@ -185,12 +185,7 @@ def _difference(found: Shapes, expected: Shapes) -> str:
     return "\n".join(lines[:_DIFF_LINES] + ([f"  ... and {more} more"] if more > 0 else []))
 
 
-def _widened(key: str, array: np.ndarray) -> np.ndarray:
-    if not np.issubdtype(array.dtype, np.floating) and array.dtype.name != "bfloat16":
-        raise InputError(
-            f"The checkpoint's {key} is {array.dtype}, and weights have to be floating-point numbers, or what is "
-            "learned would be cut off; save the network in single precision."
-        )
+def _widened(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32) if array.dtype.itemsize < 4 else array
 
 

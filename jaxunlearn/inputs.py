@@ -21,6 +21,7 @@ from jaxunlearn import subjects
 from jaxunlearn._check import InputError, shown
 from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._files import check_output
+from jaxunlearn._tree import named_leaves
 from jaxunlearn._typing import ApplyFn, Variables
 from jaxunlearn.attacks import Trigger, fits, parse_trigger
 from jaxunlearn.data import (
@@ -225,6 +226,7 @@ def read(request: Request) -> Inputs:
         request = dataclasses.replace(request, test=None)
     checkpoint = torch_io.read(request.checkpoint, request.key)
     model = convert.from_torch(checkpoint.arrays)
+    _check_weights(request.checkpoint, model)
     takes = _takes(request, model.spec)
     clean = load(request.clean, takes)
     if takes.keeps(*clean.images.shape[1:3]):
@@ -417,6 +419,16 @@ def _described_as_held_back(test: LabelledImages) -> LabelledImages:
     )
     origin = f"{count} images held back from {test.origin}"
     return dataclasses.replace(test, origin=origin, notices=(*test.notices, notice))
+
+
+def _check_weights(path: Path, model: Converted) -> None:
+    """Refuses whole numbers, which would cut off what is learned."""
+    for name, leaf in named_leaves(model.variables).items():
+        if leaf.dtype.kind in "iub":
+            raise InputError(
+                f"{name} of {path} is {leaf.dtype}, and weights have to be floating-point numbers to be trained; "
+                "save the network in single precision."
+            )
 
 
 def _preprocessing(request: Request, model: Converted, clean: LabelledImages) -> Choice:

@@ -144,6 +144,14 @@ def test_weights_beyond_the_precision_of_the_file_are_not_written(tmp_path: Path
     assert not (asked.out / "model.pth").exists()
 
 
+def test_whole_numbers_are_not_trained(tmp_path: Path) -> None:
+    asked = dataclasses.replace(request(tmp_path), checkpoint=saved(tmp_path / "whole.pth", torch.int64))
+    with pytest.raises(
+        InputError, match="is int64, and weights have to be floating-point numbers to be trained"
+    ):
+        job.run(changing(lambda leaf, _: leaf), asked, make_display(quiet=True), time.monotonic())
+
+
 @pytest.mark.parametrize("kind", ["several state dicts", "safetensors"])
 def test_a_finished_run_can_be_judged_again(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -1,5 +1,7 @@
 """Optimizers against PyTorch's own."""
 
+import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -10,6 +12,7 @@ import torch
 
 from jaxunlearn import finetune
 from jaxunlearn._optimizers import clipped, scale_by_torch_amsgrad
+from tests.checker import unchecked
 
 
 @pytest.mark.usefixtures("x64")
@@ -54,7 +57,9 @@ def test_long_gradients_are_shortened_in_any_precision(dtype: str) -> None:
 )
 def test_numbers_that_cannot_be_used_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
-        finetune.Config(**settings)
+        unchecked(finetune.Config.__post_init__)(
+            SimpleNamespace(**dataclasses.asdict(finetune.Config()) | settings)
+        )
 
 
 def test_half_precision_without_room_for_squares_is_refused() -> None:

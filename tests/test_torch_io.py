@@ -634,17 +634,6 @@ def test_a_pickle_that_cannot_be_unpacked(tmp_path: Path) -> None:
         torch_io.read(tmp_path / "damaged.pth")
 
 
-@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.bool_])
-def test_weights_are_floating_point_numbers(dtype: Any) -> None:
-    spec = named("small_vgg_half", 3, (8, 8, 1))
-    arrays = convert.to_torch(spec, jax.tree.map(np.asarray, spec.init(jax.random.key(0))))
-    arrays["classifier.weight"] = arrays["classifier.weight"].astype(dtype)
-    with pytest.raises(
-        InputError, match=r"classifier\.weight is (int64|uint8|bool), and weights have to be floating"
-    ):
-        convert.from_torch(arrays)
-
-
 def test_names_and_shapes_that_no_network_has() -> None:
     shapes = shapes_of("resnet18_cifar")
     with pytest.raises(InputError):
