@@ -193,7 +193,7 @@ def test_dau_removes_an_attack_of_all_classes(tmp_path: Path) -> None:
         ),
         (("badnets", "--arch", "vgg11"), "too small for this network"),
         (("badnets", "--size", 7), "--size 7 brings pictures to that size"),
-        (("badnets", "--resume"), "no interrupted training to resume"),
+        (("badnets", "--resume"), "no interrupted training, so there is nothing to resume"),
         (("badnets", "--resume", "--force"), "--force replaces it; give one of them"),
         (("badnets", "--set", "mode=all-to-all"), "which forces every class; leave --target away"),
         (
