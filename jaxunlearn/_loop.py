@@ -111,9 +111,8 @@ class Data(NamedTuple):
 
         Left on the host, they would be sent anew with every pass.
         """
-        if not execution.scans or isinstance(
-            self.images, jax.Array | list | tuple
-        ):  # lists are refused later
+        # Lists stay what they are and are refused by every method, in either loop.
+        if not execution.scans or isinstance(self.images, jax.Array | list | tuple):
             return self
         return self._replace(images=jnp.asarray(np.asarray(self.images)))
 

@@ -153,6 +153,12 @@ def test_prepared_tfds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures
             for spec in ("tfds:toy_set:train", f"tfds:{tmp_path}/toy_set/1.0.0:train"):
                 with pytest.raises(InputError, match="is none of the features of TFDS"):
                     load(spec)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for spec in ("tfds:~/toy_set/1.0.0", f"tfds:file://{tmp_path}/toy_set/1.0.0"):
+        with pytest.raises(
+            InputError, match=r"is none of the features of TFDS|there is no features\.json in"
+        ):
+            load(spec)
     described.write_text("[" * 100_000)
     with pytest.raises(InputError, match="cannot be read"):
         load("tfds:toy_set:train")

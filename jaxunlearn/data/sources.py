@@ -511,14 +511,12 @@ def _tfds(where: str, takes: Takes | None) -> Pictures:
 
         encoded = {"image": tfds.decode.SkipDecoding()}
         # Its own default of the folder is fixed at import.
-        data = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-        named = data / place
-        folders = [Path(place)] if os.sep in place else [named, *named.glob("*"), *named.glob("*/*")]
-        for folder in folders:
-            _check_features(folder / "features.json", f"tfds:{where}")
+        home = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+        folder = Path(place).expanduser().absolute() if os.sep in place else home / place
+        _check_features(folder, f"tfds:{where}")
         try:
             builder = (
-                tfds.builder_from_directory(place) if os.sep in place else tfds.builder(place, data_dir=data)
+                tfds.builder_from_directory(folder) if os.sep in place else tfds.builder(place, data_dir=home)
             )
             features = builder.info.features
             known = features is not None and {"image", "label"} <= set(features)
@@ -537,24 +535,32 @@ def _tfds(where: str, takes: Takes | None) -> Pictures:
     )
 
 
-def _check_features(path: Path, spec: str) -> None:
-    """Refuses the description of a data set that names other classes than TFDS's own, whose modules it would import."""
-    if not path.exists():
-        return
-    try:
-        named = list(_classes_named(json.loads(path.read_text())))
-    except (OSError, ValueError, RecursionError) as error:
+def _check_features(folder: Path, spec: str) -> None:
+    """Refuses a data set that was not prepared, or whose descriptions name other classes than TFDS's own.
+
+    TFDS would import their modules.
+    """
+    paths = [path for depth in range(4) for path in folder.glob(f"{'*/' * depth}features.json")]
+    if not paths:
         raise InputError(
-            f"{spec} cannot be opened ({path} cannot be read: {_first_line(error)}); get an intact copy."
-        ) from None
-    for name in named:
-        module = str(name).rpartition(".")[0]
-        if not module.startswith("tensorflow_datasets.core.features.") or module not in sys.modules:
+            f"{spec} cannot be opened (there is no features.json in {folder}); prepare the data set in array_record "
+            "format first, and set TFDS_DATA_DIR if it does not lie in the default folder."
+        )
+    for path in paths:
+        try:
+            named = list(_classes_named(json.loads(path.read_text("utf-8"))))
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(
-                f"{spec} cannot be opened: {path} asks for {shown(name, 60)}, which is none of the features of TFDS, "
-                "and code that a data set names is not run; give one with its features alone, such as Image and "
-                "ClassLabel."
-            )
+                f"{spec} cannot be opened ({path} cannot be read: {_first_line(error)}); get an intact copy."
+            ) from None
+        for name in named:
+            module = str(name).rpartition(".")[0]
+            if not module.startswith("tensorflow_datasets.core.features.") or module not in sys.modules:
+                raise InputError(
+                    f"{spec} cannot be opened: {path} asks for {shown(name, 60)}, which is none of the features of "
+                    "TFDS, and code that a data set names is not run; give one with its features alone, such as Image "
+                    "and ClassLabel."
+                )
 
 
 def _classes_named(tree: Any) -> Iterator[Any]:
