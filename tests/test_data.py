@@ -672,3 +672,12 @@ def test_a_shard_of_more_rows_than_bytes_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": pictures, "label": np.zeros(rows, np.int64)}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match="claims 100000 pictures in"):
         load(f"parquet:{tmp_path}/a.parquet")
+
+
+def test_a_picture_that_many_rows_share_is_read_once(tmp_path: Path) -> None:
+    large = np.random.default_rng(0).bytes(100_000)
+    pictures = pa.array([{"bytes": large}] * 500, pa.struct([("bytes", pa.binary())]))
+    pq.write_table(pa.table({"image": pictures, "label": np.zeros(500, np.int64)}), tmp_path / "a.parquet")
+    read = sources._Shard(tmp_path / "a.parquet").encoded(0)
+    assert read[499].as_py() == large
+    assert read.nbytes < 10 * len(large)

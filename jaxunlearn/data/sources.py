@@ -463,6 +463,8 @@ class _Shard:
                 "and path) and one integer column label."
             )
         self._picture, self.label = pictures[0], labels[0]
+        # A picture that many rows point at is stored once, and stays one in memory.
+        self._file = pq.ParquetFile(path, read_dictionary=[f"{self._picture}.bytes"])
         metadata, size = self._file.metadata, path.stat().st_size
         if metadata.num_rows * _LEAST_PICTURE > size:
             raise InputError(
