@@ -25,6 +25,10 @@ from jaxunlearn.data.pictures import Header, Pictures, read_arrays
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".gif", ".tif", ".tiff")
 
 _CACHED_BYTES = 2**28
+_LEAST_PICTURE = 8  # bytes in a Parquet file, on average
+_PREPARE = (
+    "prepare it in array_record format first, and set TFDS_DATA_DIR if it does not lie in the default folder."
+)
 
 
 class Takes(NamedTuple):
@@ -431,9 +435,6 @@ def _shard_paths(where: str) -> list[Path]:
     return found
 
 
-_LEAST_PICTURE = 8  # bytes in a file, on average
-
-
 class _Shard:
     """A Parquet file of pictures with labels, read one group of rows at a time."""
 
@@ -464,7 +465,8 @@ class _Shard:
             )
         self._picture, self.label = pictures[0], labels[0]
         # A picture that many rows point at is stored once, and stays one in memory.
-        self._file = pq.ParquetFile(path, read_dictionary=[f"{self._picture}.bytes"])
+        stored_once = [f"{self._picture}.bytes"]
+        self._file = pq.ParquetFile(path, metadata=self._file.metadata, read_dictionary=stored_once)
         metadata, size = self._file.metadata, path.stat().st_size
         if metadata.num_rows * _LEAST_PICTURE > size:
             raise InputError(
@@ -524,10 +526,7 @@ def _tfds(where: str, takes: Takes | None) -> Pictures:
             known = features is not None and {"image", "label"} <= set(features)
             source = builder.as_data_source(split or "train", decoders=encoded if known else None)
         except Exception as error:  # it raises anything from AssertionError to its own kinds
-            raise InputError(
-                f"tfds:{where} cannot be opened ({_first_line(error)}); prepare the data set in array_record format "
-                "first, and set TFDS_DATA_DIR if it does not lie in the default folder."
-            ) from None
+            raise InputError(f"tfds:{where} cannot be opened ({_first_line(error)}); {_PREPARE}") from None
     if not known:
         raise InputError(f"tfds:{where} has the features {_listed(features)}; expected image and label.")
     return Pictures(
@@ -544,10 +543,7 @@ def _check_features(folder: Path, spec: str) -> None:
     """
     paths = [path for depth in range(4) for path in folder.glob(f"{'*/' * depth}features.json")]
     if not paths:
-        raise InputError(
-            f"{spec} cannot be opened (there is no features.json in {folder}); prepare the data set in array_record "
-            "format first, and set TFDS_DATA_DIR if it does not lie in the default folder."
-        )
+        raise InputError(f"{spec} cannot be opened (there is no features.json in {folder}); {_PREPARE}")
     for path in paths:
         try:
             named = list(_classes_named(json.loads(path.read_text("utf-8"))))
