@@ -194,7 +194,9 @@ def make_subject(
     test = load(source.test.format(shared=shared)).take(slice(campaign.test_images))
     data = keep_apart(data, test, leave_out=True)
     spec = trainer.network(arch, data, test)
-    usual = dataclasses.replace(training_for(spec.image_shape, len(data.labels)), flip=source.flip)
+    usual = dataclasses.replace(
+        training_for(spec.image_shape, len(data.labels), spec.family), flip=source.flip
+    )
     order = subjects.Order(
         name=attacked.attack,
         recipe=cli.configured(RECIPES[attacked.attack], attacked.settings),

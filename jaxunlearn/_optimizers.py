@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from jaxunlearn._typing import Number, Round
 
 OPTIMIZERS = ("adam", "amsgrad", "sgd")
+DESCENTS = ("adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "onecycle")
 
 _RISING, _FIRST = 0.3, 1 / 25  # of "onecycle": the share of rising steps, and where they begin
@@ -69,6 +70,34 @@ def momentum_step(
     velocity = jax.tree.map(lambda v, d: momentum * v + d, velocity, directions)
     taken = jax.tree.map(lambda d, v: d + momentum * v, directions, velocity) if nesterov else velocity
     return jax.tree.map(lambda p, step: p - rate * step, params, taken), velocity
+
+
+def adamw_step(
+    params: PyTree,
+    moments: optax.OptState,
+    gradient: PyTree,
+    *,
+    rate: Number,
+    momentum: Number,
+    weight_decay: Number,
+    nesterov: bool = False,
+) -> tuple[PyTree, optax.OptState]:
+    """One step of ``torch.optim.AdamW``, or of NAdam with Nesterov's momentum: the new parameters and moments.
+
+    theta <- theta - rate (m / (sqrt(v) + 1e-8) + weight_decay theta), with m and v the corrected running means of the
+    gradient (of which ``momentum`` stays) and of its square (of which 0.999 stays).
+
+    Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019; Dozat, 2016, for NAdam.
+
+    Example:
+      >>> params = {"w": jnp.array(1.0)}
+      >>> moments = optax.scale_by_adam().init(params)
+      >>> stepped, _ = adamw_step(params, moments, {"w": 3.0}, rate=0.1, momentum=0.9, weight_decay=0.0)
+      >>> round(float(stepped["w"]), 3)
+      0.9
+    """
+    directions, moments = optax.scale_by_adam(momentum, nesterov=nesterov).update(gradient, moments)
+    return jax.tree.map(lambda p, d: p - rate * (d + weight_decay * p), params, directions), moments
 
 
 def clipped(gradient: PyTree, longest: Number) -> PyTree:

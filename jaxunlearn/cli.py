@@ -434,7 +434,7 @@ def _train(procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace
         flags.clean, flags.test, flags.arch, size=flags.size, leave_out=flags.leave_out_shared
     )
     check_enough(data, test)
-    config = configured(training_for(spec.image_shape, len(data.labels)), flags.fit, "--fit")
+    config = configured(training_for(spec.image_shape, len(data.labels), spec.family), flags.fit, "--fit")
     if flags.division is not None:
         read_division(flags.division, data)
     display = make_display(quiet=flags.quiet)

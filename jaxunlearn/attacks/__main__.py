@@ -45,7 +45,8 @@ def _parser(
             _wrapped(text)
             for text in (
                 of_attacks,
-                f"--train: {cli.settings_of(TRAINING)}; crop_padding and batch_size as the images need.",
+                f"--train: {cli.settings_of(TRAINING)}; crop_padding and batch_size as the "
+                "images need, and AdamW for transformers.",
                 "SPEC and TRIGGER as for the methods (python -m jaxunlearn.ibau --help).",
                 f"ARCH: {', '.join(networks)}.",
             )
@@ -145,7 +146,9 @@ def _plant(flags: argparse.Namespace, out: Path) -> int:
         spec=spec,
         target=target,
         ratio=flags.poison_ratio,
-        training=cli.configured(training_for(spec.image_shape, len(data.labels)), flags.train, "--train"),
+        training=cli.configured(
+            training_for(spec.image_shape, len(data.labels), spec.family), flags.train, "--train"
+        ),
         seed=flags.seed,
         out=out,
         resume=flags.resume,

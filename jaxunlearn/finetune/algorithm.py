@@ -1,6 +1,6 @@
 """Fine-tuning on clean images: the baseline that a method must beat, plain or sharpness-aware.
 
-Plain: SGD on the cross-entropy in training mode. Sharpness-aware: the gradient is taken at
+Plain: SGD (or AdamW) on the cross-entropy in training mode. Sharpness-aware: the gradient is taken at
 
     theta + rho |theta|^2 g / || |theta| g ||,    g the gradient at theta,
 
@@ -12,6 +12,7 @@ Fine-Tuning based Backdoor Defense with Sharpness-Aware Minimization, ICCV 2023.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -22,13 +23,16 @@ from jaxtyping import PyTree
 from jaxunlearn import _loop
 from jaxunlearn._check import check_run
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass
-from jaxunlearn._optimizers import learning_rates, momentum_step
+from jaxunlearn._optimizers import adamw_step, learning_rates, momentum_step
 from jaxunlearn._training import begin, forward_of_halves
 from jaxunlearn._tree import combine
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Number, PRNGKey, Round, Scalar, Variables
 from jaxunlearn.finetune.config import Config
 from jaxunlearn.losses import masked_mean
 from jaxunlearn.pixels import augment
+
+_MEMORIES = {"adamw": optax.scale_by_adam().init, "sgd": optax.tree.zeros_like}
+_STEPS: dict[str, Callable[..., tuple[PyTree, PyTree]]] = {"adamw": adamw_step, "sgd": momentum_step}
 
 
 class State(NamedTuple):
@@ -37,7 +41,7 @@ class State(NamedTuple):
     Attributes:
       params: the trained half of the variables, None elsewhere.
       rest: the other half; running statistics move.
-      velocity: the momentum of the parameters.
+      memory: of the optimizer: the velocity of ``sgd``, the moments of ``adamw``.
       round: rounds done.
       key: the run's key, the same in every round.
       config: the settings; its numbers are leaves.
@@ -45,7 +49,7 @@ class State(NamedTuple):
 
     params: PyTree
     rest: PyTree
-    velocity: PyTree
+    memory: PyTree
     round: Round
     key: PRNGKey
     config: Config
@@ -129,7 +133,7 @@ def init(apply_fn: ApplyFn, variables: Variables, data: Data, config: Config, ke
     return State(
         begun.params,
         begun.rest,
-        optax.tree.zeros_like(begun.params),
+        _MEMORIES[config.optimizer](begun.params),
         _loop.NO_ROUND,
         key,
         jax.tree.map(lambda number: jnp.asarray(number, begun.dtype), config),
@@ -161,21 +165,21 @@ def _round(epoch: Pass, execution: Execution, state: State, data: Data) -> tuple
     rates = learning_rates(config.schedule, config.learning_rate, now, config.rounds, steps)
     carry, losses = epoch(
         config,
-        (state.params, state.rest, state.velocity),
+        (state.params, state.rest, state.memory),
         (rows, jax.random.split(steps_key, steps), rates),
         data,
         execution,
     )
-    params, rest, velocity = carry
-    new = state._replace(params=params, rest=rest, velocity=velocity, round=now + 1)
+    params, rest, memory = carry
+    new = state._replace(params=params, rest=rest, memory=memory, round=now + 1)
     return new, RoundStats(jnp.mean(losses))
 
 
 def _train(
     apply_fn: ApplyFn, config: Config, carry: PyTree, x: tuple[Batch, PRNGKey, Scalar]
 ) -> tuple[PyTree, Scalar]:
-    """One step of PyTorch's SGD."""
-    params, rest, velocity = carry
+    """One step of PyTorch's SGD or AdamW."""
+    params, rest, memory = carry
     batch, key, rate = x
     augment_key, dropout_key = jax.random.split(key)
     images = augment(batch.images, augment_key, crop_padding=config.crop_padding, flip=config.flip)
@@ -189,13 +193,13 @@ def _train(
     (loss, moved), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
     if config.sharpness_aware:
         gradient, _ = jax.grad(loss_fn, has_aux=True)(sharpest(params, gradient, config.sharpness_radius))
-    params, velocity = momentum_step(
+    params, memory = _STEPS[config.optimizer](
         params,
-        velocity,
+        memory,
         gradient,
         rate=rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         nesterov=config.nesterov,
     )
-    return (params, moved, velocity), loss
+    return (params, moved, memory), loss

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from jaxunlearn._check import check_at_least, check_fraction, check_in, check_positive, check_whole
-from jaxunlearn._optimizers import SCHEDULES
+from jaxunlearn._optimizers import DESCENTS, SCHEDULES
 from jaxunlearn._tree import settings
 from jaxunlearn._typing import Number
 
@@ -16,14 +16,15 @@ class Config:
     Attributes:
       rounds: epochs.
       batch_size: images per step.
+      optimizer: of the parameters: ``sgd`` with momentum, or ``adamw``, which transformers need.
       schedule: of the learning rate over all rounds: ``constant``, ``cosine`` or ``onecycle``.
       crop_padding: pixels of zero padding for random crops of the images; 0 takes them as they are.
       flip: whether to mirror images at random.
-      nesterov: whether the momentum is Nesterov's.
+      nesterov: whether the momentum is Nesterov's (with ``adamw``: NAdam's).
       sharpness_aware: whether gradients are taken where the loss nearby is highest (FT-SAM).
       learning_rate: of the parameters.
-      momentum: share of the velocity that stays.
-      weight_decay: coefficient of the parameters in the direction.
+      momentum: share of the velocity, or of Adam's first moment, that stays.
+      weight_decay: coefficient of the parameters in the direction; with ``adamw`` it is added to Adam's.
       label_smoothing: share of the target that goes to all classes alike.
       sharpness_radius: rho, how far away that is, relative to the size of each parameter.
 
@@ -33,6 +34,7 @@ class Config:
 
     rounds: int = 4
     batch_size: int = 100
+    optimizer: str = "sgd"
     schedule: str = "constant"
     crop_padding: int = 0
     flip: bool = False
@@ -51,6 +53,7 @@ class Config:
         check_at_least(0, momentum=self.momentum, weight_decay=self.weight_decay)
         check_fraction(label_smoothing=self.label_smoothing)
         check_positive(learning_rate=self.learning_rate, sharpness_radius=self.sharpness_radius)
+        check_in(DESCENTS, optimizer=self.optimizer)
         check_in(SCHEDULES, schedule=self.schedule)
 
 

@@ -143,6 +143,19 @@ _MAKERS: dict[str, Callable[..., ModelSpec]] = {
     "efficientnet_b0": _efficientnet(1.0, 1.0, 0.2),
     "efficientnet_b3": _efficientnet(1.2, 1.4, 0.3),
     "convnext_tiny": lambda classes, image_shape: convnext(ConvNeXt(classes), image_shape),
+    "small_vit": lambda classes, image_shape: vit(
+        VisionTransformer(
+            classes,
+            32,
+            patch=8,
+            width=192,
+            layers=4,
+            heads=3,
+            hidden=384,
+            resizes=image_shape[:2] != (32, 32),
+        ),
+        image_shape,
+    ),
     "vit_b_16": lambda classes, image_shape: vit(
         VisionTransformer(classes, resizes=image_shape[:2] != (224, 224)), image_shape
     ),

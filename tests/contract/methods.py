@@ -86,6 +86,7 @@ _FINETUNE_BAD = {
     "learning_rate": 0.0,
     "weight_decay": -1e-4,
     "sharpness_radius": float("nan"),
+    "optimizer": "magic",
     "schedule": "never",
 }
 
@@ -171,6 +172,7 @@ CASES = {
         poisoned_statistics="own",
     ),
     "finetune": _finetune(crop_padding=1),
+    "finetune-adamw": _finetune(optimizer="adamw", schedule="onecycle"),
     "finetune-sharpness-aware": _finetune(sharpness_aware=True, label_smoothing=0.1),
     "sau-reference": _sau(sau.PRESETS["reference"], learning_rate=1e-3),
     "sau-default": _sau(sau.PRESETS["default"], least_steps=3, first_steps=2),

@@ -18,8 +18,11 @@ def torch_epoch(
     model: torch.nn.Module, images: np.ndarray, labels: np.ndarray, config: finetune.Config
 ) -> None:
     """An epoch in the images' own order."""
-    optimizer = torch.optim.SGD(
-        model.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
+    params, rate, decay = model.parameters(), float(config.learning_rate), config.weight_decay
+    optimizer = (
+        torch.optim.SGD(params, rate, config.momentum, weight_decay=decay)
+        if config.optimizer == "sgd"
+        else torch.optim.AdamW(params, rate, (config.momentum, 0.999), weight_decay=decay)
     )
     loss_fn = torch.nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
     pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
@@ -49,8 +52,12 @@ def torch_epoch(
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"sharpness_aware": True, "label_smoothing": 0.1, "sharpness_radius": 0.5}],
-    ids=["plain", "sharpness-aware"],
+    [
+        {},
+        {"sharpness_aware": True, "label_smoothing": 0.1, "sharpness_radius": 0.5},
+        {"optimizer": "adamw", "momentum": 0.8, "weight_decay": 0.1},
+    ],
+    ids=["plain", "sharpness-aware", "adamw"],
 )
 @pytest.mark.usefixtures("x64")
 def test_an_epoch_equals_plain_pytorch(changes: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,6 +78,8 @@ def test_an_epoch_equals_plain_pytorch(changes: dict[str, object], monkeypatch: 
     tuned, _ = finetune.unlearn(spec.apply, variables, images, labels, config, jax.random.key(0))
     torch_epoch(model, images, labels, config)
     found = convert.to_torch(spec, tuned)
+    # The gradient of a bias in front of a batch norm is rounding alone, which Adam magnifies.
+    atol = 1e-7 if config.optimizer == "adamw" else 1e-10
     for key, value in model.state_dict().items():
         if not key.endswith("num_batches_tracked"):
-            np.testing.assert_allclose(found[key], value.numpy(), rtol=1e-8, atol=1e-10, err_msg=key)
+            np.testing.assert_allclose(found[key], value.numpy(), rtol=1e-8, atol=atol, err_msg=key)
