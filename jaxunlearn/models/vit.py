@@ -3,7 +3,7 @@
 Source: Dosovitskiy et al., An Image is Worth 16x16 Words (2021), with torchvision's names.
 """
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -110,14 +110,19 @@ class VisionTransformer(nn.Module):
         return nn.Dense(self.classes, name="heads.head")(features), features
 
 
+SMALL: dict[str, Any] = {"side": 32, "patch": 8, "width": 192, "layers": 4, "heads": 3, "hidden": 384}
+"""A transformer for small images."""
+
 _SIZES = {(192, 12): "ti", (384, 12): "s", (768, 12): "b", (1024, 24): "l", (1280, 32): "h"}
 
 
 def vit(module: VisionTransformer, image_shape: ImageShape) -> ModelSpec:
-    """The spec of a vision transformer."""
+    """The spec of a vision transformer; ``small_vit`` is its name with ``SMALL``."""
+    size = _SIZES.get((module.width, module.layers), "custom")
+    small = all(getattr(module, name) == value for name, value in SMALL.items())
     resize = (f"a bilinear resize to {module.side}x{module.side} in front",) if module.resizes else ()
     return ModelSpec(
-        f"vit_{_SIZES.get((module.width, module.layers), 'custom')}_{module.patch}",
+        "small_vit" if small else f"vit_{size}_{module.patch}",
         "vit",
         module,
         image_shape,

@@ -12,7 +12,7 @@ from jaxunlearn.models.resnet import PreActResNet, ResNet, WideResNet, preact_re
 from jaxunlearn.models.small_vgg import HALF, small_vgg
 from jaxunlearn.models.spec import ModelSpec
 from jaxunlearn.models.vgg import VGG, vgg
-from jaxunlearn.models.vit import VisionTransformer, vit
+from jaxunlearn.models.vit import SMALL, VisionTransformer, vit
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 _WIDTHS = (64, 128, 256, 512)
@@ -144,17 +144,7 @@ _MAKERS: dict[str, Callable[..., ModelSpec]] = {
     "efficientnet_b3": _efficientnet(1.2, 1.4, 0.3),
     "convnext_tiny": lambda classes, image_shape: convnext(ConvNeXt(classes), image_shape),
     "small_vit": lambda classes, image_shape: vit(
-        VisionTransformer(
-            classes,
-            32,
-            patch=8,
-            width=192,
-            layers=4,
-            heads=3,
-            hidden=384,
-            resizes=image_shape[:2] != (32, 32),
-        ),
-        image_shape,
+        VisionTransformer(classes, **SMALL, resizes=image_shape[:2] != (32, 32)), image_shape
     ),
     "vit_b_16": lambda classes, image_shape: vit(
         VisionTransformer(classes, resizes=image_shape[:2] != (224, 224)), image_shape

@@ -127,6 +127,10 @@ FULL: dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ...]]] = {
             "convnext_tiny",
         )
     },
+    "small_vit": (
+        lambda: answering(tv.VisionTransformer(32, 8, 4, 3, 192, 384, num_classes=1000)),
+        (32,),
+    ),
     "vit_b_16": (lambda: answering(tv.vit_b_16()), (224,)),
     "vit_b_16_resizing": (lambda: Resizing(answering(tv.vit_b_16()), 224), (32, 64)),
 }
@@ -371,7 +375,7 @@ def test_full_size_logits(name: str, side: int) -> None:
 @pytest.mark.parametrize("name", FULL)
 def test_full_size_gradients(name: str) -> None:
     torch.manual_seed(0)
-    side = max(64, FULL[name][1][0])
+    side = max(FULL[name][1][:2])
     check_gradients(calibrate(FULL[name][0](), side), side, count=2)
 
 
@@ -379,7 +383,7 @@ def test_full_size_gradients(name: str) -> None:
 @pytest.mark.parametrize("name", FULL)
 def test_full_size_statistics(name: str) -> None:
     torch.manual_seed(0)
-    check_statistics(FULL[name][0](), max(64, FULL[name][1][0]), count=4)
+    check_statistics(FULL[name][0](), max(FULL[name][1][:2]), count=4)
 
 
 @pytest.mark.slow
