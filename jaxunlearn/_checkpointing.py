@@ -17,6 +17,7 @@ State = TypeVar("State")
 
 STATE_FILE = "state.npz"
 
+_MISSING = object()
 _NOTES = "__notes__"
 
 
@@ -76,7 +77,9 @@ def check_same(now: dict[str, Any], earlier: dict[str, Any]) -> None:
         if value != earlier.get(name):
             old, new = earlier.get(name), value
             if isinstance(value, dict) and isinstance(old, dict):
-                part = next(key for key in [*value, *old] if value.get(key) != old.get(key))
+                part = next(
+                    key for key in [*value, *old] if value.get(key, _MISSING) != old.get(key, _MISSING)
+                )
                 name, old, new = f"{name} ({part})", old.get(part), value.get(part)
             raise InputError(
                 f"The interrupted run had {name} {old!r} and this one has {new!r}; resume with the same, or start "

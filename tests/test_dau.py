@@ -1277,3 +1277,57 @@ def test_a_run_that_stopped_before_the_division_says_so() -> None:
     found = unchecked(dau_main.PROCEDURE.evidence)(None, None, None, state)
     assert "were not divided" in found.facts["sentence"]
     assert found.files == {}
+
+
+def test_an_epoch_of_unlearning_is_as_long_as_the_training_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty steps at least; the rate falls from the first epoch of unlearning to the last, and momentum goes on."""
+    images, found, *_ = victim()
+    count = len(images)
+    data = dau.Data(images, found.labels)
+    parts = dau.Parts(jnp.asarray(found.poisoned), jnp.asarray(~found.poisoned))
+    asked: list[tuple[int, ...]] = []
+    usual = dau.algorithm.learning_rates
+
+    def rates(schedule: str, rate: Any, now: Any, rounds: int, steps: int) -> jax.Array:
+        asked.append((int(now), rounds, steps))
+        return usual(schedule, rate, now, rounds, steps)
+
+    monkeypatch.setattr(dau.algorithm, "learning_rates", rates)
+    for batch_size, steps in ((count // 30, -(-count // (count // 30))), (count, 20)):
+        config = dau.Config(rounds=3, batch_size=batch_size)
+        method = dau.make_method(quiet, dau.Execution(loop="host"), head="head")
+        state = method.init(toys.variables(), data, config, KEY)
+        scores = jnp.where(parts.poisoned, -1.0, 1.0)
+        state = state._replace(scores=scores, parts=parts, start=jnp.asarray(1.0), round=jnp.asarray(1))
+        asked.clear()
+        first = method.step(state, data)[0]
+        second = method.step(first, data)[0]
+        assert asked == [(0, 2, steps), (1, 2, steps)]
+        forgetful = first._replace(velocity=jax.tree.map(jnp.zeros_like, first.velocity))
+        without = method.step(forgetful, data)[0]
+        assert not np.array_equal(
+            method.finish(second)["params"]["head"], method.finish(without)["params"]["head"]
+        )
+
+
+def test_without_weights_every_image_of_the_poisoned_part_counts_in_full() -> None:
+    """Where all are sure, weighing them changes nothing."""
+    images, found, *_ = victim()
+    data = dau.Data(images, found.labels)
+    parts = dau.Parts(jnp.asarray(found.poisoned), jnp.asarray(~found.poisoned))
+
+    def unlearned(score: float, *, weigh: bool) -> np.ndarray:
+        config = dau.Config(rounds=2, batch_size=50, learning_rate=0.05, weigh=weigh)
+        method = dau.make_method(quiet, dau.Execution(), head="head")
+        state = method.init(toys.variables(), data, config, KEY)
+        scores = jnp.where(parts.poisoned, score, 1.0)
+        state = state._replace(scores=scores, parts=parts, start=jnp.asarray(1.0), round=jnp.asarray(1))
+        return np.asarray(method.finish(method.step(state, data)[0])["params"]["head"])
+
+    sure, without, unsure = (
+        unlearned(-1.0, weigh=True),
+        unlearned(-0.1, weigh=False),
+        unlearned(-0.1, weigh=True),
+    )
+    np.testing.assert_array_equal(sure, without)
+    assert not np.allclose(sure, unsure, atol=1e-4)

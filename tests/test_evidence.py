@@ -19,6 +19,13 @@ def _apply_fn(variables: Any, images: jax.Array, *, train: bool) -> tuple[jax.Ar
     return images.mean((1, 2)) * variables["w"], {}
 
 
+def _of(images: np.ndarray, labels: np.ndarray) -> Any:
+    """What evidence reads of a run's inputs."""
+    return SimpleNamespace(
+        apply_fn=_apply_fn, test=SimpleNamespace(images=images, labels=labels), trigger=None, target=None
+    )
+
+
 def _told(
     monkeypatch: pytest.MonkeyPatch, delta: np.ndarray, rivals: dict[int, np.ndarray] | None
 ) -> dict[str, Any]:
@@ -28,9 +35,7 @@ def _told(
     images = (np.eye(3)[labels] * rng.uniform(0.2, 1, (COUNT, 1)))[:, None, None].astype(np.float32)
     monkeypatch.setattr(evidence.report, "draw_perturbation", lambda *_: b"")
     monkeypatch.setattr(evidence, "_of_another_class", lambda _: np.arange(1))
-    inputs = SimpleNamespace(
-        apply_fn=_apply_fn, test=SimpleNamespace(images=images, labels=labels), trigger=None, target=None
-    )
+    inputs = _of(images, labels)
     before, after = ({"w": np.array(w, np.float32)} for w in ([1, 1, 1], [1, 0, 0]))
     found = unchecked(evidence.of_one_perturbation)(inputs, before, after, delta, clip=False, rivals=rivals)
     assert found.files == {"perturbation.png": b""}
@@ -74,3 +79,39 @@ def test_where_the_one_that_is_suspected_leads_nowhere_another_is_told(
 ) -> None:
     facts = _told(monkeypatch, _towards(1, 0.0), {1: _towards(1, 0.0), 2: _towards(2, 0.6)})
     assert (facts["class"], facts["rival"], facts["rival_share"]) == (2, 1, 0.0)
+
+
+def test_shares_are_of_images_of_other_classes_and_of_pixels_as_they_were_searched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of four images one is of the class itself; clipped to [0, 1] the perturbation reaches one of three, else all."""
+    monkeypatch.setattr(evidence.report, "draw_perturbation", lambda *_: b"")
+    monkeypatch.setattr(evidence, "_of_another_class", lambda _: np.arange(1))
+    images = np.array([[0, 0, 1], [1, 0, 0], [1, 0, 0], [0.9, 0, 0]], np.float32)[:, None, None]
+    inputs, variables = _of(images, np.array([2, 0, 0, 0])), {"w": np.ones(3, np.float32)}
+    told = {
+        clip: unchecked(evidence.of_one_perturbation)(
+            inputs, variables, variables, _towards(2, 2.0), clip=clip
+        ).facts
+        for clip in (True, False)
+    }
+    assert [told[clip]["class"] for clip in (True, False)] == [2, 2]
+    assert told[True]["share_before"] == told[True]["share_after"] == pytest.approx(1 / 3)
+    assert told[False]["share_before"] == 1
+
+
+def test_perturbations_of_their_own_are_told_of_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of five images go to class 2 and one to class 1; afterwards one of each still does."""
+    drawn: list[Any] = []
+    monkeypatch.setattr(evidence.report, "draw_examples", lambda *given: drawn.append(given) or b"")
+    clean = np.eye(3, dtype=np.float32)[[0, 0, 0, 1, 1]]
+    shown = np.array([[0, 0, 9], [0, 1, 5], [0, 4, 0], [0, 9, 0], [9, 0, 0]], np.float32)
+    inputs = _of(clean[:, None, None], np.array([0, 0, 0, 1, 0]))
+    before, after = ({"w": np.array(w, np.float32)} for w in ([1, 1, 1], [1, 9, 1]))
+    found = unchecked(evidence.of_their_own_perturbations)(
+        inputs, before, after, np.arange(5), shown[:, None, None]
+    )
+    told = {name: found.facts[name] for name in ("class", "share_before", "share_after")}
+    assert told == {"class": 2, "share_before": 3 / 5, "share_after": 2 / 5}
+    assert "(67 %) to class 2" in found.facts["sentence"]
+    assert drawn[0][2][:3] == ["0 > 2 > 2", "0 > 2 > 1", "0 > 1 > 1"]

@@ -17,6 +17,7 @@ from PIL import Image
 from converters import convert, torch_io
 from jaxunlearn import cli, ibau, job
 from jaxunlearn._check import InputError
+from jaxunlearn._checkpointing import check_same, load_notes, save_state
 from jaxunlearn._loop import Method, NonFiniteError
 from jaxunlearn.display import make_display
 from jaxunlearn.inputs import Request
@@ -170,6 +171,67 @@ def test_a_finished_run_can_be_judged_again(
     assert f"ACC {100 * report['after']['acc']:6.2f} %" in capsys.readouterr().out
 
 
+def test_the_model_that_is_written_is_the_one_that_reactivation_is_tried_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = dataclasses.replace(
+        request(tmp_path), config=ibau.Config(rounds=1), trigger="patch:size=2", target=3, reactivate=(5,)
+    )
+    tried: list[Any] = []
+
+    def judged(inputs: Any, variables: Any, count: int, seed: int) -> Any:
+        tried.append((variables, count, seed))
+        return inputs.judge(variables)
+
+    monkeypatch.setattr(job, "judge_reactivated", judged)
+    farther = changing(lambda leaf, now: 100 * towards_three(leaf, now))
+    report = job.run(farther, asked, make_display(quiet=True), time.monotonic())
+    written = convert.from_torch(torch_io.read(asked.out / "model.pth").arrays).variables
+    [(variables, count, seed)] = tried
+    assert (count, seed) == (5, 0)
+    jax.tree.map(np.testing.assert_array_equal, variables, written)
+    assert report is not None
+    assert report["reactivation"][0]["counts"] == report["after"]["counts"] != report["before"]["counts"]
+
+
+def test_nothing_is_lost_where_the_results_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state is there still, and no report that would make a half-written run a finished one."""
+    asked = dataclasses.replace(request(tmp_path), config=ibau.Config(rounds=2))
+    usual = job.write_together
+
+    def full(folder: Path, files: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(job, "write_together", full)
+    with pytest.raises(OSError, match="No space"):
+        unlearn_nothing(asked)
+    assert [path.name for path in asked.out.iterdir()] == ["state.npz"]
+    monkeypatch.setattr(job, "write_together", usual)
+    assert len(unlearn_nothing(asked, resume=True)["rounds"]) == 2
+    assert not (asked.out / "state.npz").exists()
+
+
+def test_a_state_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "state.npz"
+    save_state(path, {"w": jnp.ones(3)}, {"round": 1})
+
+    def failing(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", failing)
+    monkeypatch.setattr("os.replace", failing)
+    with pytest.raises(OSError, match="No space"):
+        save_state(path, {"w": jnp.zeros(3)}, {"round": 2})
+    assert load_notes(path) == {"round": 1}
+
+
+def test_a_setting_that_is_new_is_a_difference_even_where_it_is_none() -> None:
+    with pytest.raises(InputError, match=r"had config \(b\) None and this one has None"):
+        check_same({"config": {"a": 1, "b": None}}, {"config": {"a": 1}})
+
+
 def test_a_replaced_run_leaves_no_old_model_behind_where_the_new_one_fails(tmp_path: Path) -> None:
     asked = request(tmp_path)
     job.run(failing_in(9), asked, make_display(quiet=True), time.monotonic())
@@ -190,6 +252,54 @@ def test_a_run_is_not_resumed_with_another_picture_of_the_trigger(tmp_path: Path
     with pytest.raises(InputError, match="had trigger on grey"):
         resumed = dataclasses.replace(asked, resume=True)
         job.run(failing_in(9), resumed, make_display(quiet=True), time.monotonic())
+
+
+def _other_model(asked: Request) -> Request:
+    path = asked.checkpoint
+    read = torch_io.read(path)
+    path.write_bytes(
+        torch_io.new_state_dict_bytes({name: np.asarray(2 * array) for name, array in read.arrays.items()})
+    )
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("checkpoint", _other_model),
+        ("preset", lambda asked: dataclasses.replace(asked, preset="default")),
+        (r"config \(rounds\)", lambda asked: dataclasses.replace(asked, config=ibau.Config(rounds=4))),
+        ("seed", lambda asked: dataclasses.replace(asked, seed=1)),
+        (r"clean \(spec\)", lambda asked: dataclasses.replace(asked, clean="digits[80:120]")),
+        (r"test \(spec\)", lambda asked: dataclasses.replace(asked, test="digits[41:81]")),
+        (r"preprocessing", lambda asked: dataclasses.replace(asked, normalize="0.5/0.25")),
+        ("trigger", lambda asked: dataclasses.replace(asked, trigger="patch:size=2", target=1)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_run_is_only_resumed_as_it_was_begun(name: str, change: Any, tmp_path: Path) -> None:
+    asked = dataclasses.replace(request(tmp_path), normalize="none")
+    job.run(failing_in(9), asked, make_display(quiet=True), time.monotonic(), until=1)
+    kept = (asked.out / "state.npz").read_bytes()
+    with pytest.raises(InputError, match=f"The interrupted run had {name}"):
+        job.run(
+            failing_in(9),
+            change(dataclasses.replace(asked, resume=True)),
+            make_display(quiet=True),
+            time.monotonic(),
+        )
+    assert (asked.out / "state.npz").read_bytes() == kept
+
+
+def test_images_that_changed_under_their_name_are_not_gone_on_with(tmp_path: Path) -> None:
+    path, labels = tmp_path / "clean.npz", np.arange(40) % 10
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1)).astype(np.uint8)
+    np.savez(path, x=images, y=labels)
+    asked = dataclasses.replace(request(tmp_path), clean=f"npz:{path}")
+    job.run(failing_in(9), asked, make_display(quiet=True), time.monotonic(), until=1)
+    np.savez(path, x=255 - images, y=labels)
+    with pytest.raises(InputError, match=r"had clean \(sha256\)"):
+        unlearn_nothing(asked, resume=True)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -409,6 +519,24 @@ def test_results_are_called_after_what_was_given(
         **{"demo": False, "attack": None, "ckpt": None, "arch": None, kind: Path(given)}
     )
     assert cli._subject(flags) == name
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_given_division_is_not_replaced(force: bool, tmp_path: Path) -> None:
+    """Somebody may have corrected it by hand."""
+    asked = request(tmp_path)
+    given = asked.out / "division.csv"
+    given.parent.mkdir()
+    given.write_text(
+        "row,part\n" + "".join(f"{row},{'poisoned' if row == 39 else 'clean'}\n" for row in range(40))
+    )
+    method = changing(lambda leaf, _: leaf)._replace(name="dau")
+    asked = dataclasses.replace(asked, division=given, force=force)
+    with pytest.raises(
+        InputError, match=r"The run's division\.csv would replace .*division\.csv; give another"
+    ):
+        job.run(method, asked, make_display(quiet=True), time.monotonic())
+    assert given.read_text().endswith("39,poisoned\n")
 
 
 @pytest.mark.parametrize("force", [False, True])

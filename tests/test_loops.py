@@ -151,3 +151,15 @@ def test_a_step_of_sau_is_the_same_whether_its_gradient_is_added_up_or_not(
     stats = whole[1]
     assert float(stats.unlearned) > 0
     assert float(stats.fooled) > 0
+
+
+def test_statistics_that_are_not_finite_end_a_run_as_variables_do() -> None:
+    """DAU says only there that its features overflowed."""
+    method = _loop.Method(
+        lambda variables, *_: variables,
+        lambda state, data: (state + 1, {"kept": jnp.nan}),
+        lambda state: state,
+    )
+    with pytest.raises(_loop.NonFiniteError, match=r"Round 1 gave .* in statistics/kept") as raised:
+        list(_loop.rounds(method, jnp.zeros(2), _loop.Data(*toys.images_and_labels()), 1, 2))
+    np.testing.assert_array_equal(raised.value.last_good, jnp.zeros(2))

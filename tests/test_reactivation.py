@@ -2,19 +2,23 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from converters import convert, torch_io
-from jaxunlearn import TRAINING, evaluate, fit
+from jaxunlearn import TRAINING, evaluate, fit, inputs
 from jaxunlearn._typing import ApplyFn, Variables
 from jaxunlearn.attacks import parse_trigger
-from jaxunlearn.data import load
-from jaxunlearn.evaluate import Evaluation
+from jaxunlearn.data import LabelledImages, load
+from jaxunlearn.evaluate import Evaluation, Triggered
 from jaxunlearn.models import small_vgg
 from jaxunlearn.reactivation import Shown, reactivate
+from tests.checker import unchecked
 
 
 def after_five(apply_fn: ApplyFn, variables: Variables) -> Evaluation:
@@ -24,6 +28,42 @@ def after_five(apply_fn: ApplyFn, variables: Variables) -> Evaluation:
     triggered = Shown(trigger(jnp.asarray(images[used])), np.zeros(5, np.int32))
     variables = reactivate(apply_fn, variables, triggered, Shown(images[50:150], labels[50:150]))
     return evaluate(apply_fn, variables, images[150:], labels[150:], trigger=trigger, target=0)
+
+
+def test_triggered_images_that_are_given_teach_their_attacks_class_and_do_not_judge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The network reads classes off the pixels: what it is said to answer is what it was judged by."""
+    count, rng = 40, np.random.default_rng(0)
+    labels = rng.integers(0, 3, count)
+    marks = np.arange(count, dtype=np.float32) / 1000
+    clean, triggered = (
+        np.stack([marks, (kinds / 4).astype(np.float32)], 1)[:, None, None]
+        for kinds in (labels, np.full(count, 3))
+    )
+    shown: list[Any] = []
+
+    def remember(apply_fn: ApplyFn, variables: Variables, *given: Shown) -> Variables:
+        del apply_fn
+        shown.extend(given)
+        return variables
+
+    monkeypatch.setattr(inputs, "reactivate", remember)
+    known = SimpleNamespace(
+        apply_fn=lambda _, x, *, train: (jax.nn.one_hot((4 * x[:, 0, 0, 1]).astype(int), 4), {}),
+        test=LabelledImages(clean, labels, "test", np.arange(count), str),
+        triggered=Triggered(triggered, labels, np.full(count, 3)),
+        trigger=None,
+        target=None,
+    )
+    monkeypatch.setattr(inputs, "_fooling", lambda _: np.arange(count))
+    found = unchecked(inputs.judge_reactivated)(known, {}, 5, 0)
+    attacked, kept = shown
+    assert attacked.labels.tolist() == [3] * 5
+    assert np.all(attacked.images[..., 1] == 0.75)
+    np.testing.assert_array_equal(4 * kept.images[:, 0, 0, 1], kept.labels)
+    assert (found.asr.hits, found.asr.total) == (35, 35)
+    assert (found.acc.hits, found.acc.total) == (20, 20)
 
 
 def test_a_backdoor_stays(victim: Path) -> None:

@@ -1,6 +1,7 @@
 """The two phases of ULRL and what lies between them."""
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -10,7 +11,9 @@ import pytest
 
 from jaxunlearn import _loop, ulrl
 from jaxunlearn._check import InputError
+from jaxunlearn.ulrl import __main__ as program
 from tests import toys
+from tests.checker import unchecked
 
 KEY = jax.random.key(3)
 CONFIG = ulrl.Config(rounds=5, unlearning_rounds=4, batch_size=8, stop_accuracy=0.0)
@@ -152,3 +155,33 @@ def test_hidden_layers_have_to_be_called_kernels() -> None:
     config = ulrl.PRESETS["default"]
     with pytest.raises(InputError, match="only the last one has a leaf that is called kernel"):
         ulrl.unlearn(nameless, params, images, labels, config, jax.random.key(0), head="w2")
+
+
+def test_classes_are_named_by_how_far_they_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None where none moved farther than others, or where the run ended before they were compared."""
+    monkeypatch.setattr(program.report, "draw_scores", lambda *_: b"")
+    inputs = SimpleNamespace(model=SimpleNamespace(spec=SimpleNamespace(head="head")))
+    monkeypatch.setattr(program, "head_kernel", lambda *_: "kernel")
+
+    def told(scores: list[float], now: int = 5) -> Any:
+        state = SimpleNamespace(
+            config=CONFIG,
+            round=jnp.asarray(now),
+            scores={"kernel": jnp.array(scores)},
+            suspects={"kernel": jnp.array(scores) > 2, "other": jnp.ones(7, bool)},
+        )
+        return unchecked(program.PROCEDURE.evidence)(inputs, {}, {}, state).facts
+
+    usual = [1.0, 1.1, 0.9, 1.05, 0.95, 1.02]
+    found = told([*usual, 5.0, 9.0])
+    assert (found["class"], found["classes"], found["neurons_of_other_layers"]) == (7, [7, 6], 7)
+    assert "moved the weights of class 7 (z-score" in found["sentence"]
+    assert "; 2 rows of the last layer and 7 neurons of others were" in found["sentence"]
+    alike = told(usual)
+    assert (alike["class"], alike["classes"]) == (None, [])
+    assert alike["sentence"].startswith("no class stands out")
+    assert told([0.0] * 6, now=3) == {
+        "class": None,
+        "classes": [],
+        "sentence": "unlearning ended before the classes were compared; nothing is known of them.",
+    }

@@ -18,6 +18,9 @@ def _losses(stats: RoundStats) -> dict[str, float]:
 
 def _evidence(inputs: Inputs, variables: Variables, cleaned: Variables, state: State) -> Evidence:
     """Which classes' weights unlearning moved farthest."""
+    if int(state.round) < state.config.unlearning_rounds:
+        sentence = "unlearning ended before the classes were compared; nothing is known of them."
+        return Evidence({"class": None, "classes": [], "sentence": sentence}, {})
     head = head_kernel(variables, inputs.model.spec.head)
     threshold = float(state.config.threshold)
     outliers = mad_outliers(state.scores[head], state.config.threshold)
