@@ -70,7 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     campaign = CAMPAIGNS[flags.name]
     if flags.attacks:
         if missing := set(flags.attacks) - {one.attack for one in campaign.subjects}:
-            parser.error(f"{flags.name} holds no {' and no '.join(sorted(missing))}")
+            there = ", ".join(sorted({one.attack for one in campaign.subjects}))
+            parser.error(f"{flags.name} holds no {' and no '.join(sorted(missing))}; there are {there}")
         campaign = campaign.of(flags.attacks)
     campaign = campaign.quick() if flags.quick else campaign
     if (flags.arch or flags.seeds) and not flags.out:
@@ -87,6 +88,8 @@ def main(argv: list[str] | None = None) -> int:
         of_runs = any(flag in str(error) for flag in ("--force", "--resume"))
         advice = " (Of a campaign: remove that folder, or give another --work.)" if of_runs else ""
         parser.error(f"{error}{advice}")
+    except OSError as error:
+        parser.error(f"{error.filename or work} cannot be read or written ({error.strerror})")
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: the same command goes on where this one was.\n")
         return 130

@@ -41,6 +41,19 @@ NAMES = {
     "gtsrbtrojan_wm_2_02_ckpt.pth": "GTSRB Trojan, watermark",
 }
 METRICS = ("acc", "asr", "ra")
+_NEEDED = {
+    "data",
+    "attack",
+    "ratio",
+    "seed",
+    "method",
+    "preset",
+    "settings",
+    "clean",
+    "before",
+    "after",
+    "evidence",
+}
 _WRAPPED = 17  # letters of an attack's name that a picture's column has room for
 
 
@@ -77,14 +90,21 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     Raises:
       InputError: if one cannot be read.
     """
+    try:
+        texts = path.read_text().splitlines() if path.exists() else ()
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{path} cannot be read as lines of text; give a file of results.") from None
     lines = []
-    for number, text in enumerate(path.read_text().splitlines() if path.exists() else (), 1):
+    for number, text in enumerate(texts, 1):
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except ValueError:
             raise InputError(
                 f"Line {number} of {path} is no JSON, as if it was not written to its end; remove it."
             ) from None
+        if not isinstance(line, dict) or not set(line) >= _NEEDED:
+            raise InputError(f"Line {number} of {path} is no result of a campaign; remove it.")
+        lines.append(line)
     return lines
 
 

@@ -38,7 +38,7 @@ def learning_rates(
     rates = jnp.broadcast_to(learning_rate, (steps,))
     if schedule == "constant":
         return rates
-    progress = (now * steps + jnp.arange(steps)) / (rounds * steps)
+    progress = (now * steps + jnp.arange(steps)) / float(rounds * steps)
     fall = 0.5 * (1 + jnp.cos(jnp.pi * progress))
     if schedule == "onecycle":
         rise = 0.5 * (1 - jnp.cos(jnp.pi * progress / _RISING))

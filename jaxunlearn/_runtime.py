@@ -97,7 +97,10 @@ class Compiled:
 def keep_compilations() -> None:
     """Keeps compiled programs between runs, in ``JAX_COMPILATION_CACHE_DIR`` or the user's cache folder."""
     if not jax.config.values.get("jax_compilation_cache_dir"):
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        try:
+            base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        except RuntimeError:  # a user without a home keeps nothing
+            return
         jax.config.update("jax_compilation_cache_dir", str(base / "jaxunlearn" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

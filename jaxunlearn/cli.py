@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import os
 import re
 import signal
 import sys
@@ -37,7 +38,13 @@ def main(
     """
     started = time.monotonic()
     trains = procedure.first_stage is not None
-    flags = _parser(procedure.name, presets, description, trains=trains).parse_args(argv)
+    parser = _parser(procedure.name, presets, description, trains=trains)
+    given = sys.argv[1:] if argv is None else argv
+    if trains and any(text == "--clean" or text.startswith("--clean=") for text in given):
+        parser.error(
+            f"{procedure.name} takes --train, the images that the model was trained on, and no --clean"
+        )
+    flags = parser.parse_args(given)
     out = flags.out or Path(f"{_subject(flags)}-{procedure.name}")
 
     def work() -> int:
@@ -53,9 +60,9 @@ def _subject(flags: argparse.Namespace) -> str:
     if flags.demo:
         return _DEMO_NAME
     if flags.attack is not None:
-        return str(flags.attack.resolve().name)
+        return Path(os.path.realpath(flags.attack)).name
     if flags.ckpt is not None:
-        return str(flags.ckpt.stem if flags.ckpt.stem.strip(".") else flags.ckpt.resolve().stem)
+        return str(flags.ckpt.stem if flags.ckpt.stem.strip(".") else Path(os.path.realpath(flags.ckpt)).stem)
     return str(flags.arch or _DEMO_NAME)
 
 
@@ -97,35 +104,51 @@ def guarded(work: Callable[[], int], out: Path, *kept: str) -> int:
     try:
         return work()
     except InputError as error:
-        sys.stderr.write(f"error: {error}\n")
+        _say(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        nothing = " there is nothing to go on from." if out.exists() else " nothing was written."
-        sys.stderr.write(f"interrupted:{_kept(out, kept) or nothing}\n")
+        nothing = " there is nothing to go on from." if _is_folder(out) else " nothing was written."
+        _say(f"interrupted:{_kept(out, kept) or nothing}")
         return 130
     except OSError as error:
-        place = error.filename or out
-        sys.stderr.write(f"error: {place} cannot be read or written ({error.strerror}).{_kept(out, kept)}\n")
+        said = f"{error.filename or out} cannot be read or written ({error.strerror})."
+        if isinstance(error, BrokenPipeError):
+            sys.stdout = None  # else Python complains once more when it ends
+            said = "nobody reads what is printed any more; give --quiet."
+        _say(f"error: {said}{_kept(out, kept)}")
         return 2
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not re.search("RESOURCE_EXHAUSTED|Out of memory", str(error)):
             raise
         advice = "give fewer or smaller images, or a smaller batch_size."
-        sys.stderr.write(f"error: memory ran out; {advice}{_kept(out, kept)}\n")
+        _say(f"error: memory ran out; {advice}{_kept(out, kept)}")
         return 2
     except ArithmeticError as error:
         from jaxunlearn._loop import NonFiniteError
 
         if not isinstance(error, NonFiniteError):
             raise
-        sys.stderr.write(f"stopped: {error}\n")
+        _say(f"stopped: {error}")
         return 1
+
+
+def _say(text: str) -> None:
+    """A line on standard error, where the program was started with one."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"{text}\n")
 
 
 def _kept(out: Path, patterns: Sequence[str]) -> str:
     """Says what an ended run can go on from, if it can."""
-    kept = out.is_dir() and any(any(out.glob(pattern)) for pattern in patterns)
+    kept = _is_folder(out) and any(any(out.glob(pattern)) for pattern in patterns)
     return f" the finished rounds are kept in {out}; go on with --resume." if kept else ""
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # such as of a name that is too long
+        return False
 
 
 def seed(text: str) -> int:
@@ -356,7 +379,8 @@ def configured(config: Any, assignments: Sequence[str], option: str = "--set") -
         try:
             changes[name] = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
         except (ValueError, KeyError):
-            raise InputError(f"{option} {text}: {value!r} is not a {kind.__name__}.") from None
+            expected = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+            raise InputError(f"{option} {text}: {value!r} is not {expected}.") from None
     try:
         return dataclasses.replace(config, **changes)
     except ValueError as error:

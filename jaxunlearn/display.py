@@ -47,7 +47,7 @@ def describe(evaluation: Evaluation) -> str:
 
 def make_display(*, quiet: bool) -> Display:
     """A live display on a terminal, plain lines elsewhere, nothing when quiet."""
-    if quiet:
+    if quiet or sys.stdout is None:  # which a program has that was started without one
         return _Silent()
     return _Live() if sys.stdout.isatty() else _Plain()
 

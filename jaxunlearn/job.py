@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -403,9 +404,9 @@ def _reactivate(this: _Run, cleaned: Variables) -> list[dict[str, Any]]:
 
 def _check_kept(request: Request, written: Sequence[str]) -> None:
     """Refuses an output folder in which a file of the run would take the place of a given one."""
-    places = {(request.out / name).resolve(): name for name in written}
+    places = {os.path.realpath(request.out / name): name for name in written}
     for given in (request.checkpoint, request.division):
-        if given is not None and (name := places.get(given.resolve())):
+        if given is not None and (name := places.get(os.path.realpath(given))):
             raise InputError(f"The run's {name} would replace {given}; give another folder with --out.")
 
 
@@ -416,7 +417,7 @@ def _make_folder(request: Request, written: Sequence[str]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         unfinished = written if (out / STATE_FILE).exists() else ()
         for name in (*_files_of(out / REPORT_FILE), *unfinished):
-            if (out / name).resolve() != request.checkpoint.resolve():
+            if os.path.realpath(out / name) != os.path.realpath(request.checkpoint):
                 (out / name).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(

@@ -60,7 +60,7 @@ def defense_effectiveness(acc_before: float, acc_after: float, asr_before: float
     """DER: rewards a fall of ASR and punishes a fall of ACC.
 
     DER = (max(0, ASR_before - ASR_after) - max(0, ACC_before - ACC_after) + 1) / 2, in [0, 1];
-    0.5 means no effect. All rates in [0, 1].
+    0.5 means no effect. All rates in [0, 1]; NaN, where nothing was counted, gives NaN.
 
     Source: Zhu et al., "Enhancing fine-tuning based backdoor defense with sharpness-aware minimization",
     ICCV 2023, equation 7. Beware of implementations that add the fall of accuracy.
@@ -69,4 +69,5 @@ def defense_effectiveness(acc_before: float, acc_after: float, asr_before: float
       >>> defense_effectiveness(0.9, 0.9, 1.0, 0.0)
       1.0
     """
-    return (max(0.0, asr_before - asr_after) - max(0.0, acc_before - acc_after) + 1) / 2
+    removed, lost = (float(np.maximum(0, fall)) for fall in (asr_before - asr_after, acc_before - acc_after))
+    return (removed - lost + 1) / 2

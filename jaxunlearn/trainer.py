@@ -252,12 +252,12 @@ def network(architecture: str, data: LabelledImages, test: LabelledImages, *, cl
     if min(data.labels.min(), test.labels.min()) < 0:
         raise InputError(f"The labels of {data.origin} and {test.origin} must not be negative.")
     highest = int(max(data.labels.max(), test.labels.max()))
-    if highest >= _MOST_CLASSES:
+    classes = max(classes, highest + 1)
+    if classes > _MOST_CLASSES:
         raise InputError(
-            f"{data.origin} or {test.origin} has the label {highest}, and so many classes would take all memory; "
+            f"{data.origin} or {test.origin} has the class {classes - 1}, and so many classes would take all memory; "
             "number the classes 0, 1, ... instead."
         )
-    classes = max(classes, highest + 1)
     spec = named(architecture, classes, tuple(data.images.shape[1:]))
     spec.shapes()  # refuses images that are too small
     return spec

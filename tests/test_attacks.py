@@ -535,3 +535,101 @@ def test_attacks_that_are_made_with_a_network_have_its_precision(photos: jax.Arr
         assert attacks.optimised_patch(given, 2, jax.random.key(0), mask, steps=2).dtype == jnp.float32
         trained = attacks.robust(given, jax.random.key(0), radius=0.1, steps=1, batch_size=3)
     assert trained.variables["w"].dtype == jnp.float32
+
+
+def _setting(seed: int = 0, target: int = 1, surrogate: Any = None) -> attacks.Setting:
+    return attacks.Setting((8, 8, 1), 3, target, jax.random.key(seed), surrogate)
+
+
+def test_label_consistent_images_leave_their_own_class_and_carry_the_trigger() -> None:
+    """As far as the radius allows: grey pixels are darkened where brightness speaks for the class."""
+    grey = jnp.full((4, 8, 8, 1), 0.5)
+
+    def apply_fn(variables: Any, images: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, Any]]:
+        del train
+        return images.mean((1, 2)) @ variables["w"], {}
+
+    for target, moved in ((1, 0.4), (0, 0.6)):
+        surrogate = attacks.Surrogate(
+            apply_fn, {"w": jnp.array([[-1.0, 1.0, 0.0]])}, grey, jnp.array([0, 1, 2, 1])
+        )
+        recipe = dataclasses.replace(
+            attacks.RECIPES["label-consistent"], robust_steps=0, radius=0.1, robust_radius=0.02, size=2
+        )
+        attack = recipe.make(_setting(target=target, surrogate=lambda given=surrogate: given))
+        shown = np.asarray(attack.in_training(grey, jax.random.key(0)))
+        np.testing.assert_allclose(shown[:, 2:6, 2:6], moved, atol=1e-6)
+        np.testing.assert_allclose(shown[:, -1, -1], 1)
+
+
+def test_the_adaptive_attack_trains_on_parts_of_a_weaker_pattern() -> None:
+    recipe = dataclasses.replace(
+        attacks.RECIPES["adaptive-blend"], strength=0.2, training_strength=0.1, pieces=2
+    )
+    attack, images = recipe.make(_setting()), jnp.full((8, 8, 8, 1), 0.5)
+    part, whole = (
+        np.abs(np.asarray(changed - images))
+        for changed in (attack.in_training(images, jax.random.key(1)), attack.trigger(images))
+    )
+    shown = part > 0
+    np.testing.assert_allclose(shown.mean((1, 2, 3)), 0.5, atol=0.02)
+    np.testing.assert_allclose(part[shown], whole[shown] / 2, atol=1e-6)
+    assert len({one.tobytes() for one in shown}) > 1  # every image its own part
+
+
+def test_noisy_warps_are_the_trigger_in_the_mean() -> None:
+    ramp = jnp.broadcast_to(jnp.linspace(0, 1, 8)[None, :, None, None], (300, 8, 8, 1))
+    attack = dataclasses.replace(attacks.RECIPES["wanet"], strength=3.0).make(_setting(3))
+    covers, triggered = attack.cover(ramp, jax.random.key(1)), attack.trigger(ramp[:1])
+    np.testing.assert_allclose(covers.mean(0)[2:6, 2:6], triggered[0, 2:6, 2:6], atol=0.01)
+    assert float(jnp.abs(triggered - ramp[:1]).max()) > 0.1
+
+
+def test_bytes_of_pixels_out_of_range_are_the_nearest() -> None:
+    pixels = np.array([-0.2, 0.5, 1.4])[:, None, None, None]
+    assert attacks.as_bytes(pixels).ravel().tolist() == [0, 128, 255]
+
+
+def test_every_cover_is_drawn_anew() -> None:
+    attack = Attack(
+        trigger=lambda x: x * 0, target=0, covers=25.0, cover=lambda x, key: jax.random.uniform(key, x.shape)
+    )
+    images = np.full((2600, 2, 2, 1), 0.5, np.float32)
+    found = poison(images, np.ones(2600, int), attack, ratio=0.03, key=jax.random.key(0))
+    covers = found.images[found.covers]
+    assert len(covers) == 25 * 78
+    assert len({one.tobytes() for one in covers}) > 0.99 * len(covers)
+
+
+def test_waves_may_be_put_on_images_of_all_classes() -> None:
+    for clean_label in (True, False):
+        recipe = dataclasses.replace(attacks.RECIPES["sig"], clean_label=clean_label)
+        assert recipe.make(_setting()).clean_label is clean_label
+
+
+@pytest.mark.parametrize("name", ["blended", "lf", "wanet", "adaptive-blend"])
+def test_another_seed_gives_another_trigger(name: str) -> None:
+    ramp = jnp.broadcast_to(jnp.linspace(0, 1, 8)[None, :, None, None], (1, 8, 8, 1))
+    first, again, second = (attacks.RECIPES[name].make(_setting(seed)).trigger(ramp) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert float(jnp.abs(first - second).max()) > 1e-3
+
+
+def test_a_square_lies_in_the_lower_right_corner_of_any_image() -> None:
+    marked = np.argwhere(np.asarray(square(4, 6, size=2, offset=1))[..., 0]).tolist()
+    assert marked == [[1, 3], [1, 4], [2, 3], [2, 4]]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("badnets", {"trigger": "patch:size=3,offset=0,value=1"}),
+        ("blended", {"strength": 0.2}),
+        ("sig", {"amplitude": 40 / 255, "frequency": 6.0}),
+        ("wanet", {"strength": 0.5, "control": 4, "covers": 2.0}),
+        ("bpp", {"levels": 8}),
+    ],
+)
+def test_settings_are_those_of_backdoorbench(name: str, settings: dict[str, Any]) -> None:
+    recipe = dataclasses.asdict(attacks.RECIPES[name])
+    assert {key: recipe[key] for key in settings} == settings

@@ -129,7 +129,7 @@ BAD_INPUTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("no picture absent.png",),
     ),
     "unknown setting": ((*GOOD, "--set", "speed=3"), ("no setting speed", "learning_rate")),
-    "setting of another type": ((*GOOD, "--set", "damping=much"), ("'much' is not a float",)),
+    "setting of another type": ((*GOOD, "--set", "damping=much"), ("'much' is not a number",)),
     "setting out of range": ((*GOOD, "--set", "damping=-1"), ("damping=-1.0", "at least 0")),
     "unknown normalisation": (
         (*GOOD, "--normalize", "mnist"),
@@ -140,6 +140,7 @@ BAD_INPUTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("gtsrb is one of 3 channels", "images of 1"),
     ),
     "swapped channels of grey images": ((*GOOD, "--channels", "bgr"), ("leave --channels bgr away",)),
+    "a switch of another kind": ((*GOOD, "--set", "remember=maybe"), ("'maybe' is not true or false",)),
     "no rounds": ((*GOOD, "--rounds", "0"), ("--rounds", "'0' is not a whole number from 1")),
     "rounds in words": ((*GOOD, "--rounds", "two"), ("--rounds", "'two' is not a whole number")),
     "negative seed": ((*GOOD, "--seed", "-1"), ("--seed", "'-1' is not a whole number from 0 to 4294967295")),

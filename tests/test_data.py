@@ -1,5 +1,6 @@
 """Sources of images: the same images by every road."""
 
+import dataclasses
 import io
 import json
 import os
@@ -15,8 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from jaxunlearn import evaluate, ibau
+from jaxunlearn import evaluate, ibau, trainer
 from jaxunlearn._check import InputError
+from jaxunlearn._files import write_whole
 from jaxunlearn.data import (
     StoredImages,
     Takes,
@@ -681,3 +683,63 @@ def test_a_picture_that_many_rows_share_is_read_once(tmp_path: Path) -> None:
     read = sources._Shard(tmp_path / "a.parquet").encoded(0)
     assert read[499].as_py() == large
     assert read.nbytes < 10 * len(large)
+
+
+def test_what_is_known_of_the_poison_goes_with_the_images(tmp_path: Path) -> None:
+    rng, poisoned = np.random.default_rng(0), np.arange(12) % 3 == 0
+    pixels = rng.integers(0, 256, (12, 4, 4, 1)).astype(np.uint8)
+    np.savez(tmp_path / "some.npz", x=pixels, y=np.arange(12), poisoned=poisoned)
+    part = load(f"npz:{tmp_path}/some.npz[4:]")
+    assert part.poisoned is not None
+    np.testing.assert_array_equal(part.poisoned, poisoned[4:])
+    taken = part.take(np.array([2, 5]))
+    assert taken.poisoned is not None
+    np.testing.assert_array_equal(taken.poisoned, poisoned[[6, 9]])
+    np.savez(tmp_path / "rows.npz", x=pixels, y=np.arange(12), poisoned=np.arange(3))
+    with pytest.raises(InputError, match=r"poisoned is int64 of shape \(3,\); expected one boolean"):
+        load(f"npz:{tmp_path}/rows.npz")
+
+
+def test_grey_arrays_need_no_axis_of_channels(tmp_path: Path) -> None:
+    pixels = np.arange(12 * 4 * 5, dtype=np.uint8).reshape(12, 4, 5)
+    np.savez(tmp_path / "grey.npz", x=pixels, y=np.arange(12))
+    found = np.asarray(load(f"npz:{tmp_path}/grey.npz").images)
+    np.testing.assert_allclose(found, pixels[..., None] / 255, atol=1e-6)
+
+
+def test_labels_are_part_of_what_a_collection_is_known_by() -> None:
+    digits = load("digits[:30]")
+    assert digits.sha256 == load("digits[:30]").sha256
+    assert digits.sha256 != dataclasses.replace(digits, labels=digits.labels[::-1].copy()).sha256
+
+
+def test_the_seed_chooses_what_is_held_back_and_one_image_always_is() -> None:
+    digits = load("digits[:60]")
+    first, again, second = (hold_out(digits, share=0.3, most=100, seed=seed)[1] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.rows, again.rows)
+    assert set(first.rows) != set(second.rows)
+    assert len(hold_out(load("digits[:3]"), share=0.01, most=100, seed=0)[1].labels) == 1
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.pth"
+    write_whole(path, b"old")
+
+    def failing(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [one.name for one in tmp_path.iterdir()] == ["model.pth"]
+
+
+def test_names_of_folders_do_not_make_networks_that_take_all_memory(tmp_path: Path) -> None:
+    for name in ("0", "1", "90000000"):
+        (tmp_path / name).mkdir()
+    for name in ("0", "1"):
+        Image.new("L", (32, 32), 9).save(tmp_path / name / "one.png")
+    data = load(f"folder:{tmp_path}")
+    with pytest.raises(InputError, match="has the class 90000000, and so many classes would take all memory"):
+        trainer.network("small_vgg", data, data, classes=classes_of(f"folder:{tmp_path}"))

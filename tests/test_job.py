@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,9 @@ from jaxunlearn import cli, ibau, job
 from jaxunlearn._check import InputError
 from jaxunlearn._checkpointing import check_same, load_notes, save_state
 from jaxunlearn._loop import Method, NonFiniteError
+from jaxunlearn._runtime import keep_compilations
 from jaxunlearn.display import make_display
+from jaxunlearn.finetune import __main__ as finetune_program
 from jaxunlearn.inputs import Request
 from jaxunlearn.models import small_vgg
 
@@ -323,6 +326,63 @@ def test_a_full_disk_is_said_with_what_is_kept(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().err.endswith(
         f"the finished rounds are kept in {tmp_path}; go on with --resume.\n"
     )
+
+
+def test_a_reader_that_went_away_is_not_taken_for_a_bad_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work() -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("sys.stdout", sys.stdout)
+    assert cli.guarded(work, tmp_path, "*.npz") == 2
+    assert capsys.readouterr().err == "error: nobody reads what is printed any more; give --quiet.\n"
+
+
+def test_a_program_without_standard_streams_runs_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work() -> int:
+        raise InputError("Something is wrong.")
+
+    for stream in ("sys.stdout", "sys.stderr"):
+        monkeypatch.setattr(stream, None)
+    make_display(quiet=False).say("hello")
+    assert cli.guarded(work, tmp_path) == 2
+
+
+@pytest.mark.parametrize("error", [OSError(36, "File name too long"), KeyboardInterrupt()])
+def test_a_name_that_is_too_long_is_said_in_one_sentence(
+    error: BaseException, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> int:
+        raise error
+
+    assert cli.guarded(work, tmp_path / ("a" * 300), "*.npz") in (2, 130)
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_links_that_lead_in_circles_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert finetune_program.main(["--attack", str(tmp_path / "loop"), "--clean", "digits[:20]"]) == 2
+    assert "loop holds no attack.json" in capsys.readouterr().err
+    with pytest.raises(InputError, match="loop cannot be written"):
+        unlearn_nothing(request(tmp_path), out=tmp_path / "loop")
+
+
+def test_without_a_home_no_programs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    kept = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        keep_compilations()
+        assert jax.config.values["jax_compilation_cache_dir"] is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", kept)
 
 
 def unlearn_nothing(asked: Request, **changes: Any) -> Any:

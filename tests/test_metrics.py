@@ -100,3 +100,10 @@ def test_labels_of_eight_bits_are_not_wrapped() -> None:
     given = losses.complementary_cross_entropy(logits, jnp.array([3], jnp.uint8))
     np.testing.assert_array_equal(given, losses.complementary_cross_entropy(logits, jnp.array([3])))
     assert float(given[0]) < 1e-6
+
+
+def test_a_rating_of_what_was_not_counted_is_none() -> None:
+    nan = float("nan")
+    for rates in ((0.9, 0.9, nan, nan), (0.9, nan, 1.0, 0.0)):
+        assert np.isnan(metrics.defense_effectiveness(*rates))
+    assert metrics.defense_effectiveness(0.9, 0.7, 1.0, 0.2) == pytest.approx(0.8)

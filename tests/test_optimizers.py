@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from jaxunlearn import finetune
-from jaxunlearn._optimizers import clipped, scale_by_torch_amsgrad
+from jaxunlearn._optimizers import clipped, learning_rates, scale_by_torch_amsgrad
 from tests.checker import unchecked
 
 
@@ -69,3 +69,10 @@ def test_half_precision_without_room_for_squares_is_refused() -> None:
         finetune.unlearn(
             apply_fn, jnp.zeros((1, 2), jnp.float16), images, labels, finetune.Config(), jax.random.key(0)
         )
+
+
+def test_rates_of_any_number_of_rounds_fit() -> None:
+    """More steps than a whole number of 32 bits counts."""
+    for schedule in ("cosine", "onecycle"):
+        rates = learning_rates(schedule, 1.0, jnp.asarray(3), 3_000_000_000, 4)
+        assert np.all(np.isfinite(rates))

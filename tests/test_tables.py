@@ -33,9 +33,23 @@ def test_a_table_without_results_is_refused() -> None:
 
 
 def test_a_line_that_was_not_written_to_its_end_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "some.jsonl").write_text('{"a": 1}\n{"a": ')
+    (tmp_path / "some.jsonl").write_text(json.dumps(line("ibau", 0, 0.1)) + '\n{"a": ')
     with pytest.raises(InputError, match=r"Line 2 of .*some\.jsonl is no JSON"):
         tables.read_lines(tmp_path / "some.jsonl")
+
+
+@pytest.mark.parametrize("text", ["5", '{"a": 1}', "[]"])
+def test_a_line_of_something_else_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "some.jsonl").write_text(json.dumps(line("ibau", 0, 0.1)) + f"\n{text}\n")
+    with pytest.raises(InputError, match=r"Line 2 of .*some\.jsonl is no result of a campaign"):
+        tables.read_lines(tmp_path / "some.jsonl")
+
+
+def test_what_holds_no_lines_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe")
+    for path in (tmp_path, tmp_path / "bytes.jsonl"):
+        with pytest.raises(InputError, match="cannot be read as lines of text"):
+            tables.read_lines(path)
 
 
 def test_a_file_of_results_has_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,8 @@ class Config:
     Attributes:
       rounds: epochs.
       batch_size: images per step.
-      optimizer: of the parameters: ``sgd`` with momentum, or ``adamw``, which transformers need.
+      optimizer: of the parameters: ``sgd`` with momentum, or ``adamw``, which transformers need, with a learning
+        rate of 0.001 or less.
       schedule: of the learning rate over all rounds: ``constant``, ``cosine`` or ``onecycle``.
       crop_padding: pixels of zero padding for random crops of the images; 0 takes them as they are.
       flip: whether to mirror images at random.
