@@ -41,19 +41,7 @@ NAMES = {
     "gtsrbtrojan_wm_2_02_ckpt.pth": "GTSRB Trojan, watermark",
 }
 METRICS = ("acc", "asr", "ra")
-_NEEDED = {
-    "data",
-    "attack",
-    "ratio",
-    "seed",
-    "method",
-    "preset",
-    "settings",
-    "clean",
-    "before",
-    "after",
-    "evidence",
-}
+_NEEDED = {"data", "attack", "ratio", "seed", "method", "preset", "settings", "clean", "before"}
 _WRAPPED = 17  # letters of an attack's name that a picture's column has room for
 
 

@@ -72,6 +72,9 @@ def test_what_it_says_is_true_of_the_files(planted: tuple[Path, Any]) -> None:
     assert np.array_equal(train.labels[~train.poisoned], digits.labels[~train.poisoned])
     assert set(train.labels[train.poisoned]) == {3}
     assert 3 not in digits.labels[train.poisoned]
+    with np.load(out / "train.npz") as arrays:
+        assert np.array_equal(arrays["true_labels"], digits.labels)
+        assert not arrays["covers"].any()
     same = np.all(as_bytes(train.images) == as_bytes(digits.images), axis=(1, 2, 3))
     assert same[~train.poisoned].all()
     assert 3 not in triggered.labels
