@@ -21,6 +21,7 @@ from jaxunlearn._check import InputError
 from jaxunlearn._checkpointing import check_same, load_notes, save_state
 from jaxunlearn._loop import Method, NonFiniteError
 from jaxunlearn._runtime import keep_compilations
+from jaxunlearn.dau import __main__ as dau_program
 from jaxunlearn.display import make_display
 from jaxunlearn.finetune import __main__ as finetune_program
 from jaxunlearn.inputs import Request
@@ -368,6 +369,14 @@ def test_links_that_lead_in_circles_are_refused(tmp_path: Path, capsys: pytest.C
     assert "loop holds no attack.json" in capsys.readouterr().err
     with pytest.raises(InputError, match="loop cannot be written"):
         unlearn_nothing(request(tmp_path), out=tmp_path / "loop")
+
+
+def test_dau_says_what_it_takes_in_place_of_clean_images(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who comes from another method gives --clean, whose SPEC would be taken for a part of the work."""
+    for given in (["--clean", "digits"], ["--clean=digits"]):
+        with pytest.raises(SystemExit, match="2"):
+            dau_program.main(["--ckpt", "model.pth", *given])
+        assert "dau takes --train, the images that the model was trained on" in capsys.readouterr().err
 
 
 def test_without_a_home_no_programs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
