@@ -1,20 +1,18 @@
 """What a method's perturbations show about a backdoor, in words and pictures."""
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from jaxunlearn import report
-from jaxunlearn._typing import Variables
+from jaxunlearn._typing import Labels, Variables
 from jaxunlearn.evaluate import predict
 from jaxunlearn.inputs import Inputs
 from jaxunlearn.job import Evidence
-
-Classes: TypeAlias = Int[np.ndarray, " n"]
 
 _SHOWN = 6
 _COMPARED = 10_000  # test images with a perturbation towards another class, in all
@@ -53,7 +51,7 @@ def of_one_perturbation(
 
         return predict(inputs.apply_fn, variables, images=inputs.test.images[rows], trigger=perturb)
 
-    def share(answers: Classes, kind: int, rows: np.ndarray | slice = _ALL) -> float:
+    def share(answers: Labels, kind: int, rows: np.ndarray | slice = _ALL) -> float:
         """Of the images of other classes, as the model as it came sees them: those that now get this one."""
         return float(np.mean((answers == kind)[clean[rows] != kind]))
 
@@ -103,7 +101,7 @@ def of_one_perturbation(
     return Evidence(facts, {"perturbation.png": picture})
 
 
-def _most_reached(answers: Classes, clean: Classes) -> int | None:
+def _most_reached(answers: Labels, clean: Labels) -> int | None:
     """The class that most of the images get that got another one before; None where there are no such images."""
     moved = answers[(answers != clean) & (answers >= 0)]
     return int(np.bincount(moved).argmax()) if len(moved) else None

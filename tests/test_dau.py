@@ -1279,12 +1279,21 @@ def test_a_run_that_stopped_before_the_division_says_so() -> None:
     assert found.files == {}
 
 
-def test_an_epoch_of_unlearning_is_as_long_as_the_training_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twenty steps at least; the rate falls from the first epoch of unlearning to the last, and momentum goes on."""
+def _divided(config: dau.Config, score: float = -1.0) -> tuple[Any, Any, dau.Data]:
+    """The method, its state behind a division that is right, as sure of the poisoned part as told, and the images."""
     images, found, *_ = victim()
-    count = len(images)
     data = dau.Data(images, found.labels)
     parts = dau.Parts(jnp.asarray(found.poisoned), jnp.asarray(~found.poisoned))
+    method = dau.make_method(quiet, dau.Execution(), head="head")
+    state = method.init(toys.variables(), data, config, KEY)
+    scores = jnp.where(parts.poisoned, score, 1.0)
+    state = state._replace(scores=scores, parts=parts, start=jnp.asarray(1.0), round=jnp.asarray(1))
+    return method, state, data
+
+
+def test_an_epoch_of_unlearning_is_as_long_as_the_training_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty steps at least; the rate falls from the first epoch of unlearning to the last, and momentum goes on."""
+    count = len(victim()[0])
     asked: list[tuple[int, ...]] = []
     usual = dau.algorithm.learning_rates
 
@@ -1294,11 +1303,7 @@ def test_an_epoch_of_unlearning_is_as_long_as_the_training_set(monkeypatch: pyte
 
     monkeypatch.setattr(dau.algorithm, "learning_rates", rates)
     for batch_size, steps in ((count // 30, -(-count // (count // 30))), (count, 20)):
-        config = dau.Config(rounds=3, batch_size=batch_size)
-        method = dau.make_method(quiet, dau.Execution(loop="host"), head="head")
-        state = method.init(toys.variables(), data, config, KEY)
-        scores = jnp.where(parts.poisoned, -1.0, 1.0)
-        state = state._replace(scores=scores, parts=parts, start=jnp.asarray(1.0), round=jnp.asarray(1))
+        method, state, data = _divided(dau.Config(rounds=3, batch_size=batch_size))
         asked.clear()
         first = method.step(state, data)[0]
         second = method.step(first, data)[0]
@@ -1312,16 +1317,10 @@ def test_an_epoch_of_unlearning_is_as_long_as_the_training_set(monkeypatch: pyte
 
 def test_without_weights_every_image_of_the_poisoned_part_counts_in_full() -> None:
     """Where all are sure, weighing them changes nothing."""
-    images, found, *_ = victim()
-    data = dau.Data(images, found.labels)
-    parts = dau.Parts(jnp.asarray(found.poisoned), jnp.asarray(~found.poisoned))
 
     def unlearned(score: float, *, weigh: bool) -> np.ndarray:
         config = dau.Config(rounds=2, batch_size=50, learning_rate=0.05, weigh=weigh)
-        method = dau.make_method(quiet, dau.Execution(), head="head")
-        state = method.init(toys.variables(), data, config, KEY)
-        scores = jnp.where(parts.poisoned, score, 1.0)
-        state = state._replace(scores=scores, parts=parts, start=jnp.asarray(1.0), round=jnp.asarray(1))
+        method, state, data = _divided(config, score)
         return np.asarray(method.finish(method.step(state, data)[0])["params"]["head"])
 
     sure, without, unsure = (
