@@ -98,6 +98,7 @@ def descend(
     penalty: float,
     step: float,
     solver_steps: int,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
 ) -> None:
     """One pass of optimizer steps along the hypergradient; the inner loss sees the first batch only."""
     for batch, carried in zip(batches, carries, strict=True):
@@ -107,3 +108,5 @@ def descend(
         for param, gradient in zip(model.parameters(), gradients, strict=True):
             param.grad = gradient
         optimizer.step()
+        if schedule is not None:
+            schedule.step()

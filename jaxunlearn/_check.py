@@ -164,6 +164,15 @@ def check_run(config: object, kind: type, key: object) -> None:
         raise ValueError(f"key={key!r} is no random key; give a single one, such as jax.random.key(0).")
 
 
+def check_crops(crop_padding: int, shape: tuple[int, ...]) -> None:
+    """Raises ValueError if random crops of images of a shape, NHWC, may be of nothing but padding."""
+    if crop_padding >= min(shape[1:3]):
+        raise ValueError(
+            f"crop_padding={crop_padding} is not less than a side of the images, which are {shape[1]}x{shape[2]}; give "
+            "a smaller number, such as an eighth of it."
+        )
+
+
 def check_classes(labels: object, classes: int) -> None:
     """Raises ValueError unless all labels are in 0 to classes - 1; traced ones pass."""
     if isinstance(labels, jax.core.Tracer):

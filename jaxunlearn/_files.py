@@ -6,10 +6,13 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jaxunlearn._check import InputError
+
+if sys.platform != "win32":
+    import fcntl
 
 
 def print_any_name() -> None:
@@ -78,6 +81,39 @@ def check_output(
         raise InputError(
             f"The output folder {out} cannot be written (no permission for {parent}); give another --out."
         )
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Makes a folder of results and keeps other runs out of it until the end of the context.
+
+    The lock goes with the process, however that ends; Windows has none.
+
+    Raises:
+      InputError: if it cannot be made, or another run holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"The output folder {folder} cannot be written ({error.strerror}); give another --out."
+        ) from None
+    if sys.platform == "win32":
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(
+            OSError
+        ):  # of folders that cannot be read, and of file systems without locks
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"Another run is writing into {folder}; wait for its end, or give another --out."
+                ) from None
+        yield
 
 
 def _writable(folder: Path) -> bool:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from jaxunlearn._check import InputError, check_classes, check_images_and_labels
+from jaxunlearn._check import InputError, check_classes, check_crops, check_images_and_labels
 from jaxunlearn._tree import all_finite, combine, named_leaves, partition, trainable_mask
 from jaxunlearn._typing import AnyImages, ApplyFn, Images, PRNGKey, Variables
 
@@ -35,11 +35,12 @@ class Begun(NamedTuple):
     aux: Mapping[str, Any]
 
 
-def begin(apply_fn: ApplyFn, variables: Variables, images: Any, labels: Any) -> Begun:
+def begin(apply_fn: ApplyFn, variables: Variables, images: Any, labels: Any, crop_padding: int = 0) -> Begun:
     """Checks a network and the images to unlearn with, and divides the network's variables.
 
     Raises:
-      ValueError: if the images are not floating NHWC in [0, 1], or the labels not one class for each.
+      ValueError: if the images are not floating NHWC in [0, 1], or the labels not one class for each,
+        or random crops with that padding may show nothing of an image.
       InputError: if the network does not return logits and a mapping, or its variables are a mapping other than a dict,
         or trained ones are of another precision than the images, or that is float16.
 
@@ -51,6 +52,7 @@ def begin(apply_fn: ApplyFn, variables: Variables, images: Any, labels: Any) -> 
       (3, 'float32')
     """
     check_images_and_labels(images, labels)
+    check_crops(crop_padding, images.shape)
     if isinstance(variables, Mapping) and type(variables) is not dict:
         raise InputError(
             f"variables is a {type(variables).__name__} and has to be a dict; give flax.core.unfreeze(variables), or "

@@ -18,7 +18,7 @@ from converters import convert, torch_io
 from jaxunlearn import _checkpointing, _loop, report
 from jaxunlearn._check import InputError
 from jaxunlearn._checkpointing import STATE_FILE
-from jaxunlearn._files import write_together
+from jaxunlearn._files import only_writer, write_together
 from jaxunlearn._loop import Data, Execution, Method, NonFiniteError
 from jaxunlearn._tree import all_finite
 from jaxunlearn._typing import Variables
@@ -37,6 +37,8 @@ from jaxunlearn.inputs import (
     model_files,
     read,
 )
+
+_MUCH_LOST = 10.0  # points of ACC
 
 
 class Evidence(NamedTuple):
@@ -226,9 +228,9 @@ def run(
 def _run(
     procedure: Procedure, request: Request, display: Display, clock: _Clock, until: int | None
 ) -> dict[str, Any] | None:
+    check_folder(request.out, (), resume=request.resume, force=request.force)
     inputs = read(request)
-    suffix = inputs.checkpoint.suffix
-    written = files_written(procedure.name, suffix)
+    written = files_written(procedure.name, inputs.checkpoint.suffix)
     _check_kept(request, written)
     check_folder(request.out, written, resume=request.resume, force=request.force)
     clock.lap("load")
@@ -244,30 +246,36 @@ def _run(
     state = method.init(variables, data, request.config, jax.random.key(request.seed))
     fingerprint = _fingerprint(procedure, request, inputs)
     state_file = request.out / STATE_FILE
-    if request.resume:
-        journal = _Journal.load(state_file)
-        _checkpointing.check_same(fingerprint, journal.fingerprint)
-        state = _checkpointing.load_state(state_file, state)
-        clock.resume(journal.seconds)
-        display.say(f"resumed  after round {len(journal.rounds)}")
-    else:
+    if not request.resume:
         journal = _Journal(fingerprint, inputs.judge(variables), [], clock.seconds)
         clock.lap("evaluate")
-        _make_folder(request, written)
-        journal.save(state_file, state)
-    journal.seconds = clock.seconds
-    display.say(f"before   {describe(journal.before)}  ({journal.before.acc.total} images)")
+    with only_writer(request.out):
+        if request.resume:
+            journal = _Journal.load(state_file)
+            _checkpointing.check_same(fingerprint, journal.fingerprint)
+            state = _checkpointing.load_state(state_file, state)
+            clock.resume(journal.seconds)
+            display.say(f"resumed  after round {len(journal.rounds)}")
+        else:
+            _clear(request, written)
+            journal.save(state_file, state)
+        journal.seconds = clock.seconds
+        display.say(f"before   {describe(journal.before)}  ({journal.before.acc.total} images)")
 
-    this = _Run(procedure, request, inputs, method, journal, clock, display)
-    state, stopped = _unlearn(this, state, data, min(until or request.config.rounds, request.config.rounds))
-    if until is not None and until < request.config.rounds and stopped is None:
-        evidence = procedure.evidence(inputs, variables, method.finish(state), state)
-        write_together(request.out, evidence.files)
-        display.say(f"evidence {evidence.facts['sentence']}")
-        return None
-    content = _write(this, variables, state, stopped)
-    state_file.unlink()
+        this = _Run(procedure, request, inputs, method, journal, clock, display)
+        state, stopped = _unlearn(
+            this, state, data, min(until or request.config.rounds, request.config.rounds)
+        )
+        if until is not None and until < request.config.rounds and stopped is None:
+            evidence = procedure.evidence(inputs, variables, method.finish(state), state)
+            write_together(request.out, evidence.files)
+            display.say(f"evidence {evidence.facts['sentence']}")
+            return None
+        content = _write(this, variables, state, stopped)
+        state_file.unlink()
     display.say(f"after    {describe(Evaluation.from_counts(content['after']['counts']))}")
+    for warning in content["warnings"][len(inputs.warnings) :]:
+        display.say(f"warning  {warning}")
     display.say(f"evidence {content['evidence']['sentence']}")
     return content
 
@@ -361,7 +369,7 @@ def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) ->
         seconds=this.clock.seconds,
         preprocessing=inputs.preprocessing.as_dict(),
         notices=inputs.notices,
-        warnings=inputs.warnings,
+        warnings=[*inputs.warnings, *_losses_of_accuracy(journal.before, after)],
         stopped=stopped,
         files=[*files, REPORT_FILE],
     )
@@ -371,6 +379,17 @@ def _write(this: _Run, variables: Variables, state: Any, stopped: str | None) ->
         if name not in content["files"]:  # of the division alone, which the end of the run has outdone
             (request.out / name).unlink(missing_ok=True)
     return content
+
+
+def _losses_of_accuracy(before: Evaluation, after: Evaluation) -> list[str]:
+    """A warning of a model that has lost much of what it knew."""
+    lost = 100 * (before.acc.rate - after.acc.rate)
+    if lost < _MUCH_LOST:
+        return []
+    return [
+        f"the cleaned model has lost {lost:.0f} points of ACC; more images, fewer rounds (--rounds), a smaller "
+        "learning rate (--set learning_rate=NUMBER) or another method may cost less."
+    ]
 
 
 def _as_written(
@@ -410,11 +429,10 @@ def _check_kept(request: Request, written: Sequence[str]) -> None:
             raise InputError(f"The run's {name} would replace {given}; give another folder with --out.")
 
 
-def _make_folder(request: Request, written: Sequence[str]) -> None:
-    """The folder, without the files of an earlier run, finished or not: a new one may end without any."""
+def _clear(request: Request, written: Sequence[str]) -> None:
+    """Removes the files of an earlier run, finished or not: a new one may end without any."""
     out = request.out
     try:
-        out.mkdir(parents=True, exist_ok=True)
         unfinished = written if (out / STATE_FILE).exists() else ()
         for name in (*_files_of(out / REPORT_FILE), *unfinished):
             if os.path.realpath(out / name) != os.path.realpath(request.checkpoint):

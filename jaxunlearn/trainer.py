@@ -13,7 +13,7 @@ import numpy as np
 from converters import convert, torch_io
 from jaxunlearn import _checkpointing, _loop, finetune, report
 from jaxunlearn._check import InputError
-from jaxunlearn._files import write_together
+from jaxunlearn._files import only_writer, write_together
 from jaxunlearn._typing import AnyImages, ApplyFn, Variables
 from jaxunlearn.data import LabelledImages, Takes, check_class_names, classes_of, keep_apart, load
 from jaxunlearn.display import Display, describe
@@ -75,7 +75,7 @@ def train(
     """Trains a fresh network on the set of every epoch (from 1), in a folder that is unfinished from then on.
 
     Raises:
-      InputError: if the interrupted training was another one.
+      InputError: if the interrupted training was another one, or another run writes into the folder.
       NonFiniteError: if an epoch gives NaN or infinite values.
       KeyboardInterrupt: if interrupted; ``resume`` goes on after the last finished epoch.
     """
@@ -106,21 +106,21 @@ def train(
         display.say(f"resumed  after epoch {epochs} on {training.phase} images")
     judging = training.test.take(slice(_JUDGED_BY))
     shown = None if triggered is None else Triggered(*(part[:_JUDGED_BY] for part in triggered))
-    if first == 1:
-        training.out.mkdir(parents=True, exist_ok=True)
-        training.clear()
-    display.start(training.config.rounds, first - 1)
-    try:
-        for epoch in range(first, training.config.rounds + 1):
-            ((_, state, stats),) = _loop.rounds(method, state, data_of(epoch), epoch, epoch)
-            now: Evaluation = evaluate(
-                apply_fn, method.finish(state), judging.images, judging.labels, triggered=shown
-            )
-            notes = {"same": same, "epochs": epoch, "seconds": watch.seconds()}
-            _checkpointing.save_state(path, state, notes)
-            display.round_done(epoch, {"loss": float(stats.loss)}, now)
-    finally:
-        display.stop()
+    with only_writer(training.out):
+        if first == 1:
+            training.clear()
+        display.start(training.config.rounds, first - 1)
+        try:
+            for epoch in range(first, training.config.rounds + 1):
+                ((_, state, stats),) = _loop.rounds(method, state, data_of(epoch), epoch, epoch)
+                now: Evaluation = evaluate(
+                    apply_fn, method.finish(state), judging.images, judging.labels, triggered=shown
+                )
+                notes = {"same": same, "epochs": epoch, "seconds": watch.seconds()}
+                _checkpointing.save_state(path, state, notes)
+                display.round_done(epoch, {"loss": float(stats.loss)}, now)
+        finally:
+            display.stop()
     return method.finish(state)
 
 

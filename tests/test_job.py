@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,8 +20,10 @@ from converters import convert, torch_io
 from jaxunlearn import cli, ibau, job
 from jaxunlearn._check import InputError
 from jaxunlearn._checkpointing import check_same, load_notes, save_state
+from jaxunlearn._files import only_writer
 from jaxunlearn._loop import Method, NonFiniteError
 from jaxunlearn._runtime import keep_compilations
+from jaxunlearn.data import load
 from jaxunlearn.dau import __main__ as dau_program
 from jaxunlearn.display import make_display
 from jaxunlearn.finetune import __main__ as finetune_program
@@ -112,6 +115,82 @@ def test_a_run_that_is_over_ends_and_says_so(tmp_path: Path, capsys: pytest.Capt
     said = capsys.readouterr().out
     assert "over     after round 2, as its stopping rule says" in said
     assert "round 3/9" not in said
+
+
+def watching(look: Any) -> job.Procedure:
+    """A method that looks at something in its first round."""
+
+    def change(leaf: Any, now: Any) -> Any:
+        if now == 1:
+            look()
+        return leaf
+
+    return changing(change)
+
+
+def elsewhere(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Another program that would write into a folder."""
+    writes = (
+        "import sys, pathlib, jaxunlearn._files as f\nwith f.only_writer(pathlib.Path(sys.argv[1])): print(1)"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", writes, str(folder)], capture_output=True, text=True, check=False
+    )
+
+
+def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    asked, others = request(tmp_path), []
+    job.run(
+        watching(lambda: others.append(elsewhere(asked.out))),
+        asked,
+        make_display(quiet=True),
+        time.monotonic(),
+    )
+    assert "InputError: Another run is writing into" in others[0].stderr
+    assert others[0].stdout == ""
+    assert elsewhere(asked.out).stdout == "1\n"  # the lock went with the run
+    with only_writer(asked.out), pytest.raises(InputError, match="Another run"):
+        job.run(failing_in(9), dataclasses.replace(asked, force=True), make_display(quiet=True), 0.0)
+    assert (asked.out / "report.json").exists()  # of the first run: what was refused has removed nothing
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"), only_writer(tmp_path / "file" / "out"):
+        pass
+
+
+def test_a_folder_is_looked_at_before_images_are_read(tmp_path: Path) -> None:
+    asked = request(tmp_path)
+    job.run(failing_in(9), asked, make_display(quiet=True), time.monotonic())
+    with pytest.raises(InputError, match="holds a finished run already"):
+        job.run(
+            failing_in(9), dataclasses.replace(asked, clean="nothing-there"), make_display(quiet=True), 0.0
+        )
+
+
+@pytest.mark.parametrize("answer", [3, None])
+def test_a_model_that_lost_much_is_said_to_have(
+    answer: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = known = request(tmp_path)
+    digits = load(asked.test)
+    known = dataclasses.replace(asked, test=f"npz:{tmp_path / 'known.npz'}")
+    model = convert.from_torch(torch_io.read(asked.checkpoint).arrays)
+    given = model.spec.apply(
+        jax.tree.map(jnp.asarray, model.variables), jnp.asarray(digits.images), train=False
+    )[0]
+    pixels = np.round(255 * np.asarray(digits.images)).astype(np.uint8)
+    np.savez(tmp_path / "known.npz", x=pixels, y=np.argmax(given, 1).astype(np.int32))
+    always = lambda leaf, now: leaf + 1e6 * (jnp.arange(10) == answer) if leaf.shape == (10,) else leaf  # noqa: E731
+    report = job.run(changing(always), known, make_display(quiet=False), time.monotonic())
+    lost = round(100 * (1 - float(np.mean(np.argmax(given, 1) == 3))))
+    expected = f"the cleaned model has lost {lost} points of ACC"
+    said = [line for line in capsys.readouterr().out.splitlines() if expected in line]
+    assert report["before"]["acc"] == 1.0
+    assert len(said) == (answer is not None)
+    warned = [f"warning  {text}" for text in report["warnings"] if expected in text]
+    assert warned == said
 
 
 def saved(path: Path, dtype: torch.dtype, *names: str) -> Path:

@@ -1,5 +1,6 @@
 """What methods begin with, and the forward pass of training: who gets a key for dropout, whose statistics move."""
 
+import dataclasses
 from collections import OrderedDict
 from typing import Any
 
@@ -9,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn import finetune, ibau
+from jaxunlearn import dau, finetune, ibau, ulrl
 from jaxunlearn._check import InputError, check_run
 from jaxunlearn._training import begin, forward_of_halves, forward_with_statistics, training_forward
 from jaxunlearn._tree import combine, partition, trainable_mask
 from jaxunlearn.models import named, small_vgg
+from tests import toys
 
 SPEC = small_vgg(3, (8, 8, 1), (4, 4, 4))
 IMAGES = jax.random.uniform(jax.random.key(0), (4, 8, 8, 1))
@@ -55,6 +57,16 @@ def test_a_network_without_dropout_and_statistics_is_applied_as_it_is() -> None:
     )
     np.testing.assert_allclose(logits, IMAGES.mean((1, 2)) + 1, rtol=1e-6)
     assert moved is variables
+
+
+@pytest.mark.parametrize("method", [dau, finetune, ibau, ulrl])
+def test_crops_that_may_miss_an_image_are_refused(method: Any) -> None:
+    images, labels = toys.images_and_labels()
+    side = images.shape[1]
+    config = dataclasses.replace(method.Config(), crop_padding=side)
+    head = {"head": "head"} if method in (dau, ulrl) else {}
+    with pytest.raises(ValueError, match=f"crop_padding={side} is not less than a side of the images"):
+        method.unlearn(toys.apply_fn, toys.variables(), images, labels, config, jax.random.key(0), **head)
 
 
 class Normalised(nn.Module):

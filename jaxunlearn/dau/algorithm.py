@@ -329,7 +329,7 @@ def init(
       InputError: if the head names no linear layer, or the network does not return what that reads.
     """
     check_run(config, Config, key)
-    begun = begin(apply_fn, variables, *data)
+    begun = begin(apply_fn, variables, *data, config.crop_padding)
     width = named_leaves(begun.variables)[head_kernel(begun.variables, head, begun.classes)].shape[0]
     check_features(begun.aux, width)
     if fresh is None and config.isolation_rounds:

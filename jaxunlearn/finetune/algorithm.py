@@ -129,7 +129,7 @@ def init(apply_fn: ApplyFn, variables: Variables, data: Data, config: Config, ke
         of another method, or the key is none.
     """
     check_run(config, Config, key)
-    begun = begin(apply_fn, variables, *data)
+    begun = begin(apply_fn, variables, *data, config.crop_padding)
     return State(
         begun.params,
         begun.rest,

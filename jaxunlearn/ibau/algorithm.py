@@ -156,7 +156,7 @@ def init(apply_fn: ApplyFn, variables: Variables, data: Data, config: Config, ke
         of another method, or the key is none.
     """
     check_run(config, Config, key)
-    _, params, frozen, classes, dtype, _ = begin(apply_fn, variables, *data)
+    _, params, frozen, classes, dtype, _ = begin(apply_fn, variables, *data, config.crop_padding)
     kinds = perturbations.kinds_of(config, classes)
     return State(
         params,

@@ -215,7 +215,7 @@ def init(
         such are asked for.
     """
     check_run(config, Config, key)
-    variables, params, rest, classes, dtype, _ = begin(apply_fn, variables, *data)
+    variables, params, rest, classes, dtype, _ = begin(apply_fn, variables, *data, config.crop_padding)
     head_kernel(variables, head, classes)
     kernels = neurons.layer_kernels(variables, head, config.layers)
     if config.layers != "head" and len(kernels) == 1:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import torch
 from converters import convert
 from experiments import torch_ibau, torch_sau
 from jaxunlearn import ibau, sau
+from jaxunlearn._loop import Data, Execution
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -64,33 +66,54 @@ def assert_same_arrays(model: torch.nn.Module, spec: Any, variables: Any, rtol: 
         np.testing.assert_allclose(found[key], value, rtol=rtol, atol=rtol / 100, err_msg=key)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "amsgrad"])
-def test_one_round_of_ibau(optimizer: str) -> None:
+def scheduled(
+    optimizer: torch.optim.Optimizer, schedule: str, steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Half a cosine over so many steps, or nothing."""
+    factor = {"constant": lambda done: 1.0, "cosine": lambda done: (1 + math.cos(math.pi * done / steps)) / 2}
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor[schedule])
+
+
+@pytest.mark.parametrize(("optimizer", "schedule"), [("adam", "constant"), ("amsgrad", "cosine")])
+def test_two_rounds_of_ibau(optimizer: str, schedule: str) -> None:
     model, spec, variables = twins()
     images, labels = images_and_labels()
     config = dataclasses.replace(
         ibau.PRESETS["reference"],
-        rounds=1,
+        rounds=2,
         batch_size=BATCH,
+        shuffle="never",
         ascent_rate=0.5,
         solver_steps=4,
         perturbed_share=1.0,  # all images, so that nothing is drawn
         optimizer=optimizer,
+        schedule=schedule,
     )
-    cleaned, _ = ibau.unlearn(spec.apply, variables, images, labels, config, jax.random.key(0))
+    execution = Execution()
+    method = ibau.make_method(spec.apply, execution)
+    data = Data(images, labels).for_loop(execution)
+    state = method.init(variables, data, config, jax.random.key(0))
     batches = batches_of(images, labels)
-    steps = torch.optim.Adam(model.parameters(), lr=1e-3, amsgrad=optimizer == "amsgrad")
-    delta = torch_ibau.ascend(model, batches, 0.5, 1e-3)
     carries = [torch.ones(len(labels), dtype=torch.float64) for _, labels in batches]
-    torch_ibau.descend(model, steps, delta, batches, carries, penalty=1e-3, step=0.1, solver_steps=4)
-    assert_same_arrays(model, spec, cleaned)
-    assert not np.array_equal(
-        cleaned["params"]["classifier"]["kernel"], variables["params"]["classifier"]["kernel"]
-    )
+    steps = torch.optim.Adam(model.parameters(), lr=1e-3, amsgrad=optimizer == "amsgrad")
+    rates = scheduled(steps, schedule, config.rounds * len(batches))
+    found = []
+    for _ in range(config.rounds):
+        state, _ = method.step(state, data)
+        delta = torch_ibau.ascend(model, batches, 0.5, 1e-3)
+        found.append(delta.numpy().transpose(0, 2, 3, 1))
+        torch_ibau.descend(
+            model, steps, delta, batches, carries, penalty=1e-3, step=0.1, solver_steps=4, schedule=rates
+        )
+    assert_same_arrays(model, spec, method.finish(state), rtol=1e-7)
+    np.testing.assert_allclose(state.perturbations, np.stack(found), rtol=1e-7, atol=1e-9)
+    assert np.abs(found[1] - found[0]).max() > 1e-3  # the parameters moved
 
 
-@pytest.mark.parametrize("train_mode", [False, True])
-def test_two_rounds_of_sau(train_mode: bool) -> None:
+@pytest.mark.parametrize(
+    ("train_mode", "schedule"), [(False, "constant"), (False, "cosine"), (True, "constant")]
+)
+def test_two_rounds_of_sau(train_mode: bool, schedule: str) -> None:
     model, spec, variables = twins()
     reference = twins()[0]
     images, labels = images_and_labels()
@@ -100,6 +123,7 @@ def test_two_rounds_of_sau(train_mode: bool) -> None:
         batch_size=BATCH,
         shuffle="never",
         learning_rate=1e-2,
+        schedule=schedule,
         train_mode=train_mode,
         optimizer="sgd" if train_mode else "amsgrad",
     )
@@ -109,10 +133,13 @@ def test_two_rounds_of_sau(train_mode: bool) -> None:
     else:
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, amsgrad=True)
     batches = batches_of(images, labels)
-    for batch in 2 * (batches[:-1] if train_mode else batches):  # batch statistics need whole batches
+    taken = 2 * (batches[:-1] if train_mode else batches)  # batch statistics need whole batches
+    rates = scheduled(optimizer, schedule, len(taken))
+    for batch in taken:
         torch_sau.unlearn_batch(model, reference, optimizer, *batch, train_mode=train_mode)
+        rates.step()
     assert_same_arrays(model, spec, cleaned, rtol=1e-6)
-    assert np.all(stats.fooled > 0.1)  # there is something to unlearn
+    assert np.all(stats.fooled > 0)  # there is something to unlearn
     moved = [
         not np.array_equal(new, old)
         for new, old in zip(
