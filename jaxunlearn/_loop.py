@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 from jaxunlearn._check import check_in
 from jaxunlearn._runtime import Compiled, slow_in_loops
 from jaxunlearn._tree import all_finite, named_leaves
-from jaxunlearn._typing import AnyImages, Images, Labels, PRNGKey, Variables
+from jaxunlearn._typing import AnyImages, Images, Labels, PRNGKey, Probabilities, Variables
 
 # On CPU, images whose activations fit into the caches: those that a condition is asked for, and those of a gradient in
 # the parameters, which is added up.
@@ -65,10 +65,10 @@ class Execution:
 
 
 class Batch(NamedTuple):
-    """Some images with labels; ``mask`` is false for the padding of a last, smaller batch."""
+    """Some images with labels, or with probabilities; ``mask`` is false for the padding of a last, smaller batch."""
 
     images: Images
-    labels: Labels
+    labels: Labels | Probabilities
     mask: Bool[Array, " n"]
 
 

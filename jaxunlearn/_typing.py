@@ -36,6 +36,8 @@ AnyImages: TypeAlias = Float[Array | np.ndarray | ImageStore, "n h w c"]
 Labels: TypeAlias = Integer[Array | np.ndarray, " n"]
 """Classes, as integers of any size."""
 Logits: TypeAlias = Float[Array, "n classes"]
+Probabilities: TypeAlias = Float[Array, "n classes"]
+"""Of every class, in [0, 1], with the sum 1 of every row."""
 Mask: TypeAlias = Bool[Array, " n"] | Float[Array, " n"]
 Perturbation: TypeAlias = Float[Array, "h w c"]
 Scalar: TypeAlias = Float[Array, ""]

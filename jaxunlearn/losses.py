@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from jaxunlearn._typing import Labels, Logits, Number, Scalar
+from jaxunlearn._typing import Labels, Logits, Number, Probabilities, Scalar
 
 
 def as_integers(labels: Labels) -> Int[Array, " n"]:
@@ -29,12 +29,12 @@ def masked_mean(values: Float[Array, " n"], mask: jax.Array) -> Scalar:
     return (jnp.sum(kept) / jnp.maximum(jnp.sum(weights), 1)).astype(values.dtype)
 
 
-def mean_cross_entropy(logits: Logits, labels: Labels, mask: jax.Array) -> Scalar:
+def mean_cross_entropy(logits: Logits, labels: Labels | Probabilities, mask: jax.Array) -> Scalar:
     """Mean softmax cross-entropy of the images that the mask keeps, in nats.
 
     Args:
       logits: shape (n, classes).
-      labels: the true classes, shape (n,), in 0..classes-1.
+      labels: the true classes, shape (n,), in 0..classes-1; or the probability of every class, shape (n, classes).
       mask: shape (n,), one for images that count and zero for padding.
 
     Returns:
@@ -44,6 +44,8 @@ def mean_cross_entropy(logits: Logits, labels: Labels, mask: jax.Array) -> Scala
       >>> float(mean_cross_entropy(jnp.zeros((2, 4)), jnp.array([0, 3]), jnp.ones(2)))  # log 4
       1.3862943649291992
     """
+    if jnp.ndim(labels) > 1:
+        return masked_mean(optax.losses.softmax_cross_entropy(logits, labels), mask)
     return masked_mean(optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels), mask)
 
 

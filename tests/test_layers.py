@@ -29,6 +29,7 @@ LAYERS = {
         "jaxunlearn._training",
         "jaxunlearn._universal",
         "jaxunlearn._checkpointing",
+        "jaxunlearn._distillation",
         "jaxunlearn.models",
         "jaxunlearn.data",
     ),

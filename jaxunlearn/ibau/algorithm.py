@@ -8,7 +8,8 @@ which some carry it, along the total derivative of that loss with delta a functi
     Phi(delta, theta)   =  delta - eta grad_delta L_in(delta, theta)
 
 The network runs in evaluation mode throughout: running statistics stay as they are. That there may be
-several kinds of perturbations is this package's addition; see ``jaxunlearn.ibau.perturbations``.
+several kinds of perturbations is this package's addition, see ``jaxunlearn.ibau.perturbations``, and so is
+distillation: images without a perturbation may be random mixtures of two, with y_i what the given model answers.
 
 Source: Zeng et al., "Adversarial unlearning of backdoors via implicit hypergradient", ICLR 2022,
 arXiv:2110.03735; official code github.com/YiZeng623/I-BAU, defense.py and hypergrad.py.
@@ -20,10 +21,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxunlearn import _loop, _universal
 from jaxunlearn._check import check_run
+from jaxunlearn._distillation import mixtures
 from jaxunlearn._implicit import Hypergradient, hypergradient, solver
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
 from jaxunlearn._optimizers import direction, learning_rates
@@ -33,7 +35,7 @@ from jaxunlearn._typing import AnyImages, ApplyFn, Labels, PRNGKey, Round, Scala
 from jaxunlearn._universal import Ascent, Kinds, Perturbations
 from jaxunlearn.ibau import perturbations
 from jaxunlearn.ibau.config import Config
-from jaxunlearn.losses import mean_cross_entropy
+from jaxunlearn.losses import as_integers, mean_cross_entropy
 from jaxunlearn.pixels import augment
 
 
@@ -43,6 +45,7 @@ class State(NamedTuple):
     Attributes:
       params: the trained half of the variables, None elsewhere.
       frozen: the other half.
+      given: the trained half as it was given; None without distillation.
       optimizer: state of the parameters' optimizer.
       perturbations: those of every round so far; zeros for the rounds to come.
       weights: how often descent uses each of them.
@@ -55,6 +58,7 @@ class State(NamedTuple):
 
     params: PyTree
     frozen: PyTree
+    given: PyTree | None
     optimizer: PyTree
     perturbations: Float[Array, "rounds kinds h w c"]
     weights: Float[Array, "rounds kinds"]
@@ -161,6 +165,7 @@ def init(apply_fn: ApplyFn, variables: Variables, data: Data, config: Config, ke
     return State(
         params,
         frozen,
+        params if config.distillation else None,
         direction(config.optimizer).init(params),
         jnp.zeros((config.rounds, kinds, *data.images.shape[1:]), dtype),
         jnp.zeros((config.rounds, kinds), dtype),
@@ -293,7 +298,7 @@ def _round(
     inner_rows = _inner_rows(rows, keys[:, 0], count, config)
     rates = learning_rates(config.schedule, config.learning_rate, now, config.rounds, batches)
     (params, optimizer), (outer_losses, direct_norms, implicit_norms) = descend(
-        (state.frozen, found, weights, shares, now, config),
+        (state.frozen, state.given, found, weights, shares, now, config),
         (state.params, state.optimizer),
         (rows, inner_rows, keys[:, 1], rates),
         data,
@@ -335,12 +340,14 @@ def _ascend(
 def _descend(
     apply_fn: ApplyFn, consts: PyTree, carry: PyTree, x: tuple[Batch, Batch, PRNGKey, Scalar]
 ) -> tuple[PyTree, tuple[Scalar, Scalar, Scalar]]:
-    frozen, found, weights, shares, now, config = consts
+    frozen, given, found, weights, shares, now, config = consts
     params, optimizer = carry
     outer, inner, key, rate = x
-    carried_key, kinds_key, outer_key, inner_key = jax.random.split(key, 4)
+    carried_key, kinds_key, outer_key, inner_key, mixing_key = jax.random.split(key, 5)
     outer, inner = _augmented(outer, outer_key, config), _augmented(inner, inner_key, config)
     carried = _carry(carried_key, outer, weights, config)
+    if config.distillation:
+        outer = _distilled(apply_fn, combine(given, frozen), outer, carried.scale == 0, mixing_key)
     # Earlier perturbations are constants; only the current ones are functions of the parameters.
     current = carried.round == now
     constant = jnp.where(current, 0, carried.scale)[:, None, None, None] * found[carried.round, carried.kind]
@@ -376,6 +383,18 @@ def _carry(key: PRNGKey, batch: Batch, weights: Float[Array, "rounds kinds"], co
     which = jax.random.categorical(which_key, odds.reshape(count, -1), axis=1)
     scale = jax.random.uniform(scale_key, (count,), weights.dtype, config.scale_low, config.scale_high)
     return Carried(scale * ((rank < most) & batch.mask), which // kinds, which % kinds)
+
+
+def _distilled(
+    apply_fn: ApplyFn, given: Variables, batch: Batch, bare: Bool[Array, " n"], key: PRNGKey
+) -> Batch:
+    """The batch with mixtures and the given model's answers where images carry nothing."""
+    mixed, answers = mixtures(apply_fn, given, batch.images, key)
+    true = jax.nn.one_hot(as_integers(batch.labels), answers.shape[1], dtype=answers.dtype)
+    return batch._replace(
+        images=jnp.where(bare[:, None, None, None], mixed, batch.images),
+        labels=jnp.where(bare[:, None], answers, true),
+    )
 
 
 def _augmented(batch: Batch, key: PRNGKey, config: Config) -> Batch:

@@ -5,7 +5,7 @@ notebook's ball, which perturbations are projected to after every step and there
 batch drawn anew as the paper's algorithm has it. ``backdoorbench``: that benchmark's defence, with its
 optimizer, batch size and augmentation for CIFAR-10, and ``backdoorbench-gtsrb``, whose signs are not mirrored; here
 augmentation is drawn anew for the descent, and perturbations are of pixels, not of normalised inputs. ``default``:
-ours.
+ours, with perturbations towards every class, and distillation.
 """
 
 import dataclasses
@@ -34,6 +34,7 @@ PRESETS: dict[str, Config] = {
         perturbed_share=0.1,
         scale_low=0.0,
         scale_high=4.0,
+        distillation=True,
         inner_batch="random",
         solver_steps=0,
         schedule="cosine",

@@ -9,7 +9,8 @@ model that no longer answers like f_0 on them no longer knows the trigger either
 with means over the batch, and over that part of it that is shown perturbed,
 
 where y_i' is what f_0 answers to x_i + d_i, and P are the images that it is fooled on: y_i' is neither the
-true class nor its answer to the clean image.
+true class nor its answer to the clean image. With distillation, which is this package's addition, the x of the first
+term are random mixtures of two images, and y what f_0 answers to them.
 
 Source: Wei et al., "Shared adversarial unlearning: backdoor mitigation by unlearning shared adversarial
 examples", NeurIPS 2023, arXiv:2307.10562; official code in github.com/SCLBD/BackdoorBench.
@@ -26,6 +27,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxunlearn import _loop, _universal
 from jaxunlearn._check import check_run
+from jaxunlearn._distillation import mixtures
 from jaxunlearn._loop import Batch, Data, Execution, Method, Pass
 from jaxunlearn._optimizers import direction, learning_rates
 from jaxunlearn._training import begin, training_forward
@@ -249,7 +251,7 @@ def unlearning_loss(
     Args:
       apply_fn: the network.
       variables: of the current model.
-      batch: clean images with their true labels.
+      batch: clean images with their true labels, or with probabilities of classes.
       examples: perturbed images, as many or fewer.
       config: the weights of the terms, whether to clamp, and whether to run the network in training mode.
       key: of dropout, in training mode.
@@ -367,7 +369,7 @@ def _descend(
     reference, config = consts
     params, frozen, optimizer, ascent = carry
     batch, reference_answers, key, rate = x
-    part_key, search_key, dropout_key = jax.random.split(key, 3)
+    part_key, search_key, dropout_key, mixing_key = jax.random.split(key, 4)
 
     models = (combine(params, frozen), reference)
     part, part_answers = _part(batch, reference_answers, config, part_key)
@@ -393,6 +395,9 @@ def _descend(
         otherwise = shown[1].fooled & (jnp.argmax(logits, axis=1) != shown[1].answers)
         return (gradient, losses, jnp.sum(otherwise.astype(logits.dtype))), moved
 
+    if config.distillation:
+        mixed, wanted = mixtures(apply_fn, reference, batch.images, mixing_key)
+        batch = batch._replace(images=mixed, labels=wanted)
     shown = (_weighted(batch), examples._replace(batch=_weighted(examples.batch)))
     if config.train_mode:  # the statistics are those of the whole batch
         (gradient, losses, otherwise), frozen = gradients(shown)

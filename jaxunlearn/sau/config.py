@@ -37,6 +37,9 @@ class Config:
       agreement_weight: of making both models answer alike, in the search; both weigh images' own perturbations only.
       clip_pixels: whether perturbed images stay in [0, 1].
       clean_weight: of the cross-entropy of clean images, in unlearning.
+      distillation: whether the clean images of unlearning are mixtures of two images each, labelled by what the
+        backdoored model answers to them, in place of images with their true classes: few images then cost less of what
+        it knew.
       adversarial_weight: of the cross-entropy of perturbed images.
       shared_weight: of not answering like the backdoored model where a perturbation fools that.
       clamps: whether probabilities are clamped as in the official code, which ends the shared term's
@@ -72,6 +75,7 @@ class Config:
     agreement_weight: Number = 1.0
     clip_pixels: bool = False
     clean_weight: Number = 1.0
+    distillation: bool = False
     adversarial_weight: Number = 0.0
     shared_weight: Number = 1.0
     clamps: bool = True

@@ -1,8 +1,8 @@
 """Named settings of SAU.
 
 ``reference``: the official configuration, the same for all its data sets but for the number of rounds. ``default``:
-ours, with perturbations that images share. ``fast``: the same in one round of at least forty steps (with 25 one run in
-fifteen left most of its backdoor).
+ours, with perturbations that images share, and distillation. ``fast``: the same in one round of at least forty steps
+(with 25 one run in fifteen left most of its backdoor).
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ _DEFAULT = Config(
     scale_low=0.0,
     scale_high=4.0,
     clip_pixels=True,
+    distillation=True,
     adversarial_weight=0.1,
     shared_weight=0.1,
     clamps=False,
