@@ -431,6 +431,17 @@ def test_folders_without_pictures_are_named(tmp_path: Path) -> None:
     assert ".png, .jpg, .jpeg" in found.notices[1]
 
 
+@pytest.mark.parametrize("leads_to", ["nowhere.png", "1/linked.png"])
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path, leads_to: str) -> None:
+    coloured_folder(tmp_path, ("0", "1"))
+    (tmp_path / "1" / "linked.png").symlink_to(tmp_path / leads_to)
+    with pytest.raises(InputError, match=r"1/linked\.png cannot be read .*; check the folder"):
+        load(f"folder:{tmp_path}")
+    (tmp_path / "1" / "linked.png").unlink()
+    (tmp_path / "1" / "folder.png").mkdir()  # no picture, whatever it is called
+    assert len(load(f"folder:{tmp_path}").labels) == 2
+
+
 def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
     folder = coloured_folder(tmp_path, ("0", "1"))
     (folder / "1" / "._a.png").write_bytes(b"of macOS")

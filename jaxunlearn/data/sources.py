@@ -283,7 +283,11 @@ def _folder(where: str, takes: Takes | None) -> Pictures:
         name: [path for path in (folder / name).iterdir() if not path.name.startswith(".")] for name in names
     }
     pictures = {
-        name: [path for path in paths if path.suffix.lower() in PICTURE_ENDINGS and path.is_file()]
+        name: [
+            path
+            for path in paths
+            if path.suffix.lower() in PICTURE_ENDINGS and _is_file_or_leads_nowhere(path)
+        ]
         for name, paths in entries.items()
     }
     files = [(path, numbers[name]) for name in names for path in pictures[name]]
@@ -307,6 +311,11 @@ def _folder(where: str, takes: Takes | None) -> Pictures:
         np.array([label for _, label in files], np.int64),
         notices,
     )
+
+
+def _is_file_or_leads_nowhere(path: Path) -> bool:
+    """Whether a path is a file, or a broken link: that was one, and must not be passed over in silence."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _class_numbers(
