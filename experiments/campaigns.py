@@ -609,6 +609,27 @@ CAMPAIGNS = {
         seeds=(0, 1, 2),
         **_SMALL["cifar10"],
     ),
+    **{
+        f"clean-images-{data}": Campaign(
+            "How many clean images I-BAU needs, and what it is worth that they teach what the given model answers to "
+            f"their mixtures (distillation), on {data}.",
+            "two CPU cores, a quarter of an hour per model on one of them, a third of it the training",
+            "with twenty images ASR below 15 at a cost of at most ten points of ACC, and of far more without "
+            "distillation",
+            "nothing with so few",
+            _all(data, ratio, attacks),
+            tuple(
+                Cleaning("ibau", settings=settings, clean=count)
+                for settings in ((), ("distillation=false",))
+                for count in (20, 50, 100, 500)
+            ),
+            **_SMALL[data],
+        )
+        for data, ratio, attacks in (
+            ("cifar10", 0.05, ("blended", "lf", "trojannn")),
+            ("gtsrb", 0.1, ("badnets", "blended", "lf", "trojannn")),
+        )
+    },
     "vit-small": Campaign(
         "A small vision transformer from scratch, GTSRB BadNets and Blended at 10 %: transformers are where I-BAU is "
         "published to collapse.",

@@ -64,9 +64,12 @@ ROWS = (
     ),
     Row("`ibau --preset reference`", "ibau", ("reference images=5000 rounds=3",), 5000),
     Row("`ibau`", "ibau", ("default images=5000 rounds=3",), 5000),
+    Row("`ibau`, no distillation", "ibau", ("default images=5000 rounds=3 distillation=false",), 5000),
     Row("`sau --preset reference`", "sau", ("reference images=2500 rounds=100",), 2500),
     Row("`sau`", "sau", ("default images=2500 rounds=4",), 2500),
+    Row("`sau`, no distillation", "sau", ("default images=2500 rounds=4 distillation=false",), 2500),
     Row("`sau --preset fast`", "sau", ("fast images=2500 rounds=1",), 2500),
+    Row("`sau --preset fast`, no distillation", "sau", ("fast images=2500 rounds=1 distillation=false",), 2500),
     Row("`ulrl --preset reference`", "ulrl", ("reference images=500 rounds=40",), 500),
     Row("`ulrl`", "ulrl", ("default images=500 rounds=30",), 500),
 )
