@@ -100,7 +100,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def render(rows: Sequence[Row] = ROWS) -> str:
-    """The table in Markdown; what was not run has an empty cell."""
+    """The table in Markdown; what was not run has an empty cell, and a method that never was no row."""
     found = {row: _runs(row) for row in rows}
     lines = [
         f"| method | images | {' | '.join(NAMES.values())} |",
@@ -108,6 +108,8 @@ def render(rows: Sequence[Row] = ROWS) -> str:
         f"| before | | {' | '.join(_before(found.values(), name) for name in NAMES)} |",
     ]
     for row, runs in found.items():
+        if not runs:
+            continue
         cells = [_cell(runs.get(name, [])) for name in NAMES]
         images = f"{row.images:,}".replace(",", " ")
         lines.append(f"| {row.method} | {images} | {' | '.join(cells)} |")

@@ -70,5 +70,5 @@ def test_reference_preset(shared: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["badnets_8_02_ckpt.pth", "gtsrbtrojan_wm_2_02_ckpt.pth"])
 def test_a_hundred_clean_images(shared: Path, name: str) -> None:
     before, after = first_and_last(shared, name, ibau.PRESETS["default"], 100)
-    assert after["asr"] < 0.2 < before["asr"]
-    assert after["acc"] > before["acc"] - 0.1
+    assert after["asr"] < 0.05 < before["asr"]
+    assert after["acc"] > before["acc"] - 0.04

@@ -75,8 +75,11 @@ def test_other_tables_of_the_page_are_rendered_from_the_results(study: Any) -> N
 
 def test_what_was_not_run_is_empty() -> None:
     missing = tables.Row("`none`", "ibau", ("no such label",), 5)
-    lines = tables.render([tables.ROWS[0], missing]).splitlines()
-    assert lines[-1].count("|  ") == len(tables.NAMES)
+    of_two = tables.Row("`few`", "ibau", ("default images=100 rounds=3 distillation=false",), 100)
+    lines = tables.render([tables.ROWS[0], of_two, missing]).splitlines()
+    assert len(lines) == 5
+    assert lines[-1].startswith("| `few` | 100 | 73.2 / 0.8 / 71.2")
+    assert lines[-1].count("|  ") == len(tables.NAMES) - 2
     assert "| before | | 84.6 / 98.1 / 1.7 |" in lines[2]
 
 
