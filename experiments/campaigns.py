@@ -601,8 +601,8 @@ CAMPAIGNS = {
     ),
     "few-images": Campaign(
         "A hundred clean images in all, CIFAR-10 BadNets and Blended at 10 %.",
-        "two CPU cores, a quarter of an hour per model; seed 2 was not run yet",
-        "ASR of BadNets below 10 after I-BAU, at a cost of ten points of ACC; fine-tuning leaves nearly all",
+        "two CPU cores, a quarter of an hour per model; seed 2 was not run yet, nor I-BAU and SAU with distillation",
+        "ASR of BadNets below 10 after I-BAU, at a cost of five points of ACC; fine-tuning leaves nearly all",
         "nothing with so few",
         _all("cifar10", 0.1, ("badnets", "blended")),
         _methods(100, _FT_SAM["cifar10"]),
@@ -613,7 +613,8 @@ CAMPAIGNS = {
         f"clean-images-{data}": Campaign(
             "How many clean images I-BAU needs, and what it is worth that they teach what the given model answers to "
             f"their mixtures (distillation), on {data}.",
-            "two CPU cores, a quarter of an hour per model on one of them, a third of it the training",
+            "two CPU cores, a quarter of an hour per model on one of them, a third of it the training; GTSRB was not run "
+            "yet",
             "with twenty images ASR below 15 at a cost of at most ten points of ACC, and of far more without "
             "distillation",
             "nothing with so few",
