@@ -69,7 +69,9 @@ ROWS = (
     Row("`sau`", "sau", ("default images=2500 rounds=4",), 2500),
     Row("`sau`, no distillation", "sau", ("default images=2500 rounds=4 distillation=false",), 2500),
     Row("`sau --preset fast`", "sau", ("fast images=2500 rounds=1",), 2500),
-    Row("`sau --preset fast`, no distillation", "sau", ("fast images=2500 rounds=1 distillation=false",), 2500),
+    Row(
+        "`sau --preset fast`, no distillation", "sau", ("fast images=2500 rounds=1 distillation=false",), 2500
+    ),
     Row("`ulrl --preset reference`", "ulrl", ("reference images=500 rounds=40",), 500),
     Row("`ulrl`", "ulrl", ("default images=500 rounds=30",), 500),
 )
