@@ -102,9 +102,8 @@ def only_writer(folder: Path) -> Iterator[None]:
         yield
         return
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(
-            OSError
-        ):  # of folders that cannot be read, and of file systems without locks
+        # Folders that cannot be read, and file systems without locks, go without.
+        with contextlib.suppress(OSError):
             descriptor = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, descriptor)
             try:
