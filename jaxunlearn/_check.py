@@ -165,9 +165,9 @@ def check_run(config: object, kind: type, key: object) -> None:
 
 
 def check_crops(crop_padding: int, shape: tuple[int, ...]) -> None:
-    """Raises ValueError if random crops of images of a shape, NHWC, may be of nothing but padding."""
+    """Raises InputError if random crops of images of a shape, NHWC, may be of nothing but padding."""
     if crop_padding >= min(shape[1:3]):
-        raise ValueError(
+        raise InputError(
             f"crop_padding={crop_padding} is not less than a side of the images, which are {shape[1]}x{shape[2]}; give "
             "a smaller number, such as an eighth of it."
         )

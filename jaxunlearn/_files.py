@@ -35,6 +35,11 @@ def check_free(folder: Path, names: Iterable[str]) -> None:
         )
 
 
+def unwritable(folder: Path, reason: str | None) -> InputError:
+    """What to say of an output folder that nothing can be written into."""
+    return InputError(f"The output folder {folder} cannot be written ({reason}); give another --out.")
+
+
 def check_output(
     out: Path,
     written: Sequence[str],
@@ -78,9 +83,7 @@ def check_output(
         check_free(out, written)
     parent = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not parent.is_dir() or not _writable(parent):
-        raise InputError(
-            f"The output folder {out} cannot be written (no permission for {parent}); give another --out."
-        )
+        raise unwritable(out, f"no permission for {parent}")
 
 
 @contextlib.contextmanager
@@ -95,9 +98,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"The output folder {folder} cannot be written ({error.strerror}); give another --out."
-        ) from None
+        raise unwritable(folder, error.strerror) from None
     if sys.platform == "win32":
         yield
         return

@@ -39,10 +39,10 @@ def begin(apply_fn: ApplyFn, variables: Variables, images: Any, labels: Any, cro
     """Checks a network and the images to unlearn with, and divides the network's variables.
 
     Raises:
-      ValueError: if the images are not floating NHWC in [0, 1], or the labels not one class for each,
-        or random crops with that padding may show nothing of an image.
+      ValueError: if the images are not floating NHWC in [0, 1], or the labels not one class for each.
       InputError: if the network does not return logits and a mapping, or its variables are a mapping other than a dict,
-        or trained ones are of another precision than the images, or that is float16.
+        or trained ones are of another precision than the images, or that is float16, or random crops with that padding
+        may show nothing of an image.
 
     Example:
       >>> def apply_fn(params, x, *, train):

@@ -18,7 +18,7 @@ from converters import convert, torch_io
 from jaxunlearn import _checkpointing, _loop, report
 from jaxunlearn._check import InputError
 from jaxunlearn._checkpointing import STATE_FILE
-from jaxunlearn._files import only_writer, write_together
+from jaxunlearn._files import only_writer, unwritable, write_together
 from jaxunlearn._loop import Data, Execution, Method, NonFiniteError
 from jaxunlearn._tree import all_finite
 from jaxunlearn._typing import Variables
@@ -438,9 +438,7 @@ def _clear(request: Request, written: Sequence[str]) -> None:
             if os.path.realpath(out / name) != os.path.realpath(request.checkpoint):
                 (out / name).unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(
-            f"The output folder {out} cannot be written ({error.strerror}); give another --out."
-        ) from None
+        raise unwritable(out, error.strerror) from None
 
 
 def _files_of(report_file: Path) -> list[str]:

@@ -27,6 +27,7 @@ from jaxunlearn.data import load
 from jaxunlearn.dau import __main__ as dau_program
 from jaxunlearn.display import make_display
 from jaxunlearn.finetune import __main__ as finetune_program
+from jaxunlearn.ibau import __main__ as ibau_program
 from jaxunlearn.inputs import Request
 from jaxunlearn.models import small_vgg
 
@@ -160,6 +161,21 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
         pass
 
 
+def test_crops_that_may_miss_an_image_are_said_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = request(tmp_path)
+    places = ("--ckpt", str(asked.checkpoint), "--clean", asked.clean, "--test", str(asked.test))
+    for program in (finetune_program, ibau_program):
+        done = program.main([*places, "--out", str(asked.out), "--set", "crop_padding=8"])
+        assert done == 2
+        (sentence,) = capsys.readouterr().err.splitlines()
+        assert sentence.startswith(
+            "error: crop_padding=8 is not less than a side of the images, which are 8x8"
+        )
+        assert not asked.out.exists()
+
+
 def test_a_folder_is_looked_at_before_images_are_read(tmp_path: Path) -> None:
     asked = request(tmp_path)
     job.run(failing_in(9), asked, make_display(quiet=True), time.monotonic())
@@ -173,7 +189,7 @@ def test_a_folder_is_looked_at_before_images_are_read(tmp_path: Path) -> None:
 def test_a_model_that_lost_much_is_said_to_have(
     answer: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = known = request(tmp_path)
+    asked = request(tmp_path)
     digits = load(asked.test)
     known = dataclasses.replace(asked, test=f"npz:{tmp_path / 'known.npz'}")
     model = convert.from_torch(torch_io.read(asked.checkpoint).arrays)

@@ -65,7 +65,7 @@ def test_crops_that_may_miss_an_image_are_refused(method: Any) -> None:
     side = images.shape[1]
     config = dataclasses.replace(method.Config(), crop_padding=side)
     head = {"head": "head"} if method in (dau, ulrl) else {}
-    with pytest.raises(ValueError, match=f"crop_padding={side} is not less than a side of the images"):
+    with pytest.raises(InputError, match=f"crop_padding={side} is not less than a side of the images"):
         method.unlearn(toys.apply_fn, toys.variables(), images, labels, config, jax.random.key(0), **head)
 
 
