@@ -98,14 +98,18 @@ def test_two_rounds_of_ibau(optimizer: str, schedule: str) -> None:
     steps = torch.optim.Adam(model.parameters(), lr=1e-3, amsgrad=optimizer == "amsgrad")
     rates = scheduled(steps, schedule, config.rounds * len(batches))
     found = []
-    for _ in range(config.rounds):
+    for number in range(config.rounds):
         state, _ = method.step(state, data)
         delta = torch_ibau.ascend(model, batches, 0.5, 1e-3)
         found.append(delta.numpy().transpose(0, 2, 3, 1))
         torch_ibau.descend(
             model, steps, delta, batches, carries, penalty=1e-3, step=0.1, solver_steps=4, schedule=rates
         )
-    assert_same_arrays(model, spec, method.finish(state), rtol=1e-7)
+        assert_same_arrays(model, spec, method.finish(state), rtol=(1e-9, 1e-7)[number])
+    cleaned = method.finish(state)
+    assert not np.array_equal(
+        cleaned["params"]["classifier"]["kernel"], variables["params"]["classifier"]["kernel"]
+    )
     np.testing.assert_allclose(state.perturbations, np.stack(found), rtol=1e-7, atol=1e-9)
     assert np.abs(found[1] - found[0]).max() > 1e-3  # the parameters moved
 
@@ -139,7 +143,8 @@ def test_two_rounds_of_sau(train_mode: bool, schedule: str) -> None:
         torch_sau.unlearn_batch(model, reference, optimizer, *batch, train_mode=train_mode)
         rates.step()
     assert_same_arrays(model, spec, cleaned, rtol=1e-6)
-    assert np.all(stats.fooled > 0)  # there is something to unlearn
+    least = [0.1, 0.1 if schedule == "constant" else 0.0]
+    assert np.all(stats.fooled > np.array(least))  # there is something to unlearn
     moved = [
         not np.array_equal(new, old)
         for new, old in zip(
