@@ -442,6 +442,12 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path: Path, leads_to: str) -> No
     assert len(load(f"folder:{tmp_path}").labels) == 2
 
 
+def test_a_shard_that_is_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train-0.parquet").symlink_to(tmp_path / "nowhere.parquet")
+    with pytest.raises(InputError, match=r"train-0\.parquet cannot be read as Parquet"):
+        load(f"parquet:{tmp_path}")
+
+
 def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
     folder = coloured_folder(tmp_path, ("0", "1"))
     (folder / "1" / "._a.png").write_bytes(b"of macOS")

@@ -425,7 +425,7 @@ def _shard_paths(where: str) -> list[Path]:
         return [path]
     folder, pattern = (path, "*.parquet") if path.is_dir() else (path.parent, path.name)
     try:
-        found = sorted(entry for entry in folder.glob(pattern) if entry.is_file())
+        found = sorted(entry for entry in folder.glob(pattern) if _is_file_or_leads_nowhere(entry))
     except ValueError as error:
         raise InputError(
             f"parquet:{where} is no pattern ({_first_line(error)}); give DIR/train-*.parquet."
