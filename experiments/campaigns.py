@@ -613,8 +613,8 @@ CAMPAIGNS = {
         f"clean-images-{data}": Campaign(
             "How many clean images I-BAU needs, and what it is worth that they teach what the given model answers to "
             f"their mixtures (distillation), on {data}.",
-            "two CPU cores, a quarter of an hour per model on one of them, a third of it the training; GTSRB was not "
-            "run yet",
+            "two busy CPU cores, twenty minutes per model on one of them, more than half of it the training; GTSRB was "
+            "not run yet",
             "with twenty images ASR below 15 at a cost of at most ten points of ACC, and of far more without "
             "distillation",
             "nothing with so few",
