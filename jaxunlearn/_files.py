@@ -64,10 +64,13 @@ def check_output(
       result: what its result is called.
 
     Raises:
-      InputError: if so, or if there is nothing to resume.
+      InputError: if so, if another run writes into it, or if there is nothing to resume.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give a folder with --out.")
+    if out.exists():
+        with only_writer(out):
+            pass
     if resume and force:
         raise InputError(f"--resume goes on with a {activity} and --force replaces it; give one of them.")
     if resume and not begun:

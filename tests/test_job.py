@@ -19,7 +19,7 @@ from PIL import Image
 from converters import convert, torch_io
 from jaxunlearn import cli, ibau, job
 from jaxunlearn._check import InputError
-from jaxunlearn._checkpointing import check_same, load_notes, save_state
+from jaxunlearn._checkpointing import STATE_FILE, check_same, load_notes, save_state
 from jaxunlearn._files import only_writer
 from jaxunlearn._loop import Method, NonFiniteError
 from jaxunlearn._runtime import keep_compilations
@@ -153,6 +153,17 @@ def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
     with only_writer(asked.out), pytest.raises(InputError, match="Another run"):
         job.run(failing_in(9), dataclasses.replace(asked, force=True), make_display(quiet=True), 0.0)
     assert (asked.out / "report.json").exists()  # of the first run: what was refused has removed nothing
+
+
+def test_a_second_run_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    asked = dataclasses.replace(request(tmp_path), checkpoint=tmp_path / "nothing.pth")
+    with only_writer(asked.out):
+        (asked.out / STATE_FILE).touch()  # the advice to go on with it would be wrong
+        for resume in (False, True):
+            with pytest.raises(InputError, match="Another run"):
+                job.run(
+                    failing_in(9), dataclasses.replace(asked, resume=resume), make_display(quiet=True), 0.0
+                )
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
