@@ -615,6 +615,33 @@ def test_another_seed_gives_another_trigger(name: str) -> None:
     assert float(jnp.abs(first - second).max()) > 1e-3
 
 
+def test_the_patch_of_trojannn_lies_where_its_settings_say(photos: jax.Array) -> None:
+    recipe = dataclasses.replace(attacks.RECIPES["trojannn"], size=5, offset=2)
+    setting = attacks.Setting((16, 16, 3), 3, 1, jax.random.key(0), lambda: surrogate(photos))
+    trigger = recipe.make(setting).trigger
+    grey, dark = jnp.full((1, 16, 16, 3), 0.5), jnp.zeros((1, 16, 16, 3))
+    changed = np.asarray(jnp.any(trigger(grey) != grey, axis=(0, 3)))
+    assert changed[9:14, 9:14].mean() > 0.9
+    assert changed.sum() == changed[9:14, 9:14].sum()
+    stamped = (np.asarray(trigger(images))[:, 9:14, 9:14] for images in (grey, dark))
+    np.testing.assert_allclose(*stamped, atol=1e-7)  # whatever was there
+
+
+def test_covers_of_input_aware_carry_triggers_of_other_images(
+    photos: jax.Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(input_aware, "draw", lambda drawings, images, seen: seen)
+    recipe = dataclasses.replace(attacks.RECIPES["input-aware"], mask_steps=1, steps=1, batch_size=4)
+    setting = attacks.Setting((16, 16, 3), 3, 1, jax.random.key(0), lambda: surrogate(photos))
+    attack = recipe.make(setting)
+    images = jnp.broadcast_to(jnp.arange(9.0)[:, None, None, None] / 9, (9, 16, 16, 3))
+    np.testing.assert_array_equal(attack.trigger(images), images)
+    assert attack.cover is not None
+    seen = np.asarray(attack.cover(images, jax.random.key(1)))
+    assert np.all(np.any(seen != images, axis=(1, 2, 3)))
+    assert len({one.tobytes() for one in seen}) == len(images)
+
+
 def test_a_square_lies_in_the_lower_right_corner_of_any_image() -> None:
     marked = np.argwhere(np.asarray(square(4, 6, size=2, offset=1))[..., 0]).tolist()
     assert marked == [[1, 3], [1, 4], [2, 3], [2, 4]]
