@@ -7,8 +7,8 @@ Time      a second
 
 Every number is read from experiments/results/; means over the seeds that stand there, in percent. Runs of campaigns
 that ``stopped`` early, at NaN or infinite values, stand there with their last good round. A page holds a table between
-``<!-- table NAME -->`` and ``<!-- end -->``, where the NAME ``checkpoints`` is that of the published ones, and shows
-pictures of campaigns as ``results/NAME.png``.
+``<!-- table NAME -->`` and ``<!-- end -->``, where the NAME ``checkpoints`` is that of the published ones and
+``summary`` that of all methods on all attacks, and shows pictures of campaigns as ``results/NAME.png``.
 """
 
 import argparse
@@ -23,7 +23,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments import summary
 from experiments.campaigns import CAMPAIGNS, NOTHING, PUBLISHED_ASR
+from experiments.summary import Line
 from jaxunlearn import report
 from jaxunlearn._check import InputError
 from jaxunlearn._files import write_whole
@@ -42,6 +44,7 @@ NAMES = {
 }
 METRICS = ("acc", "asr", "ra")
 _NEEDED = {"data", "attack", "ratio", "seed", "method", "preset", "settings", "clean", "before"}
+_SUMMARY = "summary"
 _WRAPPED = 17  # letters of an attack's name that a picture's column has room for
 
 
@@ -130,6 +133,8 @@ def filled(page: str) -> str:
 def _table(name: str) -> str:
     if name == "checkpoints":
         return render()
+    if name == _SUMMARY:
+        return _markdown(summary.table(_summarised()))
     path = _file_of(name)
     lines = read_lines(path)
     if not lines:
@@ -143,10 +148,17 @@ def _file_of(name: str) -> Path:
     return Path(name) if name.endswith(".jsonl") else RESULTS / f"{name}.jsonl"
 
 
+def _summarised() -> dict[str, list[dict[str, Any]]]:
+    """The lines of the campaigns that the summary is of."""
+    return {name: read_lines(_file_of(name)) for name in summary.GRIDS.values()}
+
+
 def _redraw(name: str) -> None:
-    """Writes the picture of a campaign, if it has results."""
+    """Writes the picture of a campaign, if it has results, or of the summary."""
     path = _file_of(name)
-    if lines := read_lines(path):
+    if name == _SUMMARY:
+        write_whole(path.with_suffix(".png"), summary.draw(_summarised()))
+    elif lines := read_lines(path):
         write_whole(path.with_suffix(".png"), draw_campaign(lines))
 
 
@@ -186,9 +198,6 @@ def _cell(runs: Sequence[Mapping[str, Any]]) -> str:
             break
     return " / ".join(f"{rate:.1f}" for rate in rates) + (f" ({', '.join(notes)})" if notes else "")
 
-
-Line = Mapping[str, Any]
-"""What a campaign has measured of one model and one cleaning; see ``experiments.reproduce``."""
 
 _FEW = 6  # cleanings that the columns of a table have room for
 _OF_MODEL = ("target", "arch", "train_images", "test_images", "training")

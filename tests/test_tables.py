@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from experiments import divide_checkpoints, mixing, tables
+from experiments import divide_checkpoints, mixing, summary, tables
 from experiments.campaigns import NOTHING
 from experiments.reproduction import read_results
 from jaxunlearn._check import InputError
@@ -22,7 +22,9 @@ def test_the_tables_of_the_pages_are_rendered_from_the_results(page: Path) -> No
 
 def test_every_campaign_that_was_run_has_a_table_on_a_page() -> None:
     shown = [found[0] for page in tables.PAGES for found in tables.TABLE.findall(page.read_text())]
-    assert sorted(shown) == sorted(["checkpoints", *(path.stem for path in tables.RESULTS.glob("*.jsonl"))])
+    assert sorted(shown) == sorted(
+        ["checkpoints", "summary", *(path.stem for path in tables.RESULTS.glob("*.jsonl"))]
+    )
 
 
 def test_a_table_without_results_is_refused() -> None:
@@ -226,3 +228,49 @@ def test_what_the_evidence_names_is_said(evidence: dict[str, Any], settings: lis
     table = tables.render_campaign([found])
     assert ("class named" in table) == bool(said)
     assert said in table
+
+
+def summarised(**lines_of: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    return {name: lines_of.get(name.replace("-", "_"), []) for name in summary.GRIDS.values()}
+
+
+def test_the_summary_is_of_backdoors_that_had_formed() -> None:
+    hardly = {"before": {"acc": 0.9, "asr": 0.3, "ra": 0.6}, "attack": "sig"}
+    small = {"train_images": 6000}
+    lines = [
+        line("ibau", 0, 0.1, **small),
+        line("ibau", 0, 0.3, attack="lf", **small, after={"acc": 0.88, "asr": 0.3, "ra": 0.5}),
+        line("ibau", 0, 0.9, **small, **hardly),
+        line("ibau", 0, 0.2, **small, clean=60),
+        line("ibau", 0, 0.05, **small, settings=["distillation=false"]),
+        line("dau", 0, 0.0, **small, preset="quick", clean=0),
+        line("dau", 0, 0.02, **small, preset="quick", clean=0, attack="lf"),
+    ]
+    head, formed, *rows = summary.table(summarised(gtsrb_10=lines))
+    column = head.index("GTSRB, 10 %")
+    assert formed[column] == "2 of 3, ASR 100.0"
+    assert formed[head.index("GTSRB, 5 %")] == "0 of 0"
+    found = {row[0]: row[column] for row in rows}
+    assert found == {
+        "ibau, 5 %": "-6.0 / 20.0 (30.0)",
+        "ibau (distillation=false), 5 %": "-10.0 / 5.0 (5.0; 1 of 2)",
+        "ibau, 1 %": "-10.0 / 20.0 (20.0; 1 of 2)",
+        "dau, training set": "-10.0 / 1.0 (2.0)",
+        "fine-tuning, as published, 5 %": "+0.7 / 39.3",
+        "I-BAU, as published, 5 %": "-1.8 / 13.3",
+    }
+    assert list(found) == [row[0] for row in rows]
+    assert {len(row) for row in rows} == {len(head)}
+
+
+def test_the_summary_has_a_picture_of_single_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(tables.report, "to_png", lambda figure: seen.append(figure) or b"")
+    lines = [line("ibau", 0, 0.1, train_images=6000), line("dau", 0, 0.02, preset="quick", clean=0)]
+    summary.draw(summarised(gtsrb_10=lines))
+    gtsrb, cifar = seen[0].axes
+    points = {dots.get_label(): dots.get_offsets().tolist() for dots in gtsrb.collections}
+    assert points["I-BAU, 5 %"] == [[pytest.approx(-10), pytest.approx(10)]]
+    assert points["DAU, training set"] == [[pytest.approx(-10), pytest.approx(2)]]
+    assert sum(map(len, points.values())) == 2
+    assert not any(len(dots.get_offsets()) for dots in cifar.collections)
