@@ -17,6 +17,9 @@ from jaxunlearn.job import Evidence
 _SHOWN = 6
 _COMPARED = 10_000  # test images with a perturbation towards another class, in all
 _MOST_COMPARED = 500  # with one of those
+_TELLING = (
+    15  # points of a lead: above those of all models whose backdoor had not formed, and of some that had one
+)
 _ALL = slice(None)
 
 
@@ -94,11 +97,17 @@ def of_one_perturbation(
         if shares:
             rival = max(shares, key=lambda kind: shares[kind])
             facts |= {"rival": rival, "rival_share": shares[rival]}
-            sentence += f", and the best towards another {100 * shares[rival]:.1f} % to class {rival}"
+            sentence += f", and the best towards another {100 * shares[rival]:.1f} % to class {rival} ({_lead(facts)})"
         facts["sentence"] = f"{sentence}; after unlearning it sends {100 * after:.1f} %."
     example = inputs.test.images[_of_another_class(inputs)[0]]
     picture = report.draw_perturbation(example, delta, inputs.trigger, facts)
     return Evidence(facts, {"perturbation.png": picture})
+
+
+def _lead(facts: Mapping[str, Any]) -> str:
+    """By how much more images a perturbation leads to its class than the next best to another, and what that tells."""
+    lead = 100 * (facts["share_before"] - facts["rival_share"])
+    return f"a lead of {lead:.0f} points, which {'speaks for a backdoor' if lead >= _TELLING else 'proves nothing'}"
 
 
 def _most_reached(answers: Labels, clean: Labels) -> int | None:

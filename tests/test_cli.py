@@ -115,7 +115,9 @@ def test_the_evidence_names_the_class_without_knowing_it(finished: tuple[Path, A
     assert evidence["rival"] != 0
     assert 0 < evidence["rival_share"] < evidence["share_before"] - 0.2
     rival = f"{100 * evidence['rival_share']:.1f} % to class {evidence['rival']}"
-    assert f"to class 0, and the best towards another {rival}; after" in evidence["sentence"]
+    lead = f"a lead of {100 * (evidence['share_before'] - evidence['rival_share']):.0f} points"
+    said = f"to class 0, and the best towards another {rival} ({lead}, which speaks for a backdoor); after"
+    assert said in evidence["sentence"]
     assert f"perturbation of norm {evidence['norm']:.2f}" in evidence["sentence"]
 
 

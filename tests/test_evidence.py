@@ -58,6 +58,16 @@ def test_the_class_is_that_to_which_most_images_are_led(monkeypatch: pytest.Monk
         assert "to class 2, and the best towards another" in facts["sentence"]
 
 
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(0.6, "points, which speaks for a backdoor)"), (0.89, "points, which proves nothing)")],
+)
+def test_a_large_lead_speaks_for_a_backdoor(monkeypatch: pytest.MonkeyPatch, size: float, said: str) -> None:
+    facts = _told(monkeypatch, _towards(2, 0.9), {1: _towards(1, size), 2: _towards(2, 0.9)})
+    lead = 100 * (facts["share_before"] - facts["rival_share"])
+    assert f"(a lead of {lead:.0f} {said}" in facts["sentence"]
+
+
 def test_one_perturbation_without_others_is_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = _told(monkeypatch, _towards(1, 0.6), None)
     assert facts["class"] == 1
