@@ -5,6 +5,7 @@ Nothing is written before everything here has been checked.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._files import check_output
 from jaxunlearn._tree import named_leaves
 from jaxunlearn._typing import ApplyFn, Variables
-from jaxunlearn.attacks import Trigger, fits, parse_trigger
+from jaxunlearn.attacks import Trigger, fits, parse_trigger, pictures_of
 from jaxunlearn.data import (
     LabelledImages,
     Takes,
@@ -234,7 +235,9 @@ def read(request: Request) -> Inputs:
     model = model._replace(spec=dataclasses.replace(model.spec, image_shape=takes.shape))
     _check_images(clean, model.spec)
     if request.test is None:
-        clean, test = hold_out(clean, share=_HELD_OUT_SHARE, most=_MOST_HELD_OUT, seed=request.seed)
+        given = clean
+        clean, test = hold_out(given, share=_HELD_OUT_SHARE, most=_MOST_HELD_OUT, seed=request.seed)
+        _check_held_back(given, test)
         test = _described_as_held_back(test)
     else:
         test = load(request.test, takes)
@@ -392,9 +395,9 @@ def _planted(folder: Path, spec: ModelSpec) -> Triggered:
 def _fitted(path: Path, spec: ModelSpec) -> np.ndarray:
     picture = read_image(path)
     if picture.shape != spec.image_shape:
-        found, expected = ("x".join(map(str, shape)) for shape in (picture.shape, spec.image_shape))
         raise InputError(
-            f"The picture {path} is {found} (height x width x channels) and the model takes {expected}."
+            f"The picture {path} is {_sides(picture.shape)} (height x width x channels) and the model takes "
+            f"{_sides(spec.image_shape)}."
         )
     return picture
 
@@ -409,6 +412,17 @@ def _takes(request: Request, spec: ModelSpec) -> Takes:
             f"The model takes images of {height}x{width} only; leave --size {request.size} away."
         )
     return Takes((request.size, request.size, spec.image_shape[2]), spec.classes)
+
+
+def _check_held_back(given: LabelledImages, test: LabelledImages) -> None:
+    """Refuses clean images of which too few can be held back."""
+    held, needed = len(test.labels), math.ceil((_FEWEST_TO_JUDGE - 0.5) / _HELD_OUT_SHARE)
+    if held < _FEWEST_TO_JUDGE:
+        raise InputError(
+            f"Without --test a fifth of the clean images is held back to judge by, {held} of the {len(given.labels)} "
+            f"of {given.origin}, and at least {_FEWEST_TO_JUDGE} are needed; give {needed} different ones or more, or "
+            "others with --test."
+        )
 
 
 def _described_as_held_back(test: LabelledImages) -> LabelledImages:
@@ -449,12 +463,15 @@ def _preprocessing(request: Request, model: Converted, clean: LabelledImages) ->
     )
 
 
+def _sides(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
 def _check_images(data: LabelledImages, spec: ModelSpec) -> None:
     if data.images.shape[1:] != spec.image_shape:
-        found, expected = ("x".join(map(str, shape)) for shape in (data.images.shape[1:], spec.image_shape))
         raise InputError(
-            f"The images of {data.origin} are {found} (height x width x channels) and the model takes {expected}; "
-            "give images as the model was trained on."
+            f"The images of {data.origin} are {_sides(data.images.shape[1:])} (height x width x channels) and the "
+            f"model takes {_sides(spec.image_shape)}; give images as the model was trained on."
         )
     if data.labels.min() < 0 or data.labels.max() >= spec.classes:
         raise InputError(
@@ -480,9 +497,10 @@ def checked_trigger(
     subjects.check_others(test, target)
     trigger = parse_trigger(text)
     if not fits(trigger, spec.image_shape):
+        sizes = "".join(f", and {file} is {_sides(read_image(file).shape)}" for file in pictures_of(text))
         raise InputError(
-            f"The trigger {text} does not fit the model's images of "
-            f"{'x'.join(map(str, spec.image_shape))} (height x width x channels)."
+            f"The trigger {text} does not fit the model's images of {_sides(spec.image_shape)} (height x width x "
+            f"channels){sizes}; give one that does."
         )
     return trigger
 

@@ -109,7 +109,10 @@ BAD_INPUTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (*GOOD, "--test", "digits[:9]"),
         ("leaves 9 images to judge by", "at least 10"),
     ),
-    "too few held back": (("--ckpt", "good.pth", "--clean", "digits[:30]"), ("6 images", "to judge by")),
+    "too few held back": (
+        ("--ckpt", "good.pth", "--clean", "digits[:30]"),
+        ("6 of the 30 of digits[:30]", "give 48 different ones"),
+    ),
     "target outside": ((*GOOD, *PATCH, "--target", "10"), ("target 10", "classes 0 to 9")),
     "trigger without target": ((*GOOD, *PATCH), ("--trigger and --target belong together",)),
     "unknown trigger": (
@@ -122,7 +125,7 @@ BAD_INPUTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "trigger of another size": (
         (*GOOD, "--trigger", "image:trigger.png", "--target", "1"),
-        ("trigger.png does not fit", "8x8x1"),
+        ("trigger.png does not fit", "8x8x1", "trigger.png is 32x32x3"),
     ),
     "no trigger picture": (
         (*GOOD, "--trigger", "image:absent.png", "--target", "1"),

@@ -4,7 +4,7 @@ from jaxunlearn.attacks.attack import Attack, Keyed
 from jaxunlearn.attacks.crafted import Surrogate, adversarial, interpolated, optimised_patch, robust
 from jaxunlearn.attacks.poison import Poisoned, as_bytes, check_ratio, in_chunks, poison, rounded
 from jaxunlearn.attacks.recipes import RECIPES, Recipe, Setting
-from jaxunlearn.attacks.texts import parse_trigger
+from jaxunlearn.attacks.texts import parse_trigger, pictures_of
 from jaxunlearn.attacks.triggers import (
     Trigger,
     add_image,
@@ -42,6 +42,7 @@ __all__ = [
     "keep_pieces",
     "optimised_patch",
     "parse_trigger",
+    "pictures_of",
     "poison",
     "quantize",
     "robust",

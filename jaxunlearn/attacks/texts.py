@@ -23,15 +23,26 @@ def parse_trigger(text: str) -> Trigger:
     kind, _, rest = text.partition(":")
     if kind == "patch" and (patch := _patch(rest)) is not None:
         return patch
-    picture, masked, mask = rest.partition(",mask=")
-    if kind == "image" and picture and bool(masked) == bool(mask):
-        image = read_image(Path(picture))
-        blanked = jnp.asarray(read_image(Path(mask))) if mask else None
-        return functools.partial(add_image, image=jnp.asarray(image), mask=blanked)
+    if files := pictures_of(text):
+        image, *mask = (jnp.asarray(read_image(file)) for file in files)
+        return functools.partial(add_image, image=image, mask=mask[0] if mask else None)
     raise InputError(
         f"{text!r} names no trigger; expected patch:size=4,offset=1,value=1 (value in 0..1) or "
         "image:FILE[,mask=FILE]."
     )
+
+
+def pictures_of(text: str) -> tuple[Path, ...]:
+    """The files of the picture and of the mask, if there is one, that a trigger's text names; of a patch none.
+
+    Example:
+      >>> [str(file) for file in pictures_of("image:a.png,mask=b.png")]
+      ['a.png', 'b.png']
+    """
+    picture, masked, mask = text.removeprefix("image:").partition(",mask=")
+    if not text.startswith("image:") or not picture or bool(masked) != bool(mask):
+        return ()
+    return tuple(Path(name) for name in (picture, mask) if name)
 
 
 def _patch(parts: str) -> Trigger | None:
