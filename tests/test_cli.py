@@ -12,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+import jaxunlearn
 from converters import torch_io
 from experiments.torch_ibau import SmallVGG
+from jaxunlearn import __main__ as overview
 from jaxunlearn import ibau
 from jaxunlearn.cli import settings_of
 from jaxunlearn.data import load
@@ -281,3 +283,35 @@ def test_help_names_every_flag_of_the_readme_and_every_setting(shop: Path) -> No
     trains = run(shop, "--help", method="dau")
     for name in (*flags, "--demo", "--reactivate", *settings):
         assert name in (trains if name in ("--train", "--arch", "--fit", "--division") else done).stdout
+
+
+def test_the_package_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(overview.__file__).parent
+    assert {path.parent.name for path in folder.glob("*/__main__.py")} == set(overview.COMMANDS)
+    assert overview.main([]) == 0
+    said = capsys.readouterr().out
+    assert all(f"python -m jaxunlearn.{name} " in said for name in overview.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ibau", "--ckpt", "m.pth"], "ibau follows a dot: python -m jaxunlearn.ibau --ckpt m.pth"),
+        (["clean"], "there is no command clean; there are ibau, "),
+        (["--demo"], "there is no command --demo"),
+    ],
+)
+def test_what_is_no_command_of_the_package_is_said(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        overview.main(arguments)
+    assert exit_.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_package_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        overview.main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"jaxunlearn {jaxunlearn.__version__}\n"

@@ -59,6 +59,7 @@ LAYERS = {
         "jaxunlearn.demo",
         "jaxunlearn.trainer",
         "jaxunlearn.subjects",
+        "jaxunlearn.__main__",
         "jaxunlearn.attacks.__main__",
         "jaxunlearn.finetune.__main__",
         "jaxunlearn.ibau.__main__",
