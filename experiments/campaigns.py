@@ -537,9 +537,8 @@ CAMPAIGNS = {
             "the target's class has too few images; with clean images of 5 % and 1 % of the training set's number.",
             "two CPU cores, ten minutes per model on GTSRB and half an hour on CIFAR-10; not all were run, of CIFAR-10 "
             "at 5 and 1 % only BadNets, Blended, LF and TrojanNN",
-            "at most 7 left by I-BAU on GTSRB (with few images 40 of sig) and 15 on CIFAR-10 (with few images once a "
-            "third), and 2 by DAU, where one pattern is the trigger and the backdoor formed; fine-tuning leaves nearly "
-            "all",
+            "at most 6 left by I-BAU on GTSRB (of sig 43) and 12 on CIFAR-10, and 2 by DAU, where one pattern is the "
+            "trigger and the backdoor formed; fine-tuning leaves nearly all",
             _published(data, ratio),
             _all(data, ratio, _DIRTY) + (_all(data, ratio, _CLEAN) if ratio <= _CLEAN_RATIOS[data] else ()),
             (
