@@ -17,9 +17,7 @@ from jaxunlearn.job import Evidence
 _SHOWN = 6
 _COMPARED = 10_000  # test images with a perturbation towards another class, in all
 _MOST_COMPARED = 500  # with one of those
-_TELLING = (
-    15  # points of a lead: above those of all models whose backdoor had not formed, and of some that had one
-)
+_TELLING = 15  # points of a lead: more than of any model without a backdoor, and than of some with one
 _ALL = slice(None)
 
 
