@@ -613,9 +613,9 @@ CAMPAIGNS = {
             "How many clean images I-BAU needs, and what it is worth that they teach what the given model answers to "
             f"their mixtures (distillation), on {data}.",
             "two busy CPU cores, twenty minutes per model on one of them, more than half of it the training; on GTSRB "
-            "only BadNets and Blended were run",
-            "with twenty images ASR below 15 (BadNets on GTSRB 17) at a cost of at most 13 points of ACC, and of far "
-            "more without distillation",
+            "only BadNets, Blended and half of LF were run",
+            "with twenty images ASR below 15 (BadNets on GTSRB 17) at a cost of at most 13 points of ACC (GTSRB "
+            "23), and of far more without distillation",
             "nothing with so few",
             _all(data, ratio, attacks),
             tuple(
