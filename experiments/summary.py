@@ -70,13 +70,12 @@ def draw(lines_of: Mapping[str, Sequence[Line]]) -> bytes:
     """A PNG of the same runs one by one: what is left of the ASR over the change of ACC."""
     figure, panels = report.new_figure(10, 4.2, columns=len(_TITLES))
     for axes, (data, title) in zip(panels, _TITLES.items(), strict=True):
+        formed = [line for key, name in GRIDS.items() if key[0] == data for line in _formed(lines_of[name])]
         for method, (label, colour) in _METHODS.items():
             for share in (*_SHARES.values(), "training set"):
                 runs = [
                     (100 * (line["after"]["acc"] - line["before"]["acc"]), 100 * line["after"]["asr"])
-                    for key, name in GRIDS.items()
-                    if key[0] == data
-                    for line in _formed(lines_of[name])
+                    for line in formed
                     if _kind(line) == Kind(share, method, "")
                 ]
                 hollow = share == _SHARES[100]

@@ -30,6 +30,16 @@ def shown(text: object, most: int = 120) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in cut)
 
 
+def sides(shape: tuple[int, ...]) -> str:
+    """A shape for a message.
+
+    Example:
+      >>> sides((32, 32, 3))
+      '32x32x3'
+    """
+    return "x".join(map(str, shape))
+
+
 def _concrete(value: object) -> bool:
     """Whether a value can be looked at: tracers and placeholders of tree transformations cannot.
 

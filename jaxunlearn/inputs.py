@@ -19,7 +19,7 @@ from converters.backdoorbench import read_attack
 from converters.convert import Converted
 from converters.torch_io import Checkpoint
 from jaxunlearn import subjects
-from jaxunlearn._check import InputError, shown
+from jaxunlearn._check import InputError, shown, sides
 from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._files import check_output
 from jaxunlearn._tree import named_leaves
@@ -396,8 +396,8 @@ def _fitted(path: Path, spec: ModelSpec) -> np.ndarray:
     picture = read_image(path)
     if picture.shape != spec.image_shape:
         raise InputError(
-            f"The picture {path} is {_sides(picture.shape)} (height x width x channels) and the model takes "
-            f"{_sides(spec.image_shape)}."
+            f"The picture {path} is {sides(picture.shape)} (height x width x channels) and the model takes "
+            f"{sides(spec.image_shape)}."
         )
     return picture
 
@@ -463,15 +463,11 @@ def _preprocessing(request: Request, model: Converted, clean: LabelledImages) ->
     )
 
 
-def _sides(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
-
-
 def _check_images(data: LabelledImages, spec: ModelSpec) -> None:
     if data.images.shape[1:] != spec.image_shape:
         raise InputError(
-            f"The images of {data.origin} are {_sides(data.images.shape[1:])} (height x width x channels) and the "
-            f"model takes {_sides(spec.image_shape)}; give images as the model was trained on."
+            f"The images of {data.origin} are {sides(data.images.shape[1:])} (height x width x channels) and the "
+            f"model takes {sides(spec.image_shape)}; give images as the model was trained on."
         )
     if data.labels.min() < 0 or data.labels.max() >= spec.classes:
         raise InputError(
@@ -497,9 +493,9 @@ def checked_trigger(
     subjects.check_others(test, target)
     trigger = parse_trigger(text)
     if not fits(trigger, spec.image_shape):
-        sizes = "".join(f", and {file} is {_sides(read_image(file).shape)}" for file in pictures_of(text))
+        sizes = "".join(f", and {file} is {sides(read_image(file).shape)}" for file in pictures_of(text))
         raise InputError(
-            f"The trigger {text} does not fit the model's images of {_sides(spec.image_shape)} (height x width x "
+            f"The trigger {text} does not fit the model's images of {sides(spec.image_shape)} (height x width x "
             f"channels){sizes}; give one that does."
         )
     return trigger

@@ -12,7 +12,7 @@ import numpy as np
 
 from converters import convert, torch_io
 from jaxunlearn import _checkpointing, _loop, finetune, report
-from jaxunlearn._check import InputError
+from jaxunlearn._check import InputError, sides
 from jaxunlearn._files import only_writer, write_together
 from jaxunlearn._typing import AnyImages, ApplyFn, Variables
 from jaxunlearn.data import LabelledImages, Takes, check_class_names, classes_of, keep_apart, load
@@ -239,7 +239,7 @@ def network(architecture: str, data: LabelledImages, test: LabelledImages, *, cl
     if architecture not in NAMES:
         raise InputError(f"{architecture} is no network that can be trained; there are {', '.join(NAMES)}.")
     if data.images.shape[1:] != test.images.shape[1:]:
-        ours, theirs = ("x".join(map(str, some.images.shape[1:])) for some in (data, test))
+        ours, theirs = (sides(some.images.shape[1:]) for some in (data, test))
         alike = data.images.shape[1:3] == test.images.shape[1:3]
         advice = (
             "give both as grey or both as coloured images"

@@ -8,37 +8,19 @@ import pytest
 from jaxunlearn import finetune, ibau, sau, ulrl
 
 IBAU = {
-    "rounds": 5,
-    "ascent": "sgd",
-    "ascent_rate": 10.0,
-    "penalty": 0.001,
-    "solver": "neumann",
-    "solver_steps": 5,
-}
-IBAU |= {"fixed_point_step": 0.1, "perturbed_share": 0.01, "clip_pixels": False, "schedule": "constant"}
+    "rounds": 5, "ascent": "sgd", "ascent_rate": 10.0, "penalty": 0.001, "solver": "neumann", "solver_steps": 5,
+    "fixed_point_step": 0.1, "perturbed_share": 0.01, "clip_pixels": False, "schedule": "constant",
+}  # fmt: skip
 OFFICIAL_IBAU = IBAU | {"batch_size": 100, "optimizer": "adam", "learning_rate": 1e-3, "crop_padding": 0}
 IN_THE_BENCHMARK = IBAU | {
-    "batch_size": 256,
-    "optimizer": "amsgrad",
-    "learning_rate": 1e-4,
-    "crop_padding": 4,
-}
+    "batch_size": 256, "optimizer": "amsgrad", "learning_rate": 1e-4, "crop_padding": 4,
+}  # fmt: skip
 FORGETTING = {
-    "unlearning_rounds": 20,
-    "rounds": 40,
-    "batch_size": 128,
-    "unlearning_rate": 0.01,
-    "drop_every": 10,
-}
-FORGETTING |= {"weight_decay": 5e-4, "clip_norm": 20.0, "stop_accuracy": 0.2, "threshold": 3.5, "most": 2.0}
-FORGETTING |= {
-    "order": "index",
-    "layers": "head",
-    "relearning": "train",
-    "momentum": 0.9,
-    "schedule": "cosine",
-}
-FORGETTING |= {"crop_padding": 4}
+    "unlearning_rounds": 20, "rounds": 40, "batch_size": 128, "unlearning_rate": 0.01, "drop_every": 10,
+    "weight_decay": 5e-4, "clip_norm": 20.0, "stop_accuracy": 0.2, "threshold": 3.5, "most": 2.0,
+    "order": "index", "layers": "head", "relearning": "train", "momentum": 0.9, "schedule": "cosine",
+    "crop_padding": 4,
+}  # fmt: skip
 SHARPNESS_AWARE = {"batch_size": 256, "sharpness_aware": True, "crop_padding": 4, "learning_rate": 0.01}
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxunlearn._check import InputError, check_fraction, check_whole
+from jaxunlearn._check import InputError, check_fraction, check_whole, sides
 from jaxunlearn._typing import PRNGKey
 
 P = ParamSpec("P")
@@ -62,9 +62,8 @@ def check_fits(trigger: Trigger, image_shape: tuple[int, ...]) -> None:
       InputError: if so.
     """
     if not fits(trigger, image_shape):
-        shape = "x".join(map(str, image_shape))
         raise InputError(
-            f"The trigger does not fit images of {shape} (height x width x channels); give another one."
+            f"The trigger does not fit images of {sides(image_shape)} (height x width x channels); give another one."
         )
 
 
