@@ -97,11 +97,13 @@ def draw(lines_of: Mapping[str, Sequence[Line]]) -> bytes:
         axes.set_xlabel("change of ACC, points")
         axes.grid(alpha=0.25)
     panels[0].set_ylabel("ASR that is left, percent")
-    handles, labels = panels[0].get_legend_handles_labels()
-    shown = [
-        (handle, label) for handle, label in zip(handles, labels, strict=True) if len(handle.get_offsets())
-    ]
-    figure.legend(*zip(*shown, strict=True), loc="outside right center", fontsize=8)
+    shown = {
+        label: handle
+        for axes in panels
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        if len(handle.get_offsets())
+    }
+    figure.legend(shown.values(), shown, loc="outside right center", fontsize=8)
     return report.to_png(figure)
 
 
