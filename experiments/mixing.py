@@ -10,7 +10,8 @@ clean ones that lies in the poisoned part. Ten epochs of unlearning by the defau
 With the true parts and with the largest share of both in the wrong part, each loss is measured with every lambda of
 ``WEIGHTS``. The other shares are measured with one for all seeds: that which, with the true parts, gives most triggered
 images of ``demo.CLEAN`` their own class back. Results are those of ``demo.TEST``; neither set is learned. With the
-largest share of both in the wrong part, the complementary loss is also measured with each of ``MEASURES``.
+largest share of both in the wrong part, the complementary loss is also measured with each of ``MEASURES``; of these
+``FOUND`` takes the division that DAU makes by itself in place of the mixed parts, as a second division does, too.
 """
 
 import argparse
@@ -40,10 +41,12 @@ RESULTS = Path(__file__).parent / "results" / "mixing.json"
 SHARES = (0.0, 0.01, 0.05, 0.1)
 LOSSES = {"complementary": "complementary cross-entropy", "ascent": "gradient ascent"}
 WEIGHTS = (1.0, 0.3, 0.1, 0.03, 0.01)
+FOUND = "none of them, but the division that is found"
 MEASURES: dict[str, dict[str, Any]] = {
     "the clean part's loss bounded for three epochs": {"robust_rounds": 3},
     "divided again before the fourth epoch": {"resplit_round": 4},
     "both (`robust`)": {"robust_rounds": 3, "resplit_round": 4},
+    FOUND: {},
 }
 BEFORE, MADE_BY = "before", "made_by"
 _CERTAIN = -9.0  # a score that gives an image of the poisoned part its whole weight
@@ -150,11 +153,14 @@ def backdoored(seed: int) -> tuple[Rates, Callable[[Cell], Rates]]:
         )
         config = dataclasses.replace(config, **MEASURES.get(cell.measure, {}))
         state = method.init(variables, data, config, unlearning_key)
-        state = state._replace(
-            parts=dau.Parts(poisoned, ~poisoned),
-            scores=jnp.where(poisoned, _CERTAIN, 0.0),
-            round=jnp.asarray(1),
-        )
+        if cell.measure == FOUND:
+            state, _ = method.step(state, data)
+        else:
+            state = state._replace(
+                parts=dau.Parts(poisoned, ~poisoned),
+                scores=jnp.where(poisoned, _CERTAIN, 0.0),
+                round=jnp.asarray(1),
+            )
         for _ in range(1, config.rounds):
             state, _ = method.step(state, data)
         return judged(method.finish(state))

@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -141,11 +142,17 @@ def run(campaign: Campaign, shared: Path, work: Path, out: Path, *, arch: str, s
                 failed.append(f"{folder.name}, {cleaning.method} {cleaning.preset}: {error}")
                 continue
             line = config | {name: found[name] for name in (*_REPORTED, *_OF_CODE)}
-            out.parent.mkdir(parents=True, exist_ok=True)
-            with out.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            _append(out, line)
             known.add(_key(config))
     return failed
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
+    """Adds a line to a file that others may add to meanwhile: in one piece, so that a kill leaves none half-written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab", buffering=0) as file:
+        file.write((json.dumps(line) + "\n").encode())
+        os.fsync(file.fileno())
 
 
 def _found(

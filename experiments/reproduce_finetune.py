@@ -6,7 +6,8 @@ Hardware  two CPU cores; about a minute per run; half an hour with ``--preset ft
 Expected  the numbers in experiments/results/finetune_checkpoints.json; there is no official run to compare with
 
 Every finished run is written at once; runs that the file holds already are not repeated. ``--quick`` takes
-500 images. ``--preset ft-sam`` takes the settings published for the checkpoint's data.
+one checkpoint, 500 images and at most four rounds. ``--preset ft-sam`` takes the settings published for the
+checkpoint's data.
 """
 
 import sys
@@ -27,7 +28,7 @@ def notes(stats: Any) -> dict[str, float]:
     return {"loss": round(float(stats.loss), 3)}
 
 
-STUDY = Study(finetune, "finetune", 2500, None, notes, settings, judged="end")
+STUDY = Study(finetune, "finetune", 2500, None, notes, settings, judged="end", quick_rounds=4)
 
 if __name__ == "__main__":
     sys.exit(main(STUDY, __doc__))

@@ -7,7 +7,7 @@ Expected  the ``before`` numbers exactly (two images may differ by rounding); af
           experiments/results/ibau_checkpoints.json
 
 Every finished run is written at once; runs that the file holds already are not repeated. ``--quick`` takes
-500 images to unlearn with.
+one checkpoint and 500 images to unlearn with.
 """
 
 import sys

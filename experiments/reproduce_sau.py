@@ -9,7 +9,7 @@ Expected  the numbers in experiments/results/sau_checkpoints.json; every round w
           official run, for the checkpoints that it has
 
 Every finished run is written at once; runs that the file holds already are not repeated. ``--quick`` takes
-500 images to unlearn with.
+one checkpoint, 500 images to unlearn with and at most three rounds.
 """
 
 import sys
@@ -24,7 +24,7 @@ def notes(stats: sau.RoundStats) -> dict[str, float]:
     return {name: round(float(value), 3) for name, value in kept.items()}
 
 
-STUDY = Study(sau, "sau", 2500, None, notes)
+STUDY = Study(sau, "sau", 2500, None, notes, quick_rounds=3)
 
 if __name__ == "__main__":
     sys.exit(main(STUDY, __doc__))

@@ -8,7 +8,7 @@ Expected  the numbers in experiments/results/ulrl_checkpoints.json; the official
 
 ``reference`` stands for the settings that were published for the data set of a checkpoint, without augmentation,
 as the run compared with has none. Every finished run is written at once; runs that the file holds already
-are not repeated. ``--quick`` takes 100 images.
+are not repeated. ``--quick`` takes one checkpoint and 100 images.
 """
 
 import dataclasses

@@ -56,7 +56,8 @@ class Study(NamedTuple):
       notes: what to keep of a round's statistics, as plain values.
       settings: those of a preset for a checkpoint, where they differ from the preset's.
       judged: after every ``round``, or at the ``end``.
-      quick: the number of clean images of the quick variant.
+      quick: the number of clean images of the quick variant, which takes one checkpoint.
+      quick_rounds: its rounds at most; None for those of the preset.
       takes_head: whether the method works on the last layer, and is told its name.
     """
 
@@ -68,6 +69,7 @@ class Study(NamedTuple):
     settings: Callable[[str, str], Any] | None = None
     judged: str = "round"
     quick: int = 500
+    quick_rounds: int | None = None
     takes_head: bool = False
 
     def config(self, preset: str, checkpoint: str) -> Any:
@@ -187,15 +189,26 @@ def main(study: Study, description: str) -> int:
     parser.add_argument("--preset", choices=sorted(presets), required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument(
-        "--checkpoints", nargs="+", choices=list(CHECKPOINTS), default=list(CHECKPOINTS), metavar="NAME"
+        "--checkpoints", nargs="+", choices=list(CHECKPOINTS), metavar="NAME", help="these alone"
     )
     parser.add_argument("--rounds", type=int, default=study.rounds)
     parser.add_argument("--images", type=int, default=study.clean_images, help="clean images to unlearn with")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings")
-    parser.add_argument("--quick", action="store_true", help=f"{study.quick} images to unlearn with")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"minutes: {study.quick} images to unlearn with, and one checkpoint and few rounds unless told otherwise; "
+        "--out is needed, for the results are none of those that are kept",
+    )
     results_file = Path(__file__).parent / "results" / f"{study.name}_checkpoints.json"
-    parser.add_argument("--out", type=Path, default=results_file)
+    parser.add_argument(
+        "--out", type=Path, help=f"the results (default: {results_file.name}, which are kept)"
+    )
     flags = parser.parse_args()
+    if flags.quick and flags.out is None:
+        parser.error("--quick makes results that are none of those that are kept; give --out a file for them")
+    flags.out = flags.out or results_file
+    flags.checkpoints = flags.checkpoints or list(CHECKPOINTS)[: 1 if flags.quick else None]
     try:
         return _compare(study, flags)
     except InputError as error:
@@ -211,10 +224,12 @@ def main(study: Study, description: str) -> int:
 def _compare(study: Study, flags: argparse.Namespace) -> int:
     images = study.quick if flags.quick else flags.images
     keep_compilations()
-    changed = ([f"rounds={flags.rounds}"] if flags.rounds else []) + flags.set
     labels = []
     for name in flags.checkpoints:
-        config = configured(study.config(flags.preset, name), changed)
+        usual = study.config(flags.preset, name)
+        most = study.quick_rounds if flags.quick else None
+        rounds = flags.rounds or (None if most is None else min(usual.rounds, most))
+        config = configured(usual, ([f"rounds={rounds}"] if rounds else []) + flags.set)
         label = " ".join([flags.preset, f"images={images}", f"rounds={config.rounds}", *flags.set])
         labels.append(label)
         for seed in flags.seeds:

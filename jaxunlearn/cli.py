@@ -228,8 +228,15 @@ def _parser(
             help="unlearn by this division of the images of --train in place of looking for one: a division.csv of an "
             "earlier run, which may have been corrected by hand",
         )
+        parser.add_argument(
+            "--early",
+            type=Path,
+            metavar="FILE",
+            help="a checkpoint from early in the model's training, after a tenth of it or so; what it has learned "
+            "already is suspected first (prefilter=early)",
+        )
     else:
-        parser.set_defaults(subtask=None, arch=None, fit=[], division=None)
+        parser.set_defaults(subtask=None, arch=None, fit=[], division=None, early=None)
         parser.add_argument("--clean", metavar="SPEC", help="clean images to unlearn with")
         parser.add_argument(
             "--test", metavar="SPEC", help="other clean images to judge by (else some are held back)"
@@ -322,6 +329,7 @@ def _run(
         reactivate=tuple(flags.reactivate),
         size=flags.size,
         division=flags.division,
+        early=flags.early,
     )
     if subtask == "test":
         job.judge(procedure, request, display)
@@ -342,7 +350,8 @@ def _run(
 
 def _config(presets: Mapping[str, Any], flags: argparse.Namespace) -> Any:
     rounds = [] if flags.rounds is None else [f"rounds={flags.rounds}"]
-    return configured(presets[flags.preset], [*rounds, *flags.set])
+    early = [] if flags.early is None else ["prefilter=early"]
+    return configured(presets[flags.preset], [*rounds, *early, *flags.set])
 
 
 def settings_of(config: Any) -> str:
@@ -434,10 +443,16 @@ def _train(procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace
     given = [name for name in ("key", "normalize", "channels") if getattr(flags, name) is not None]
     if given:
         raise InputError(f"--arch trains a network of plain pixels, without --{given[0]}; leave that away.")
+    if flags.early is not None:
+        raise InputError(
+            "--arch trains a network, which --early cannot be from; give --set prefilter=early, and what it is early "
+            "in its training is asked."
+        )
     flags.ckpt, flags.normalize = out / trainer.MODEL, "none"
     if flags.subtask == "test":
         return
-    _config(presets, flags)
+    if _asks_early(_config(presets, flags)):
+        flags.early = out / trainer.EARLY
     goes_on = flags.resume or flags.subtask == "unlearning"
     interrupted = any(out.glob(f"*{trainer.STATE}"))
     if interrupted and not (goes_on or flags.force):
@@ -450,7 +465,7 @@ def _train(procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace
             f"{out} holds a trained network already; give --resume to go on with it, or --force to train it anew."
         )
     begun = goes_on and (interrupted or trained)
-    written = [trainer.MODEL, trainer.FACTS, *files_written(procedure.name, ".pth")]
+    written = [trainer.MODEL, trainer.EARLY, trainer.FACTS, *files_written(procedure.name, ".pth")]
     if not begun or divided or flags.force:
         check_folder(out, written, resume=goes_on, force=flags.force)
     keep_compilations()
@@ -477,6 +492,11 @@ def _train(procedure: Any, presets: Mapping[str, Any], flags: argparse.Namespace
         stale=[*written, STATE_FILE] if replaces else (),
     )
     flags.resume = goes_on and (out / STATE_FILE).exists()
+
+
+def _asks_early(config: Any) -> bool:
+    """Whether suspects are named by a checkpoint from early in the training."""
+    return config.prefilter == "early" and not config.isolation_rounds
 
 
 def _take_attack(flags: argparse.Namespace, *, trains: bool) -> None:
@@ -515,6 +535,7 @@ def _demo(
         "channels",
         "size",
         "division",
+        "early",
     )
     given = [name for name in names if getattr(flags, name) is not None]
     given += [name for name in ("fit", "leave_out_shared") if getattr(flags, name)]

@@ -88,6 +88,7 @@ class Request:
       leave_out_shared: whether to clean without the images that also judge; else they are refused.
       reactivate: numbers of triggered images to try to bring the backdoor back with.
       division: a table that says which of the images to unlearn with are poisoned; None where the method finds out.
+      early: a checkpoint from early in the model's training, with the same key; None where there is none.
     """
 
     checkpoint: Path
@@ -108,6 +109,7 @@ class Request:
     leave_out_shared: bool = False
     reactivate: tuple[int, ...] = ()
     division: Path | None = None
+    early: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +128,7 @@ class Inputs:
       notices: what the user should know about the inputs.
       warnings: what makes the results doubtful.
       division: the given part of every image to unlearn with; None where it is not given.
+      early: a checkpoint of the model from early in its training, where one is given.
     """
 
     checkpoint: Checkpoint
@@ -139,6 +142,7 @@ class Inputs:
     notices: list[str]
     warnings: list[str]
     division: list[str] | None = None
+    early: Checkpoint | None = None
 
     @property
     def apply_fn(self) -> ApplyFn:
@@ -228,6 +232,7 @@ def read(request: Request) -> Inputs:
     checkpoint = torch_io.read(request.checkpoint, request.key)
     model = convert.from_torch(checkpoint.arrays)
     _check_weights(request.checkpoint, model)
+    early = None if request.early is None else _read_early(request.early, request.key, model.spec)
     takes = _takes(request, model.spec)
     clean = load(request.clean, takes)
     if takes.keeps(*clean.images.shape[1:3]):
@@ -272,9 +277,27 @@ def read(request: Request) -> Inputs:
         notices,
         warnings,
         division,
+        early,
     )
     _check_reactivation(request, inputs)
     return inputs
+
+
+def _read_early(path: Path, key: str | None, spec: ModelSpec) -> Checkpoint:
+    """A checkpoint from early in the training of the network that ``spec`` describes.
+
+    Raises:
+      InputError: if it is of another network, or cannot be read.
+    """
+    checkpoint = torch_io.read(path, key)
+    early = convert.from_torch(checkpoint.arrays)
+    _check_weights(path, early)
+    if early.spec != spec:
+        raise InputError(
+            f"{path} holds a {early.spec.name} of {early.spec.classes} classes, and the model is a {spec.name} of "
+            f"{spec.classes}; give a checkpoint of the same training."
+        )
+    return checkpoint
 
 
 def check_enough(clean: LabelledImages, test: LabelledImages) -> None:

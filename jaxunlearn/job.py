@@ -424,7 +424,7 @@ def _reactivate(this: _Run, cleaned: Variables) -> list[dict[str, Any]]:
 def _check_kept(request: Request, written: Sequence[str]) -> None:
     """Refuses an output folder in which a file of the run would take the place of a given one."""
     places = {os.path.realpath(request.out / name): name for name in written}
-    for given in (request.checkpoint, request.division):
+    for given in (request.checkpoint, request.division, request.early):
         if given is not None and (name := places.get(os.path.realpath(given))):
             raise InputError(f"The run's {name} would replace {given}; give another folder with --out.")
 
@@ -467,6 +467,9 @@ def _fingerprint(procedure: Procedure, request: Request, inputs: Inputs) -> dict
         },
         "test": {"spec": request.test, "images": len(inputs.test.labels), "sha256": inputs.test.sha256},
         "division": None if request.division is None else _described_division(request.division, inputs),
+        "early": None
+        if inputs.early is None
+        else {"file": str(request.early), "sha256": inputs.early.sha256},
         "preprocessing": inputs.preprocessing.preprocessing.as_dict(),
         "trigger": request.trigger,
         "trigger on grey": _hash_trigger(inputs),

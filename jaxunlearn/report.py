@@ -68,6 +68,7 @@ def assemble(
         "rounds": [{**entry, **rates_and_counts(Evaluation.from_counts(entry))} for entry in rounds],
         "images": {name: inputs[name] for name in ("clean", "test", "triggered")},
         "division": inputs["division"],
+        "early": inputs["early"],
         "trigger": inputs["trigger"],
         "target": inputs["target"],
         "input_sha256": input_sha256,

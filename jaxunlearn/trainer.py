@@ -13,7 +13,7 @@ import numpy as np
 from converters import convert, torch_io
 from jaxunlearn import _checkpointing, _loop, finetune, report
 from jaxunlearn._check import InputError, sides
-from jaxunlearn._files import only_writer, write_together
+from jaxunlearn._files import only_writer, write_together, write_whole
 from jaxunlearn._typing import AnyImages, ApplyFn, Variables
 from jaxunlearn.data import LabelledImages, Takes, check_class_names, classes_of, keep_apart, load
 from jaxunlearn.display import Display, describe
@@ -21,8 +21,9 @@ from jaxunlearn.evaluate import Evaluation, Triggered, evaluate
 from jaxunlearn.models import NAMES, ModelSpec, named
 
 STATE = "training.state.npz"
-MODEL, FACTS = "trained.pth", "trained.json"
+MODEL, EARLY, FACTS = "trained.pth", "early.pth", "trained.json"
 
+_EARLY_PART = 10  # of the epochs one, rounded up
 _JUDGED_BY = 2000  # test images after every epoch; all of them at the end
 _MOST_CLASSES = 100_000  # a number among the names of folders must not take all memory
 _TRAINING = 0x74726169  # the number of no round, so that no method draws from the same keys
@@ -52,6 +53,7 @@ class Training:
       resume: whether to go on with an interrupted one.
       settings: what two equal trainings must have in common, for JSON.
       clear: removes what stands in the way of a training that starts anew.
+      keep: is given the number of every finished epoch, and the variables after it.
     """
 
     spec: ModelSpec
@@ -63,6 +65,7 @@ class Training:
     resume: bool
     settings: dict[str, Any]
     clear: Callable[[], None] = lambda: None
+    keep: Callable[[int, Variables], None] = lambda epoch, variables: None
 
 
 def train(
@@ -113,9 +116,11 @@ def train(
         try:
             for epoch in range(first, training.config.rounds + 1):
                 ((_, state, stats),) = _loop.rounds(method, state, data_of(epoch), epoch, epoch)
+                variables = method.finish(state)
                 now: Evaluation = evaluate(
-                    apply_fn, method.finish(state), judging.images, judging.labels, triggered=shown
+                    apply_fn, variables, judging.images, judging.labels, triggered=shown
                 )
+                training.keep(epoch, variables)
                 notes = {"same": same, "epochs": epoch, "seconds": watch.seconds()}
                 _checkpointing.save_state(path, state, notes)
                 display.round_done(epoch, {"loss": float(stats.loss)}, now)
@@ -137,6 +142,8 @@ def train_model(
     stale: Sequence[str] = (),
 ) -> Path:
     """Trains a network on a set as it is, and writes it as a PyTorch checkpoint; with ``resume``, unless it is there.
+
+    What it was after a tenth of the epochs is written as well.
 
     ``stale`` are names of files in the folder that a training which starts anew removes.
 
@@ -160,6 +167,16 @@ def train_model(
         _checkpointing.check_same(settings, _read_facts(facts))
         return out / MODEL
     display.say(f"training {spec.name} on {len(data.labels)} images as they are ...")
+    early_epoch = -(-config.rounds // _EARLY_PART)
+
+    def keep(epoch: int, variables: Variables) -> None:
+        if epoch == early_epoch:
+            write_whole(out / EARLY, encoded(variables))
+
+    def encoded(variables: Variables) -> bytes:
+        arrays = convert.to_torch(spec, jax.tree.map(np.asarray, variables))
+        return torch_io.new_state_dict_bytes(arrays)
+
     training = Training(
         spec=spec,
         config=config,
@@ -169,22 +186,23 @@ def train_model(
         phase="given",
         resume=resume,
         settings=settings,
-        clear=lambda: _remove(out, (FACTS, *stale)),
+        clear=lambda: _remove(out, (FACTS, EARLY, *stale)),
+        keep=keep,
     )
     watch, given = Watch(), usable(data.images, data.labels)
     key = jax.random.fold_in(jax.random.key(seed), _TRAINING)
     variables = train(training, lambda _: given, key, display, watch)
     evaluation = evaluate(spec.apply, variables, test.images, test.labels)
-    arrays = convert.to_torch(spec, jax.tree.map(np.asarray, variables))
     content = {
         **settings,
+        "early_epoch": early_epoch,
         **report.rates_and_counts(evaluation),
         "seconds": round(watch.seconds(), 1),
         "device": report.device(),
         "versions": report.versions(),
     }
-    encoded = (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
-    write_together(out, {MODEL: torch_io.new_state_dict_bytes(arrays), FACTS: encoded})
+    facts_bytes = (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
+    write_together(out, {MODEL: encoded(variables), FACTS: facts_bytes})
     (out / f"{training.phase}.{STATE}").unlink()
     display.say(f"trained  {describe(evaluation)}  {out / MODEL}")
     return out / MODEL

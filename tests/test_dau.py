@@ -394,6 +394,26 @@ def test_unlearning_needs_a_fresh_network_or_none() -> None:
         dau.Config(prefilter="lga")
     with pytest.raises(ValueError, match="rounds=11 must be at least 12"):
         dataclasses.replace(isolating, rounds=11)
+    with pytest.raises(InputError, match="early in the training, and none is given; give one"):
+        dau.unlearn(
+            toys.apply_fn, toys.variables(), images, labels, dau.Config(prefilter="early"), KEY, head="head"
+        )
+    trained_further = dau.Config(prefilter="early", isolation_rounds=1)
+    for config in (dau.Config(), isolating, trained_further):
+        with pytest.raises(InputError, match="asks no network from early in the training, and one is given"):
+            dau.unlearn(
+                toys.apply_fn, toys.variables(), images, labels, config, KEY,
+                head="head", fresh=toys.fresh, early=toys.variables(1),
+            )  # fmt: skip
+    with pytest.raises(
+        ValueError, match=r"early holds variables whose params/head is .* give those of the same"
+    ):
+        wider = toys.variables()
+        wider["params"]["head"] = jnp.zeros((4, 5))
+        dau.divide(
+            toys.apply_fn, toys.variables(), images, labels, dau.Config(prefilter="early"), KEY,
+            head="head", early=wider,
+        )  # fmt: skip
     with pytest.raises(ValueError, match=r"band=0.8 must be at most 0.5"):
         dau.Config(band=0.8)
 
@@ -773,6 +793,9 @@ def test_all_classes_are_divided_together_if_they_are_attacked_alike() -> None:
     assert truth[poisoned].mean() > 0.97
     assert clean[~truth].mean() > 0.97
     assert float(found.gains.min()) > 60
+    assert not found.kinds.any()
+    apart = dau.algorithm._divide(dau.Config(all_to_all=False), *given)[1]
+    np.testing.assert_array_equal(apart.kinds, labels)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -1204,10 +1227,10 @@ def test_the_clean_parts_loss_is_bounded_in_the_first_epochs_alone() -> None:
 
 
 def suspects_of(
-    apply_fn: Any, variables: Any, data: dau.Data, config: dau.Config, head: str, fresh: Any = None
+    apply_fn: Any, variables: Any, data: dau.Data, config: dau.Config, head: str, **others: Any
 ) -> np.ndarray:
     """What the pre-filter suspects."""
-    method = dau.make_method(apply_fn, dau.Execution(), head=head, fresh=fresh)
+    method = dau.make_method(apply_fn, dau.Execution(), head=head, **others)
     state = method.init(variables, data, config, KEY)
     for _ in range(config.isolation_rounds):
         state, _ = method.step(state, data)
@@ -1233,9 +1256,41 @@ def test_isolation_suspects_what_is_learned_first(prefilter: str) -> None:
         isolated_share=0.1,
     )
     data = dau.Data(images.astype(np.float32), labels.astype(np.int32))
-    suspects = suspects_of(toys.apply_fn, toys.variables(), data, config, "head", toys.fresh)
+    suspects = suspects_of(toys.apply_fn, toys.variables(), data, config, "head", fresh=toys.fresh)
     attacked = labels == 0
     assert poisoned[suspects & attacked].mean() > 0.9 > 2 * poisoned[attacked].mean()
+
+
+def test_a_network_from_early_in_the_training_is_asked_what_it_has_learned() -> None:
+    """As the model as it came is by ``loss``; nothing is trained for it, and the model as it came is unlearned."""
+    images, found, *_ = victim()
+    data, config = dau.Data(images, found.labels), dau.Config(prefilter="early", rounds=2)
+    given: Any = (toys.apply_fn, toys.variables(3), data, dau.Config(prefilter="loss"), "head")
+    early = jax.tree.map(np.asarray, toys.variables(3))
+    suspects = suspects_of(toys.apply_fn, toys.variables(), data, config, "head", early=early)
+    np.testing.assert_array_equal(suspects, suspects_of(*given))
+    assert not np.array_equal(suspects, suspects_of(given[0], toys.variables(), *given[2:]))
+    method = dau.make_method(toys.apply_fn, dau.Execution(), head="head", early=early)
+    state = method.init(toys.variables(), data, config, KEY)
+    jax.tree.map(np.testing.assert_array_equal, method.finish(state), toys.variables())
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_images_are_asked_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch, *, asked: bool) -> None:
+    seen: list[Any] = []
+    usual = dau.algorithm._dividing
+
+    def dividing(*given: Any) -> Any:
+        seen.append(given[-1])
+        return usual(*given)
+
+    monkeypatch.setattr(dau.algorithm, "_dividing", dividing)
+    images, labels = toys.images_and_labels(60)
+    config = dau.Config(thumbnails=asked)
+    dau.divide(toys.apply_fn, toys.variables(), images, labels, config, KEY, head="head")
+    assert [small is not None for small in seen] == [asked]
+    if asked:
+        np.testing.assert_allclose(seen[0], images.reshape(60, -1), rtol=1e-5)
 
 
 @pytest.mark.slow

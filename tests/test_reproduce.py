@@ -44,6 +44,8 @@ def test_every_campaign_asks_for_what_there_is(name: str) -> None:
         cli.configured(presets[cleaning.preset], cleaning.settings)
     quick = campaign.quick()
     assert (len(quick.subjects), len(quick.seeds)) == (1, 1)
+    assert quick.arch in ("small_vgg_half", "preact_resnet18", "small_vit")
+    assert ("vit" in quick.arch) == ("vit" in campaign.arch)
     assert round(quick.subjects[0].ratio * quick.train_images) >= 1
     kinds, quick_kinds = (
         list(dict.fromkeys((one.method, one.preset, one.settings) for one in some.cleanings))

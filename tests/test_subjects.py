@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import json
 import re
 import subprocess
@@ -610,12 +611,19 @@ def test_dau_trains_the_network_first(
         torch.load(straight / "model.pth", weights_only=True)
     )
     assert report["checkpoint"] == str(straight / trainer.MODEL)
+    assert told["early_epoch"] == 1
+    early, last = (torch_io.read(straight / name).arrays for name in (trainer.EARLY, trainer.MODEL))
+    assert set(early) == set(last)
+    assert not all(np.array_equal(early[name], last[name]) for name in last)
 
     with monkeypatch.context() as patch:
         patch.setattr("jaxunlearn.display.make_display", lambda **_: Watched(2))
         assert run("resumed") == 130
     assert "go on with --resume" in capsys.readouterr().err
-    assert {path.name for path in (tmp_path / "resumed").iterdir()} == {f"given.{trainer.STATE}"}
+    assert {path.name for path in (tmp_path / "resumed").iterdir()} == {
+        f"given.{trainer.STATE}",
+        trainer.EARLY,
+    }
     assert run("resumed") == 2
     assert run("resumed", "anti-learning", "--resume") == 0
     assert "resumed  after epoch 2 on given images" in capsys.readouterr().out
@@ -631,10 +639,36 @@ def test_dau_trains_the_network_first(
     assert run("trained") == 2
     assert "holds a trained network already; give --resume to go on with it" in capsys.readouterr().err
     assert cli._TRAINED == trainer.FACTS
+    assert run("early", "--set", "prefilter=early") == 0
+    report = json.loads((tmp_path / "early" / "report.json").read_text())
+    assert report["early"] == {
+        "file": str(tmp_path / "early" / trainer.EARLY),
+        "sha256": hashlib.sha256((tmp_path / "early" / trainer.EARLY).read_bytes()).hexdigest(),
+    }
+    assert (report["config"]["prefilter"], report["config"]["isolation_rounds"]) == ("early", 0)
+    capsys.readouterr()
+    assert run("early", "--resume", "--early", str(straight / trainer.EARLY)) == 2
+    assert "give --set prefilter=early" in capsys.readouterr().err
+
+    other = small_vgg(10, (8, 8, 1), (4, 4, 4))
+    arrays = convert.to_torch(other, jax.tree.map(np.asarray, other.init(jax.random.key(0))))
+    (tmp_path / "other.pth").write_bytes(torch_io.new_state_dict_bytes(arrays))
+    for named, code, said in (
+        (straight / trainer.EARLY, 0, ""),
+        (tmp_path / "other.pth", 2, "give a checkpoint of the same training"),
+        (tmp_path / "none.pth", 2, "none.pth"),
+    ):
+        given = ["--ckpt", str(straight / trainer.MODEL), "--early", str(named), *SOME, "--rounds", "2"]
+        assert dau_program.main([*given, "--out", str(tmp_path / f"of-{named.stem}")]) == code
+        assert said in capsys.readouterr().err
+        assert (tmp_path / f"of-{named.stem}").exists() == (code == 0)
     with monkeypatch.context() as patch:
         patch.setattr("jaxunlearn.display.make_display", lambda **_: Watched(2))
         assert run("resumed", "--force") == 130
-    assert {path.name for path in (tmp_path / "resumed").iterdir()} == {f"given.{trainer.STATE}"}
+    assert {path.name for path in (tmp_path / "resumed").iterdir()} == {
+        f"given.{trainer.STATE}",
+        trainer.EARLY,
+    }
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,8 @@ def draw(drawings: Drawings, images: Images, seen: Images) -> jax.Array:
 
 
 def mask_of(variables: PyTree, images: Images) -> Float[Array, "n h w 1"]:
-    """Where the triggers of images go, near 0 or 1: (1 + tanh 10 z) / 2."""
-    return jax.nn.sigmoid(20 * _drawn(1, variables, images))
+    """Where the triggers of images go, near 0 or 1: (1 + tanh(10 tanh z)) / 2."""
+    return jax.nn.sigmoid(20 * jnp.tanh(_drawn(1, variables, images)))
 
 
 def pattern_of(variables: PyTree, images: Images) -> Float[Array, "n h w c"]:

@@ -2,8 +2,11 @@
 
 The exceptions: it poisons images of all classes, the target's too; it blends a picture where ours is random, and
 optimises the pattern of ``lf``; its ``trojannn`` draws an apple and excites two neurons, where ours is a square and
-excites one; it rotates the images of ``wanet`` and ``bpp`` too; and it crops and
-mirrors those of ``input-aware`` before their triggers are drawn, where here all triggers come before that.
+excites one; it rotates the images of ``wanet`` and ``bpp`` too, crops with a padding of 5 pixels in place of 4, and
+gives a tenth of all images the noise of ``bpp`` whatever share is poisoned. It trains the masks of ``input-aware`` for
+25 epochs, and the patterns for 100 together with the model itself, where ours are a few hundred and a few thousand
+steps beside a surrogate; and it crops and mirrors those images before their triggers are drawn, where here all triggers
+come before that.
 """
 
 import functools

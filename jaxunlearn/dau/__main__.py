@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from converters.convert import from_torch
 from jaxunlearn import cli, report
 from jaxunlearn._loop import Execution, Method
 from jaxunlearn._typing import Variables
@@ -156,6 +157,7 @@ def _method(inputs: Inputs, execution: Execution) -> Method:
         execution,
         head=inputs.model.spec.head,
         fresh=inputs.model.spec.init,
+        early=None if inputs.early is None else from_torch(inputs.early.arrays).variables,
         parts=None if given is None else Parts(*(jnp.asarray(given == part) for part in PARTS[:2])),
     )
 

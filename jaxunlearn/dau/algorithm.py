@@ -43,7 +43,7 @@ from jaxunlearn._training import begin, check_features, forward_of_halves, forwa
 from jaxunlearn._tree import all_finite, combine, head_kernel, named_leaves, partition, trainable_mask
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Logits, Number, PRNGKey, Round, Scalar, Variables
 from jaxunlearn.dau.alltoall import attacked_alike
-from jaxunlearn.dau.config import LOSSES, Config
+from jaxunlearn.dau.config import ISOLATING, LOSSES, Config
 from jaxunlearn.dau.content import thumbnails
 from jaxunlearn.dau.groups import count_labels
 from jaxunlearn.dau.splitting import (
@@ -96,7 +96,7 @@ class State(NamedTuple):
       params: the trained half of the variables that are being unlearned, None elsewhere.
       rest: the other half; running statistics move.
       velocity: the momentum of the parameters.
-      isolating: the fresh network; None without isolation.
+      isolating: the network that tells what is learned first; None where the model as it came is asked.
       original: the variables as they came.
       scores: of every image: from -1 where it looks poisoned to 1 where it does not; 0 before it is known.
       parts: of the images.
@@ -185,6 +185,7 @@ def unlearn(
     *,
     head: str,
     fresh: Fresh | None = None,
+    early: Variables | None = None,
     parts: Parts | None = None,
     execution: Execution | None = None,
 ) -> tuple[Variables, RoundStats]:
@@ -204,6 +205,8 @@ def unlearn(
         (``ModelSpec.head``): of a layer with a ``kernel`` of shape (features, classes), and perhaps a ``bias``, or of
         such a matrix alone.
       fresh: makes untrained variables (``ModelSpec.init``); needed for the pre-filters that isolate.
+      early: variables of the network from early in its training, after a few epochs, whose losses name the suspects in
+        place of such a fresh one; with ``prefilter="early"`` and ``isolation_rounds=0``.
       parts: a division from elsewhere, such as one that was corrected by hand; None looks for one.
       execution: how to compute it; under a surrounding ``jit`` give ``Execution(loop="scan")``.
 
@@ -211,8 +214,8 @@ def unlearn(
       Cleaned variables of the same structure, shapes and dtypes, and the statistics, stacked by round.
 
     Raises:
-      ValueError: if the images, labels or parts do not have the shape, dtype and range described, or ``fresh`` is
-        missing.
+      ValueError: if the images, labels or parts do not have the shape, dtype and range described, or ``fresh`` or
+        ``early`` is missing or of another network.
       InputError: if the head names no linear layer, or the network does not return what that reads.
       NonFiniteError: if a round gives NaN or infinite values.
 
@@ -230,7 +233,7 @@ def unlearn(
     """
     execution = execution or Execution()
     data = Data(images, labels).for_loop(execution)
-    method = make_method(apply_fn, execution, head=head, fresh=fresh, parts=parts)
+    method = make_method(apply_fn, execution, head=head, fresh=fresh, early=early, parts=parts)
     return _loop.run(method, variables, data, config, key)
 
 
@@ -244,6 +247,7 @@ def divide(
     *,
     head: str,
     fresh: Fresh | None = None,
+    early: Variables | None = None,
     execution: Execution | None = None,
 ) -> tuple[Division, Attacked]:
     """Which training images are poisoned: the first half of ``unlearn``, with the same arguments; nothing is unlearned.
@@ -266,7 +270,7 @@ def divide(
     """
     execution = execution or Execution()
     data = Data(images, labels).for_loop(execution)
-    method = make_method(apply_fn, execution, head=head, fresh=fresh)
+    method = make_method(apply_fn, execution, head=head, fresh=fresh, early=early)
     state = method.init(variables, data, config, key)
     for _, new_state, _ in _loop.rounds(method, state, data, 1, config.isolation_rounds + 1):
         state = new_state
@@ -279,12 +283,13 @@ def make_method(
     *,
     head: str,
     fresh: Fresh | None = None,
+    early: Variables | None = None,
     parts: Parts | None = None,
 ) -> Method:
     """DAU for one network as ``init``, ``step`` and ``finish``; equal networks share compiled programs."""
     programs = _Programs(head, *_passes(apply_fn), execution, parts)
     return Method(
-        functools.partial(init, apply_fn, head, fresh, parts),
+        functools.partial(init, apply_fn, head, fresh, early, parts),
         functools.partial(_round, programs),
         finish,
         over=lambda state: state.stopped,
@@ -315,6 +320,7 @@ def init(
     apply_fn: ApplyFn,
     head: str,
     fresh: Fresh | None,
+    early: Variables | None,
     parts: Parts | None,
     variables: Variables,
     data: Data,
@@ -325,27 +331,18 @@ def init(
 
     Raises:
       ValueError: if the images, labels or parts do not have the shape, dtype and range described in ``unlearn``, the
-        config is of another method, the key is none, or ``fresh`` is missing or makes variables of another form.
+        config is of another method, the key is none, or ``fresh`` or ``early`` is missing, needless or of another form.
       InputError: if the head names no linear layer, or the network does not return what that reads.
     """
     check_run(config, Config, key)
     begun = begin(apply_fn, variables, *data, config.crop_padding)
     width = named_leaves(begun.variables)[head_kernel(begun.variables, head, begun.classes)].shape[0]
     check_features(begun.aux, width)
-    if fresh is None and config.isolation_rounds:
-        raise ValueError(
-            f"fresh=None with prefilter={config.prefilter!r}: isolation trains a fresh network; give a function that "
-            "makes its variables, or another prefilter with isolation_rounds=0."
-        )
-    if fresh is not None and config.isolation_rounds:
-        _check_fresh(jax.eval_shape(fresh, jax.random.key(0)), begun.variables)
+    isolating = _isolating(fresh, early, begun.variables, config, key)
     dtype, count = begun.dtype, len(data.labels)
     if parts is not None:
         _check_parts(parts, count, config)
     zero = jnp.zeros((), dtype)
-    isolating = (
-        _untrained(fresh(jax.random.fold_in(key, _FRESH))) if fresh and config.isolation_rounds else None
-    )
     none, nothing = jnp.zeros(count, bool), jnp.zeros((), int)
     unknown = jnp.zeros(begun.classes, dtype)
     return State(
@@ -425,8 +422,37 @@ def clean_losses(logits: Logits, labels: Labels, bounded: Number, robustness: Nu
     return jnp.where(bounded, -jnp.expm1(-robustness * cross_entropy) / robustness, cross_entropy)
 
 
-def _check_fresh(made: Any, variables: Variables) -> None:
-    """Refuses a ``fresh`` that makes another network's variables."""
+def _isolating(
+    fresh: Fresh | None, early: Variables | None, variables: Variables, config: Config, key: PRNGKey
+) -> Trained | None:
+    """The network whose losses name the suspects; None where the model as it came is asked."""
+    said = f"prefilter={config.prefilter!r} with isolation_rounds={config.isolation_rounds!r}"
+    if early is not None:
+        if config.prefilter != "early" or config.isolation_rounds:
+            raise InputError(
+                f"{said} asks no network from early in the training, and one is given; give prefilter='early' with "
+                "isolation_rounds=0, or none."
+            )
+        _check_form("early holds variables", early, variables)
+        return _untrained(jax.tree.map(jnp.asarray, early))
+    if config.isolation_rounds == 0:
+        if config.prefilter == "early":
+            raise InputError(
+                f"{said} asks a network from early in the training, and none is given; give one (early, --early), or "
+                "isolation_rounds of at least 1, to train it."
+            )
+        return None
+    if fresh is None:
+        raise ValueError(
+            f"fresh=None with prefilter={config.prefilter!r}: isolation trains a fresh network; give a function that "
+            "makes its variables, or another prefilter with isolation_rounds=0."
+        )
+    _check_form("fresh makes variables", jax.eval_shape(fresh, jax.random.key(0)), variables)
+    return _untrained(fresh(jax.random.fold_in(key, _FRESH)))
+
+
+def _check_form(what: str, made: Any, variables: Variables) -> None:
+    """Refuses another network's variables."""
     forms = [
         {name: (leaf.shape, leaf.dtype) for name, leaf in named_leaves(tree).items()}
         for tree in (made, variables)
@@ -434,8 +460,8 @@ def _check_fresh(made: Any, variables: Variables) -> None:
     if wrong := [name for name in {**forms[0], **forms[1]} if forms[0].get(name) != forms[1].get(name)]:
         found, expected = (form.get(wrong[0], "missing") for form in forms)
         raise ValueError(
-            f"fresh makes variables whose {wrong[0]} is {found}, and that of the variables to unlearn is {expected}; "
-            "give a function that makes such variables."
+            f"{what} whose {wrong[0]} is {found}, and that of the variables to unlearn is {expected}; give those of "
+            "the same network."
         )
 
 
@@ -457,9 +483,9 @@ def _check_parts(parts: Parts, count: int, config: Config) -> None:
             raise ValueError(
                 f"parts mark {poisoned.sum()} images as poisoned and {clean.sum()} as clean; give some of both."
             )
-    if config.isolation_rounds:
+    if config.prefilter in ISOLATING:
         raise InputError(
-            f"prefilter={config.prefilter!r} trains a fresh network to find suspects, which given parts make needless; "
+            f"prefilter={config.prefilter!r} finds suspects with another network, which given parts make needless; "
             "give another prefilter with isolation_rounds=0, or no parts."
         )
     if config.resplit_round:
@@ -613,7 +639,8 @@ def _divided(
     labels = jnp.asarray(data.labels)
     # Accelerators multiply in less precision unless told, and directions would not stay orthogonal.
     with jax.default_matmul_precision("highest"):
-        return _dividing(state.config, own.features, own.logits, labels, suspects, head, key, own.thumbnails)
+        small = own.thumbnails if state.config.thumbnails else None
+        return _dividing(state.config, own.features, own.logits, labels, suspects, head, key, small)
 
 
 def _judged(state: State, view: View, data: Data) -> State:
@@ -692,8 +719,10 @@ def _divide(
     by_class = attacked_classes(
         whitened, logits, labels, suspects, classes_key, gain=config.gain, thumbnails=thumbnails
     )
-    is_alike, alike = attacked_alike(features, whitened[0], logits, labels, alike_key, gain=config.gain)
-    found = jax.tree.map(functools.partial(jnp.where, is_alike), alike, by_class)
+    is_alike, found = jnp.asarray(False), by_class
+    if config.all_to_all:
+        is_alike, alike = attacked_alike(features, whitened[0], logits, labels, alike_key, gain=config.gain)
+        found = jax.tree.map(functools.partial(jnp.where, is_alike), alike, by_class)
     retrained = functools.partial(
         discriminate,
         features,

@@ -21,16 +21,19 @@ class Config:
     Attributes:
       rounds: in all: those of isolation, one that splits the images, and the epochs of unlearning.
       isolation_rounds: epochs of a fresh network that tells which images are learned first; 0 for the pre-filters that
-        ask the model as it came.
+        ask the model as it came, and for ``early`` where a network from early in its training is given.
       batch_size: images per step; of unlearning, those of the clean part.
       poisoned_batch_size: images of the poisoned part in each step of unlearning and of the discriminator.
       prefilter: what the first suspects have most of. The probability of their label by a fresh network that descends
-        on ``lga`` sign(l - level) l, ``flooding`` |l - level| + level, or ``early`` l itself, for few epochs; or that
-        by the model as it came, after other images were laid over them (``superposed``), or of them alone (``loss``).
+        on ``lga`` sign(l - level) l, ``flooding`` |l - level| + level, or ``early`` l itself, for few epochs, as the
+        model did early in its training; or that by the model as it came, after other images were laid over them
+        (``superposed``), or of them alone (``loss``).
       superpositions: the number of other images that are laid over each, one at a time, for ``superposed``.
       evidence: what divides an attacked class: the last layer retrained as a ``discriminator``, ``fisher``'s linear
         discriminant, which is a head of two classes in closed form, or in each class the ``best`` of both. All classes
         together are divided by Fisher's alone.
+      thumbnails: whether what the images show, small, has the first say in which of a class's groups is poisoned.
+      all_to_all: whether all classes may be found attacked together, along one direction.
       discriminator_steps: of the retrained last layer; few, because a small set has fewer images than features and the
         layer would come to know its suspects by heart.
       refinements: how often the discriminator is trained again, with what it takes for poisoned as suspects.
@@ -82,6 +85,8 @@ class Config:
     prefilter: str = "superposed"
     superpositions: int = 4
     evidence: str = "best"
+    thumbnails: bool = True
+    all_to_all: bool = True
     discriminator_steps: int = 80
     refinements: int = 0
     loss: str = "complementary"
@@ -138,10 +143,12 @@ class Config:
         check_in(LOSSES, loss=self.loss)
         check_in(STATISTICS, poisoned_statistics=self.poisoned_statistics)
         check_in(("constant", "cosine"), schedule=self.schedule)
-        if (self.prefilter in ISOLATING) != (self.isolation_rounds > 0):
+        isolates = self.isolation_rounds > 0
+        if self.prefilter != "early" and (self.prefilter in ISOLATING) != isolates:
+            needed = "at least one" if self.prefilter in ISOLATING else "none"
             raise ValueError(
-                f"prefilter={self.prefilter!r} with isolation_rounds={self.isolation_rounds!r}: {', '.join(ISOLATING)} "
-                "need at least one, the others none."
+                f"prefilter={self.prefilter!r} with isolation_rounds={self.isolation_rounds!r} needs {needed}; "
+                f"{' and '.join(ISOLATING)} train a fresh network."
             )
         if self.rounds < self.isolation_rounds + 2:
             raise ValueError(
