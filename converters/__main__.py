@@ -17,6 +17,7 @@ from converters.inspection import as_text, inspect
 from converters.torch_io import Checkpoint, is_finite
 from jaxunlearn._check import InputError
 from jaxunlearn._files import print_any_name, write_whole
+from jaxunlearn._signals import INTERRUPTED, ignore, interruptible, leave
 from jaxunlearn._tree import named_leaves
 from jaxunlearn._typing import Variables
 from jaxunlearn.data import read_arrays
@@ -33,10 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     inspecting = arguments[:1] == ["inspect"]
     print_any_name()
     try:
-        if inspecting:
-            _inspect(_inspect_parser().parse_args(arguments[1:]))
-        else:
-            _convert(_convert_parser().parse_args(arguments))
+        with interruptible():
+            if inspecting:
+                _inspect(_inspect_parser().parse_args(arguments[1:]))
+            else:
+                _convert(_convert_parser().parse_args(arguments))
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -45,8 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {place} cannot be used ({error.strerror}); give another path.\n")
         return 2
     except KeyboardInterrupt:
+        ignore()
         sys.stderr.write("interrupted: nothing was written.\n")
-        return 130
+        return INTERRUPTED
     return 0
 
 
@@ -92,6 +95,11 @@ def _inspect(flags: argparse.Namespace) -> None:
 
 def _convert(flags: argparse.Namespace) -> None:
     output: Path = flags.output
+    if not flags.input.exists():
+        raise InputError(
+            f"There is no file {flags.input}; give a checkpoint and the name of a file to write, or inspect and a "
+            "checkpoint."
+        )
     if output.exists() and not flags.force:
         raise InputError(f"{output} exists; give --force to replace it, or another name.")
     if not output.absolute().parent.is_dir():
@@ -197,4 +205,4 @@ def _form(array: Any) -> tuple[Any, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

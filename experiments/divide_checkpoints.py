@@ -22,7 +22,7 @@ import numpy as np
 
 from experiments.reproduction import CHECKPOINTS, add_result, made_by, read_results, victim_of
 from experiments.tables import NAMES
-from jaxunlearn import dau
+from jaxunlearn import cli, dau
 from jaxunlearn._runtime import keep_compilations
 from jaxunlearn.attacks import Poisoned, poison
 
@@ -77,12 +77,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--shared", type=Path, required=True, help="folder with checkpoints and data")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--shared", type=cli.path, required=True, help="folder with checkpoints and data")
+    parser.add_argument("--seeds", type=cli.seed, nargs="+", default=[0])
     parser.add_argument(
         "--checkpoints", nargs="+", choices=list(CHECKPOINTS), default=list(CHECKPOINTS), metavar="NAME"
     )
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=cli.path, default=RESULTS)
     flags = parser.parse_args()
     keep_compilations()
     for seed in flags.seeds:

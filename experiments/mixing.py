@@ -30,7 +30,7 @@ import numpy as np
 
 from experiments.reproduction import add_result, made_by, rates, read_results
 from experiments.tables import METRICS, draw_map
-from jaxunlearn import dau, demo, evaluate, report
+from jaxunlearn import cli, dau, demo, evaluate, report
 from jaxunlearn._check import InputError
 from jaxunlearn._files import write_whole
 from jaxunlearn._runtime import keep_compilations
@@ -255,9 +255,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(6)))
+    parser.add_argument("--seeds", type=cli.seed, nargs="+", default=list(range(6)))
     parser.add_argument(
-        "--out", type=Path, default=RESULTS, help="numbers; the pictures are written beside them"
+        "--out", type=cli.path, default=RESULTS, help="numbers; the pictures are written beside them"
     )
     flags = parser.parse_args()
     keep_compilations()

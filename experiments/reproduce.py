@@ -56,14 +56,17 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("name", nargs="?", choices=sorted(CAMPAIGNS), metavar="NAME", help="of the config")
     parser.add_argument("--list", action="store_true", help="say what there is")
-    parser.add_argument("--work", type=Path, default=Path("campaigns"), help="folder for models and runs")
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder that holds data")
-    parser.add_argument("--out", type=Path, help="JSON lines (default: NAME.jsonl in --work)")
+    parser.add_argument("--work", type=cli.path, default=Path("campaigns"), help="folder for models and runs")
+    parser.add_argument("--shared", type=cli.path, default=Path("../shared"), help="folder that holds data")
+    parser.add_argument("--out", type=cli.path, help="JSON lines (default: NAME.jsonl in --work)")
     parser.add_argument("--quick", action="store_true", help="a variant of minutes")
     parser.add_argument("--arch", choices=NAMES, help="another network")
-    parser.add_argument("--seeds", type=int, nargs="+", help="other seeds")
+    parser.add_argument("--seeds", type=cli.seed, nargs="+", help="other seeds")
     parser.add_argument("--attacks", nargs="+", metavar="ATTACK", help="these alone")
-    flags = parser.parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    flags = parser.parse_args(given)
+    if flags.name is None and len(given) > flags.list:
+        parser.error("give the NAME of a config; --list says which there are")
     if flags.list or flags.name is None:
         for name, campaign in CAMPAIGNS.items():
             print(f"{campaign.header(name)}\n")
@@ -82,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     name = f"{flags.name}{'-quick' if flags.quick else ''}"
     work = flags.work.resolve()
     out = flags.out or work / f"{name}.jsonl"
-    arch, seeds = flags.arch or campaign.arch, flags.seeds or campaign.seeds
+    arch, seeds = flags.arch or campaign.arch, tuple(dict.fromkeys(flags.seeds or campaign.seeds))
     try:
         failed = run(campaign, flags.shared.resolve(), work / name, out, arch=arch, seeds=seeds)
     except InputError as error:
@@ -171,13 +174,25 @@ def _found(
 
 def _attack_in(folder: Path) -> dict[str, Any]:
     """What a model's folder says of its attack."""
-    return dict(json.loads((folder / subjects.ATTACK).read_text()))
+    return _read(folder / subjects.ATTACK)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a file of a finished model or cleaning says.
+
+    Raises:
+      InputError: if it is damaged.
+    """
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError, RecursionError):
+        raise InputError(f"{path} is damaged; remove {path.parent}, and it is made anew.") from None
 
 
 def _made_from(folder: Path) -> str | None:
     """From which code a folder was made, or codes, if it was interrupted; None if it does not say so."""
     path = folder / _CODE_FILE
-    return path.read_text().strip() if path.exists() else None
+    return path.read_text(errors="replace").strip() if path.exists() else None
 
 
 def _add_code(folder: Path) -> None:
@@ -271,7 +286,7 @@ def clean(
     out = folder / f"{cleaning.method}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
     config = cli.configured(package.PRESETS[cleaning.preset], cleaning.settings)
     if (out / REPORT_FILE).exists():
-        made = json.loads((out / REPORT_FILE).read_text())
+        made = _read(out / REPORT_FILE)
         _check_same(
             out,
             "cleaning",

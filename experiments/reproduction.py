@@ -23,12 +23,11 @@ import converters
 import jaxunlearn
 from converters import convert, torch_io
 from experiments.tables import METRICS
-from jaxunlearn import _checkpointing, _loop, report
+from jaxunlearn import _checkpointing, _loop, cli, report
 from jaxunlearn._check import InputError
 from jaxunlearn._files import write_whole
 from jaxunlearn._runtime import keep_compilations
 from jaxunlearn.attacks import Attack, Trigger, parse_trigger
-from jaxunlearn.cli import configured
 from jaxunlearn.data import load
 from jaxunlearn.evaluate import Evaluation, evaluate
 
@@ -185,9 +184,11 @@ def main(study: Study, description: str) -> int:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     presets = study.method.PRESETS
-    parser.add_argument("--shared", type=Path, required=True, help="folder with checkpoints, data, reference")
+    parser.add_argument(
+        "--shared", type=cli.path, required=True, help="folder with checkpoints, data, reference"
+    )
     parser.add_argument("--preset", choices=sorted(presets), required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=cli.seed, nargs="+", default=[0])
     parser.add_argument(
         "--checkpoints", nargs="+", choices=list(CHECKPOINTS), metavar="NAME", help="these alone"
     )
@@ -202,7 +203,7 @@ def main(study: Study, description: str) -> int:
     )
     results_file = Path(__file__).parent / "results" / f"{study.name}_checkpoints.json"
     parser.add_argument(
-        "--out", type=Path, help=f"the results (default: {results_file.name}, which are kept)"
+        "--out", type=cli.path, help=f"the results (default: {results_file.name}, which are kept)"
     )
     flags = parser.parse_args()
     if flags.quick and flags.out is None:
@@ -229,7 +230,7 @@ def _compare(study: Study, flags: argparse.Namespace) -> int:
         usual = study.config(flags.preset, name)
         most = study.quick_rounds if flags.quick else None
         rounds = flags.rounds or (None if most is None else min(usual.rounds, most))
-        config = configured(usual, ([f"rounds={rounds}"] if rounds else []) + flags.set)
+        config = cli.configured(usual, ([f"rounds={rounds}"] if rounds else []) + flags.set)
         label = " ".join([flags.preset, f"images={images}", f"rounds={config.rounds}", *flags.set])
         labels.append(label)
         for seed in flags.seeds:

@@ -43,7 +43,13 @@ NAMES = {
     "gtsrbtrojan_wm_2_02_ckpt.pth": "GTSRB Trojan, watermark",
 }
 METRICS = ("acc", "asr", "ra")
-_NEEDED = {"data", "attack", "ratio", "seed", "method", "preset", "settings", "clean", "before"}
+_NEEDED = {
+    **dict.fromkeys(("data", "attack", "arch", "method", "preset"), str),
+    **dict.fromkeys(("attack_settings", "settings", "training"), list),
+    "before": dict | None,
+    **dict.fromkeys(("seed", "clean", "train_images", "test_images"), int),
+    "ratio": float | int,
+}  # of a line, with their types
 _SUMMARY = "summary"
 _WRAPPED = 17  # letters of an attack's name that a picture's column has room for
 
@@ -94,11 +100,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     for number, text in enumerate(texts, 1):
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InputError(
                 f"Line {number} of {path} is no JSON, as if it was not written to its end; remove it."
             ) from None
-        if not isinstance(line, dict) or not set(line) >= _NEEDED:
+        if not isinstance(line, dict) or not all(
+            isinstance(line.get(name), kind) for name, kind in _NEEDED.items()
+        ):
             raise InputError(f"Line {number} of {path} is no result of a campaign; remove it.")
         lines.append(line)
     return lines

@@ -4,7 +4,8 @@ Methods are sub-packages with ``unlearn``, ``Config`` and ``PRESETS``: ``ibau``,
 the baseline ``finetune``. The rest is what all of them share: hypergradients, attacks to test with, and evaluation.
 """
 
-from jaxunlearn import attacks, dau, finetune, ibau, losses, metrics, sau, ulrl
+# The signals come first: an interruption ends a program that still imports the rest.
+from jaxunlearn import _signals, attacks, dau, finetune, ibau, losses, metrics, sau, ulrl  # noqa: F401
 from jaxunlearn._check import InputError
 from jaxunlearn._implicit import Hypergradient, hypergradient, solver
 from jaxunlearn._loop import Batch, Data, Execution, Method, NonFiniteError, rounds

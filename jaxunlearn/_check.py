@@ -11,6 +11,9 @@ import numpy as np
 _SLACK = 1e-3  # of pixels that were computed
 
 
+_MOST = 2**31 - 1  # what arrays on accelerators are counted with
+
+
 class InputError(ValueError):
     """Something the user gave cannot be used; the message is one sentence meant for the user."""
 
@@ -63,6 +66,8 @@ def check_whole(minimum: int, **named: object) -> None:
     for name, value in named.items():
         if _concrete(value) and not (isinstance(value, int | np.integer) and value >= minimum):
             raise ValueError(f"{name}={value!r} must be a whole number of at least {minimum}.")
+        if _concrete(value) and value > _MOST:  # type: ignore[operator]
+            raise ValueError(f"{name}={shown(value)} must be at most {_MOST}.")
         if isinstance(value, np.integer) and value.itemsize < 4:
             raise ValueError(f"{name}={value!r} has too few bits to be counted with; give int({value}).")
 

@@ -101,6 +101,13 @@ def keep_compilations() -> None:
             base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         except RuntimeError:  # a user without a home keeps nothing
             return
-        jax.config.update("jax_compilation_cache_dir", str(base / "jaxunlearn" / "xla"))
+        folder = base / "jaxunlearn" / "xla"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:  # nor does one whose home cannot be written
+            return
+        if not os.access(folder, os.W_OK):
+            return
+        jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 from jaxunlearn._check import InputError
 from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._files import print_any_name
+from jaxunlearn._signals import INTERRUPTED, ignore, interruptible
 
 SUBTASKS = ("anti-learning", "unlearning", "test")
 
@@ -99,17 +99,22 @@ def guarded(work: Callable[[], int], out: Path, *kept: str) -> int:
       out: the folder of results.
       kept: patterns of the files in it that an interrupted run goes on from.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print_any_name()
+    with interruptible():
+        return _guarded(work, out, kept)
+
+
+def _guarded(work: Callable[[], int], out: Path, kept: Sequence[str]) -> int:
     try:
         return work()
     except InputError as error:
         _say(f"error: {error}")
         return 2
     except KeyboardInterrupt:
+        ignore()
         nothing = " there is nothing to go on from." if _is_folder(out) else " nothing was written."
         _say(f"interrupted:{_kept(out, kept) or nothing}")
-        return 130
+        return INTERRUPTED
     except OSError as error:
         said = f"{error.filename or out} cannot be read or written ({error.strerror})."
         if isinstance(error, BrokenPipeError):
@@ -118,10 +123,13 @@ def guarded(work: Callable[[], int], out: Path, *kept: str) -> int:
         _say(f"error: {said}{_kept(out, kept)}")
         return 2
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not re.search("RESOURCE_EXHAUSTED|Out of memory", str(error)):
+        if re.search("Unable to initialize backend", str(error)):
+            said = f"JAX cannot use the device that JAX_PLATFORMS names ({str(error).splitlines()[0]})."
+        elif isinstance(error, MemoryError) or re.search("RESOURCE_EXHAUSTED|Out of memory", str(error)):
+            said = "memory ran out; give fewer or smaller images, or smaller settings, such as batch_size."
+        else:
             raise
-        advice = "give fewer or smaller images, or a smaller batch_size."
-        _say(f"error: memory ran out; {advice}{_kept(out, kept)}")
+        _say(f"error: {said}{_kept(out, kept)}")
         return 2
     except ArithmeticError as error:
         from jaxunlearn._loop import NonFiniteError
@@ -161,6 +169,13 @@ def positive(text: str) -> int:
     return _whole_number(text, 1, 2**31 - 1)
 
 
+def path(text: str) -> Path:
+    """The path that an argument names; an empty one, as of a variable that is not set, would be this folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty; give a name, or . for this folder")
+    return Path(text)
+
+
 def _whole_number(text: str, least: int, most: int) -> int:
     if not text.removeprefix("-").isdecimal() or not least <= int(text) <= most:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
@@ -186,10 +201,10 @@ def _parser(
     parser.add_argument(
         "--demo", action="store_true", help="train, attack and clean a small network; needs no files"
     )
-    parser.add_argument("--ckpt", type=Path, metavar="FILE", help="the PyTorch checkpoint to clean")
+    parser.add_argument("--ckpt", type=path, metavar="FILE", help="the PyTorch checkpoint to clean")
     parser.add_argument(
         "--attack",
-        type=Path,
+        type=path,
         metavar="DIR",
         help=f"in place of --ckpt,{' --train,' if trains else ''} --test and --trigger: a folder that python -m "
         "jaxunlearn.attacks made",
@@ -223,14 +238,14 @@ def _parser(
         )
         parser.add_argument(
             "--division",
-            type=Path,
+            type=path,
             metavar="FILE",
             help="unlearn by this division of the images of --train in place of looking for one: a division.csv of an "
             "earlier run, which may have been corrected by hand",
         )
         parser.add_argument(
             "--early",
-            type=Path,
+            type=path,
             metavar="FILE",
             help="a checkpoint from early in the model's training, after a tenth of it or so; what it has learned "
             "already is suspected first (prefilter=early)",
@@ -283,7 +298,7 @@ def _parser(
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=path,
         metavar="DIR",
         help=f"output folder (default: CHECKPOINT-{name}, such as model-{name})",
     )

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from jaxunlearn._signals import raise_if_interrupted
 from jaxunlearn.evaluate import Evaluation
 
 
@@ -57,6 +58,8 @@ def _aligned(value: float) -> str:
 
 
 class _Silent:
+    """Nothing; but an interruption that was lost is noticed here."""
+
     def say(self, text: str) -> None:
         pass
 
@@ -64,16 +67,16 @@ class _Silent:
         pass
 
     def advance(self, share: float) -> None:
-        pass
+        raise_if_interrupted()
 
     def round_done(self, number: int, losses: Mapping[str, float], evaluation: Evaluation) -> None:
-        pass
+        raise_if_interrupted()
 
     def stop(self) -> None:
         pass
 
     def work(self, what: str, share: float) -> None:
-        pass
+        raise_if_interrupted()
 
 
 class _Plain(_Silent):
@@ -95,8 +98,10 @@ class _Plain(_Silent):
         self.say(
             f"round {number}/{self._rounds}  {named}  {describe(evaluation)}  {elapsed:4.0f} s, {left:.0f} s left"
         )
+        raise_if_interrupted()
 
     def work(self, what: str, share: float) -> None:
+        raise_if_interrupted()
         quarter = int(4 * share)
         if quarter > self._quarter:
             self.say(f"{what}  {25 * quarter} %")
@@ -136,6 +141,7 @@ class _Live(_Plain):
         self._bar.start()
 
     def advance(self, share: float) -> None:
+        raise_if_interrupted()
         self._bar.update(self._task, completed=self._number + share)
 
     def round_done(self, number: int, losses: Mapping[str, float], evaluation: Evaluation) -> None:
@@ -150,6 +156,7 @@ class _Live(_Plain):
             self._bar = None
 
     def work(self, what: str, share: float) -> None:
+        raise_if_interrupted()
         if self._bar is None:
             self._show(what, 1, share)
         self._bar.update(self._task, completed=share)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxunlearn import metrics
-from jaxunlearn._check import check_images, check_whole
+from jaxunlearn._check import check_classes, check_images, check_whole
 from jaxunlearn._runtime import Compiled
 from jaxunlearn._typing import AnyImages, ApplyFn, Labels, Variables
 from jaxunlearn.attacks.triggers import Trigger
@@ -94,18 +94,35 @@ def predict(
       >>> predict(apply_fn, {}, np.array([[1.0, 0.0], [0.0, 1.0], [np.nan, 0.0]])[:, None, None, :]).tolist()
       [0, 1, -1]
     """
+    return _predicted(apply_fn, variables, images, trigger=trigger, batch_size=batch_size)[0]
+
+
+def _predicted(
+    apply_fn: ApplyFn,
+    variables: Variables,
+    images: AnyImages,
+    *,
+    trigger: Trigger | None = None,
+    batch_size: int = 500,
+) -> tuple[Int[np.ndarray, " n"], int]:
+    """What ``predict`` returns, and how many classes there are."""
     count = len(images)
     if count == 0:
         raise ValueError("images holds no image; at least one is needed.")
     size = min(batch_size, count)
-    classes = _classifier(apply_fn)
+    classifier = _classifier(apply_fn)
     predictions = []
     for start in range(0, count, size):
         batch = np.asarray(images[start : start + size])
         padded = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
         shown = jnp.asarray(padded) if trigger is None else trigger(jnp.asarray(padded))
-        predictions.append(np.asarray(classes(variables, shown))[: len(batch)])
-    return np.concatenate(predictions)
+        if shown.shape != padded.shape:
+            raise ValueError(
+                f"trigger makes images of shape {shown.shape} of such of shape {padded.shape}; both must be the same."
+            )
+        answers, classes = classifier(variables, shown)
+        predictions.append(np.asarray(answers)[: len(batch)])
+    return np.concatenate(predictions), int(classes)
 
 
 def evaluate(
@@ -131,7 +148,7 @@ def evaluate(
 
     Raises:
       ValueError: if only one of trigger and target is given, or triggered images beside them, or the images are not
-        floating NHWC in [0, 1], or the labels not one for each.
+        floating NHWC in [0, 1], or the labels not one for each, or a label or the target is no class of the network.
 
     Example:
       >>> apply_fn = lambda variables, x, *, train: (x.mean((1, 2)), {})
@@ -149,15 +166,20 @@ def evaluate(
     labels = np.asarray(labels)
     check_images(images)
     _check_labels(images, labels)
-    acc = metrics.accuracy(predict(apply_fn, variables, images), labels)
+    answers, classes = _predicted(apply_fn, variables, images)
+    check_classes(labels, classes)
+    acc = metrics.accuracy(answers, labels)
     forced: Any
     if triggered is not None:
         check_images(triggered.images)
         for kinds in (triggered.labels, triggered.attack_labels):
             _check_labels(triggered.images, kinds)
+            check_classes(kinds, classes)
         answers = predict(apply_fn, variables, triggered.images)
         labels, forced = np.asarray(triggered.labels), np.asarray(triggered.attack_labels)
-    elif trigger is not None:
+    elif trigger is not None and target is not None:
+        if target >= classes:
+            raise ValueError(f"target={target} is no class of the network, which has 0 to {classes - 1}.")
         answers, forced = predict(apply_fn, variables, images, trigger=trigger), target
     else:
         return Evaluation(acc, None, None)
@@ -178,8 +200,9 @@ def _check_labels(images: AnyImages, labels: Any) -> None:
 
 @functools.lru_cache(maxsize=16)
 def _classifier(apply_fn: ApplyFn) -> Compiled:
-    def classes(variables: Variables, images: jax.Array) -> jax.Array:
+    def classified(variables: Variables, images: jax.Array) -> tuple[jax.Array, int]:
         logits, _ = apply_fn(variables, images, train=False)
-        return jnp.where(jnp.all(jnp.isfinite(logits), axis=1), jnp.argmax(logits, axis=1), -1)
+        answers = jnp.where(jnp.all(jnp.isfinite(logits), axis=1), jnp.argmax(logits, axis=1), -1)
+        return answers, logits.shape[1]
 
-    return Compiled(classes)
+    return Compiled(classified)

@@ -100,13 +100,15 @@ class _Journal:
         """
         notes = _checkpointing.load_notes(path)
         try:
-            for entry in ({"round": 0, **notes["before"]}, *notes["rounds"]):
+            json.dumps(notes, allow_nan=False)
+            for number, entry in enumerate(({"round": 0, **notes["before"]}, *notes["rounds"])):
                 Evaluation.from_counts(entry).rates()
-                int(entry["round"])
+                if entry["round"] != number:
+                    raise ValueError("its rounds are not in order")
             seconds = {name: float(notes["seconds"][name]) for name in _ACTIVITIES}
             before, rounds = Evaluation.from_counts(notes["before"]), list(notes["rounds"])
             return cls(dict(notes["fingerprint"]), before, rounds, seconds)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise _checkpointing.damaged(path) from None
 
 
@@ -254,6 +256,8 @@ def _run(
             journal = _Journal.load(state_file)
             _checkpointing.check_same(fingerprint, journal.fingerprint)
             state = _checkpointing.load_state(state_file, state)
+            if not all_finite(method.finish(state)):
+                raise _checkpointing.damaged(state_file)
             clock.resume(journal.seconds)
             display.say(f"resumed  after round {len(journal.rounds)}")
         else:

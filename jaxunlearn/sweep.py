@@ -47,10 +47,16 @@ class Swept(NamedTuple):
 def grid(checkpoints: Iterable[Variables], configs: Iterable[Any], seeds: Iterable[int]) -> list[Run]:
     """The runs of every checkpoint with every config and every seed; seeds vary fastest.
 
+    Raises:
+      ValueError: if a seed is not in 0 to 2^32 - 1, of which JAX would take the lowest bits.
+
     Example:
       >>> len(grid([{"w": 0.0}], ["config"], range(3)))
       3
     """
+    seeds = list(seeds)
+    if wrong := [seed for seed in seeds if not 0 <= seed < 2**32]:
+        raise ValueError(f"seed={wrong[0]!r} must be a whole number from 0 to {2**32 - 1}.")
     return [
         Run(variables, config, jax.random.key(seed))
         for variables, config, seed in itertools.product(checkpoints, configs, seeds)

@@ -179,7 +179,7 @@ def test_bad_input(
     arguments, expected = BAD_INPUTS[name]
     before = listing(shop)
     monkeypatch.chdir(shop)
-    monkeypatch.setattr("jaxunlearn.cli.signal.signal", lambda *_: None)
+    monkeypatch.setattr("jaxunlearn._signals.signal.signal", lambda *_: None)
     monkeypatch.setattr("jaxunlearn._runtime.keep_compilations", lambda: None)
     try:
         code = ibau_main(list(arguments))

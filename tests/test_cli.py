@@ -179,7 +179,7 @@ def test_interrupted_and_resumed_gives_the_same_bits(
     assert {path.name for path in (folder / "cut").iterdir()} == {"state.npz"}
 
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("jaxunlearn.cli.signal.signal", lambda *_: None)
+    monkeypatch.setattr("jaxunlearn._signals.signal.signal", lambda *_: None)
     monkeypatch.setattr("jaxunlearn._runtime.keep_compilations", lambda: None)
     for other, difference in (
         (("--seed", "1"), "had seed 0 and this one has 1"),
@@ -265,7 +265,7 @@ def test_nan_in_the_first_round_stops_with_a_sentence(
         "nan",
     )
     monkeypatch.chdir(shop)
-    monkeypatch.setattr("jaxunlearn.cli.signal.signal", lambda *_: None)
+    monkeypatch.setattr("jaxunlearn._signals.signal.signal", lambda *_: None)
     monkeypatch.setattr("jaxunlearn._runtime.keep_compilations", lambda: None)
     assert ibau_main([*GOOD, "--preset", "reference", *arguments]) == 1
     assert "Round 1 gave NaN or infinite values in" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -419,10 +420,25 @@ def test_numbers_beside_names_are_refused(tmp_path: Path) -> None:
         load(f"folder:{folder}", Takes((8, 8, 3), 12))
 
 
+def test_pictures_may_lie_deeper_in_the_folder_of_their_class(tmp_path: Path) -> None:
+    """But not in hidden ones, nor behind a link, which might lead anywhere."""
+    folder = coloured_folder(tmp_path, ("0", "1"))
+    usual = load(f"folder:{folder}").images
+    deeper = folder / "1" / "of" / "monday"
+    deeper.mkdir(parents=True)
+    (folder / "1" / "a.png").rename(deeper / "a.png")
+    (folder / "0" / ".thumbnails").mkdir()
+    shutil.copy(deeper / "a.png", folder / "0" / ".thumbnails")
+    (folder / "0" / "link").symlink_to(deeper)
+    found = load(f"folder:{folder}")
+    assert sorted(found.labels.tolist()) == [0, 1]
+    assert np.sort(np.asarray(found.images), axis=0).tolist() == np.sort(np.asarray(usual), axis=0).tolist()
+
+
 def test_folders_without_pictures_are_named(tmp_path: Path) -> None:
     folder = coloured_folder(tmp_path, ("0", "1", "2"))
     (folder / "2" / "a.png").rename(folder / "2" / "a.jfif")
-    (folder / "2" / "nested").mkdir()
+    (folder / "2" / "notes.txt").write_text("none")
     (folder / "3").mkdir()
     found = load(f"folder:{folder}", Takes((8, 8, 3), 4))
     assert sorted(found.labels.tolist()) == [0, 1]

@@ -659,7 +659,7 @@ def test_memory_that_runs_out_is_said_in_one_sentence(
         raise error
 
     assert cli.guarded(work, tmp_path, "*.npz", "trained.json") == 2
-    said = "error: memory ran out; give fewer or smaller images, or a smaller batch_size."
+    said = "error: memory ran out; give fewer or smaller images, or smaller settings, such as batch_size."
     assert capsys.readouterr().err == f"{said}\n"
     (tmp_path / "trained.json").touch()
     assert cli.guarded(work, tmp_path, "*.npz", "trained.json") == 2

@@ -18,6 +18,7 @@ LAYERS = {
         "jaxunlearn._files",
         "jaxunlearn._random",
         "jaxunlearn._runtime",
+        "jaxunlearn._signals",
     ),
     1: (
         "jaxunlearn.losses",

@@ -578,7 +578,7 @@ def test_files_of_others_are_not_replaced(tmp_path: Path) -> None:
 
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a command run here: without its handler of signals and its store of programs."""
-    monkeypatch.setattr("jaxunlearn.cli.signal.signal", lambda *_: None)
+    monkeypatch.setattr("jaxunlearn._signals.signal.signal", lambda *_: None)
     monkeypatch.setattr("jaxunlearn._runtime.keep_compilations", lambda: None)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxunlearn import cli
 from jaxunlearn._check import InputError
+from jaxunlearn._signals import leave
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,7 +88,7 @@ def _parser(
     parser.add_argument(
         "--seed", type=cli.seed, default=0, metavar="N", help="of every random choice (default 0)"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: NAME-attack)")
+    parser.add_argument("--out", type=cli.path, metavar="DIR", help="output folder (default: NAME-attack)")
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted training in DIR")
     parser.add_argument("--force", action="store_true", help="replace what DIR holds")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
@@ -161,4 +162,4 @@ def _plant(flags: argparse.Namespace, out: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

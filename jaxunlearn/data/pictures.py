@@ -136,7 +136,11 @@ def read_arrays(path: Path) -> Any:
       InputError: if they cannot be read, or not without pickle.
     """
     if not path.is_file():
-        raise InputError(f"There is no file {path}; check the path.")
+        raise InputError(
+            f"{path} is a folder; give a file, or folder:{path} for its pictures."
+            if path.is_dir()
+            else f"There is no file {path}; check the path."
+        )
     with _readable(path):
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):

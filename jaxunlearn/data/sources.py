@@ -269,6 +269,19 @@ def _class_folders(folder: Path) -> list[str]:
     )
 
 
+def _files_below(folder: Path) -> list[Path]:
+    """The files of a folder and of those below it, without what is hidden; links to folders are not followed."""
+
+    def unreadable(error: OSError) -> None:
+        raise error
+
+    found = []
+    for base, folders, files in os.walk(folder, onerror=unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(base) / name for name in files if not name.startswith(".")]
+    return found
+
+
 def _folder(where: str, takes: Takes | None) -> Pictures:
     folder, known = _parts_of(where)
     names = _class_folders(folder)
@@ -279,9 +292,7 @@ def _folder(where: str, takes: Takes | None) -> Pictures:
         )
     numbers = _class_numbers(folder, names, known, takes)
     _check_range(min(numbers.values()), max(numbers.values()), where)
-    entries = {
-        name: [path for path in (folder / name).iterdir() if not path.name.startswith(".")] for name in names
-    }
+    entries = {name: _files_below(folder / name) for name in names}
     pictures = {
         name: [
             path

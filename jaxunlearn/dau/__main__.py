@@ -1,7 +1,6 @@
 """``python -m jaxunlearn.dau``: cleans a PyTorch checkpoint with DAU and the images that it was trained on."""
 
 import json
-import sys
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from converters.convert import from_torch
 from jaxunlearn import cli, report
 from jaxunlearn._loop import Execution, Method
+from jaxunlearn._signals import leave
 from jaxunlearn._typing import Variables
 from jaxunlearn.data import PARTS, LabelledImages, write_division
 from jaxunlearn.dau import PRESETS, Config, Parts, RoundStats, State, make_method, quality
@@ -184,4 +184,4 @@ def main(argv: list[str] | None = None) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -152,8 +152,8 @@ class Config:
             )
         if self.rounds < self.isolation_rounds + 2:
             raise ValueError(
-                f"rounds={self.rounds!r} must be at least {self.isolation_rounds + 2}: isolation_rounds, one that "
-                "splits the images, and one of unlearning."
+                f"rounds={self.rounds!r} must be at least {self.isolation_rounds + 2}: {self.isolation_rounds} of "
+                "isolation, one that divides the images, and at least one of unlearning."
             )
         epochs = self.rounds - self.isolation_rounds - 1
         if self.resplit_round == 1:

@@ -1,9 +1,9 @@
 """``python -m jaxunlearn.finetune``: fine-tunes a PyTorch checkpoint on clean images, as a baseline."""
 
-import sys
 from typing import Any
 
 from jaxunlearn import cli
+from jaxunlearn._signals import leave
 from jaxunlearn.finetune import PRESETS, make_method
 from jaxunlearn.job import Evidence, Procedure
 
@@ -22,4 +22,4 @@ def main(argv: list[str] | None = None) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -1,11 +1,11 @@
 """``python -m jaxunlearn.ibau``: cleans a PyTorch checkpoint with I-BAU."""
 
-import sys
 from typing import Any
 
 import numpy as np
 
 from jaxunlearn import cli, evidence
+from jaxunlearn._signals import leave
 from jaxunlearn._typing import Variables
 from jaxunlearn.ibau import PRESETS, Config, RoundStats, State, make_method
 from jaxunlearn.inputs import Inputs
@@ -48,4 +48,4 @@ def main(argv: list[str] | None = None) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

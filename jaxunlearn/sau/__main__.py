@@ -1,6 +1,5 @@
 """``python -m jaxunlearn.sau``: cleans a PyTorch checkpoint with SAU."""
 
-import sys
 from typing import Any
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 
 from jaxunlearn import cli, evidence
 from jaxunlearn._loop import Batch
+from jaxunlearn._signals import leave
 from jaxunlearn._typing import Variables
 from jaxunlearn.inputs import Inputs
 from jaxunlearn.job import Evidence, Procedure
@@ -51,4 +51,4 @@ def main(argv: list[str] | None = None) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -1,11 +1,11 @@
 """``python -m jaxunlearn.ulrl``: cleans a PyTorch checkpoint with ULRL."""
 
-import sys
 from typing import Any
 
 import numpy as np
 
 from jaxunlearn import cli, report
+from jaxunlearn._signals import leave
 from jaxunlearn._typing import Variables
 from jaxunlearn.inputs import Inputs
 from jaxunlearn.job import Evidence, Procedure
@@ -64,4 +64,4 @@ def main(argv: list[str] | None = None) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
