@@ -2,7 +2,7 @@
 
 Command   python -m experiments.mixing
 Data      scikit-learn's digits; a hundred of a thousand carry a white square and the label 0
-Hardware  one CPU core; about four minutes per seed
+Hardware  one CPU core; about five minutes per seed
 Expected  the numbers and the pictures in experiments/results/mixing*; nothing is published
 
 The parts are the true ones, but for a share of the poisoned images that lies in the clean part, and a share of the

@@ -100,7 +100,7 @@ class _Journal:
         """
         notes = _checkpointing.load_notes(path)
         try:
-            json.dumps(notes, allow_nan=False)
+            json.dumps([notes["rounds"], notes["seconds"]], allow_nan=False)
             for number, entry in enumerate(({"round": 0, **notes["before"]}, *notes["rounds"])):
                 Evaluation.from_counts(entry).rates()
                 if entry["round"] != number:

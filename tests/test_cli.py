@@ -282,7 +282,10 @@ def test_help_names_every_flag_of_the_readme_and_every_setting(shop: Path) -> No
     settings = {text.partition("=")[0] for text in settings_of(ibau.PRESETS["default"]).split(", ")}
     trains = run(shop, "--help", method="dau")
     for name in (*flags, "--demo", "--reactivate", *settings):
-        assert name in (trains if name in ("--train", "--arch", "--fit", "--division") else done).stdout
+        assert (
+            name
+            in (trains if name in ("--train", "--arch", "--fit", "--division", "--early") else done).stdout
+        )
 
 
 def test_the_package_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
