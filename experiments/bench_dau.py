@@ -2,7 +2,7 @@
 
 Command   python -m experiments.bench_dau
 Hardware  whatever jax finds; PyTorch gets the same device if it can use it
-Time      six minutes on two CPU cores
+Time      five minutes on two CPU cores
 Expected  the ratios in experiments/results/bench_dau.md
 
 The features of the images of a run, in evaluation mode; eighty steps of the last layer on ``FEATURES``, as many as
