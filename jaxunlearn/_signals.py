@@ -11,6 +11,7 @@ from typing import Any
 INTERRUPTED = 130
 _OURS = ("jaxunlearn", "converters")
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
+_SOON = 0.1  # seconds, after which a callback is over
 
 _pending = False
 
@@ -39,15 +40,26 @@ def _end_at_once(*_: Any) -> None:
 def interruptible() -> Iterator[None]:
     """Makes signals that end a program raise KeyboardInterrupt, which ``raise_if_interrupted`` repeats.
 
-    What is raised by a signal is lost where it arrives in a callback whose errors are ignored, as JAX has some.
-    Afterwards all is as before.
+    What is raised by a signal is lost where it arrives in a callback whose errors are ignored, as JAX has some; it is
+    sent again then. Afterwards all is as before.
     """
     global _pending  # noqa: PLW0603
     _pending = False
-    usual = [_handle(number, _interrupt) for number in _NUMBERS]
+    usual, report = [_handle(number, _interrupt) for number in _NUMBERS], sys.unraisablehook
+
+    def notice(ignored: Any) -> None:
+        if ignored.exc_type is not KeyboardInterrupt:
+            report(ignored)
+        elif _pending:
+            again = threading.Timer(_SOON, _send_again)
+            again.daemon = True
+            again.start()
+
+    sys.unraisablehook = notice
     try:
         yield
     finally:
+        sys.unraisablehook = report
         _pending = False
         for number, handler in zip(_NUMBERS, usual, strict=True):
             signal.signal(number, handler)
@@ -57,6 +69,11 @@ def _interrupt(*_: Any) -> None:
     global _pending  # noqa: PLW0603
     _pending = True
     raise KeyboardInterrupt
+
+
+def _send_again() -> None:
+    if _pending:
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def ignore() -> None:

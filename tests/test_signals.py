@@ -59,6 +59,22 @@ def test_what_ignores_an_interruption_does_not_lose_it() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_an_interruption_of_a_callback_is_sent_again(capsys: pytest.CaptureFixture[str]) -> None:
+    class Callback:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+
+    with _signals.interruptible():
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            pytest.skip("this process ignores interruptions, as background jobs do")
+        del_me = Callback()
+        with pytest.raises(KeyboardInterrupt):
+            del del_me
+            time.sleep(5)
+    assert capsys.readouterr().err == ""
+
+
 def test_what_ends_is_not_ended_again() -> None:
     with _signals.interruptible():
         _signals.ignore()
