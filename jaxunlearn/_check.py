@@ -62,7 +62,7 @@ def check_in(choices: Collection[str], **named: object) -> None:
 
 
 def check_whole(minimum: int, **named: object) -> None:
-    """Raises ValueError unless every named number is an integer of at least ``minimum``."""
+    """Raises ValueError unless every named number is an integer of at least ``minimum`` and at most 2^31 - 1."""
     for name, value in named.items():
         if _concrete(value) and not (isinstance(value, int | np.integer) and value >= minimum):
             raise ValueError(f"{name}={value!r} must be a whole number of at least {minimum}.")

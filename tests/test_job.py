@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 import time
@@ -618,10 +619,28 @@ def test_a_report_of_another_kind_is_not_judged_by(content: str, tmp_path: Path)
         job.judge(failing_in(9), asked, make_display(quiet=True))
 
 
+COUNTED: dict[str, Any] = {"acc": [1, 2], "asr": None, "ra": None}
+
+
+def notes_with(rounds: Any, seconds: Any = 0.0) -> dict[str, Any]:
+    times = dict.fromkeys(job._ACTIVITIES, seconds)
+    return {"before": COUNTED, "rounds": rounds, "seconds": times, "fingerprint": {}}
+
+
 @pytest.mark.parametrize(
     "notes",
-    [{}, [], {"a": 1}, 3, {"before": {"acc": [1, 2], "asr": None, "ra": None}, "rounds": [{}]}],
-    ids=str,
+    [
+        {},
+        [],
+        {"a": 1},
+        3,
+        {"before": COUNTED, "rounds": [{}]},
+        notes_with([{"round": -5, **COUNTED}]),
+        notes_with([{"round": 1, "loss": math.nan, **COUNTED}]),
+        notes_with([], math.nan),
+        notes_with([], 10**400),
+    ],
+    ids=lambda notes: str(notes)[:60],
 )
 def test_a_state_of_another_kind_is_not_gone_on_with(notes: Any, tmp_path: Path) -> None:
     asked = request(tmp_path)
@@ -664,6 +683,30 @@ def test_memory_that_runs_out_is_said_in_one_sentence(
     (tmp_path / "trained.json").touch()
     assert cli.guarded(work, tmp_path, "*.npz", "trained.json") == 2
     assert capsys.readouterr().err.startswith(f"{said} the finished rounds are kept in")
+
+
+def test_a_device_that_is_not_there_is_said_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> int:
+        raise RuntimeError("Unable to initialize backend 'gpux': no such thing\nand more")
+
+    assert cli.guarded(work, tmp_path) == 2
+    assert capsys.readouterr().err == (
+        "error: JAX cannot use the device that JAX_PLATFORMS names (Unable to initialize backend 'gpux': no such "
+        "thing).\n"
+    )
+
+
+def test_a_path_that_is_empty_is_not_this_folder(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        ibau_program.main(["--demo", "--out", ""])
+    assert ended.value.code == 2
+    assert "the path is empty" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_errors_of_the_program_are_no_answers(tmp_path: Path) -> None:

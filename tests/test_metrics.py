@@ -88,6 +88,20 @@ def test_labels_are_one_for_each_image() -> None:
         evaluate(brightest, {}, images, np.zeros(4, int), triggered=triggered)
 
 
+def test_classes_that_the_network_does_not_have_are_no_zero_rates() -> None:
+    images = np.full((4, 2, 2, 3), 0.5, np.float32)
+    labels = np.zeros(4, int)
+    with pytest.raises(ValueError, match="target=3 is no class of the network, which has 0 to 2"):
+        evaluate(brightest, {}, images, labels, trigger=lambda x: x, target=3)
+    with pytest.raises(ValueError, match="labels run from 0 to 3 and the network has the classes 0 to 2"):
+        evaluate(brightest, {}, images, np.arange(4))
+    triggered = Triggered(images, labels, labels + 5)
+    with pytest.raises(ValueError, match="labels run from 5 to 5"):
+        evaluate(brightest, {}, images, labels, triggered=triggered)
+    with pytest.raises(ValueError, match=r"trigger makes images of shape \(4, 1, 2, 3\)"):
+        evaluate(brightest, {}, images, labels, trigger=lambda x: x[:, :1], target=1)
+
+
 def test_only_pixels_are_judged() -> None:
     images = np.full((2, 2, 2, 3), 200, np.uint8)
     for wrong, message in ((images, "dtype uint8"), (images.astype(np.float32), "pixels from 200 to 200")):

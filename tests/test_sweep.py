@@ -27,6 +27,9 @@ def test_a_sweep_equals_its_runs(name: str) -> None:
     images, labels = toys.images_and_labels(20)
     configs = [dataclasses.replace(case.config, learning_rate=rate) for rate in (1e-3, 1e-2)]
     runs = sweep.grid([toys.variables(0), toys.variables(1)], configs, [0, 5])
+    for seed in (-1, 2**32):
+        with pytest.raises(ValueError, match=f"seed={seed} must be a whole number from 0 to 4294967295"):
+            sweep.grid([], configs, [seed])
     method = case.make_method()
     rounds: list[int] = []
 
