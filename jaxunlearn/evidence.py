@@ -17,7 +17,7 @@ from jaxunlearn.job import Evidence
 _SHOWN = 6
 _COMPARED = 10_000  # test images with a perturbation towards another class, in all
 _MOST_COMPARED = 500  # with one of those
-_TELLING = 15  # points of a lead: more than of any model without a backdoor, and than of some with one
+_TELLING = 16  # points of a lead: more than of any model without a backdoor, and than of some with one
 _ALL = slice(None)
 
 
@@ -104,8 +104,10 @@ def of_one_perturbation(
 
 def _lead(facts: Mapping[str, Any]) -> str:
     """By how much more images a perturbation leads to its class than the next best to another, and what that tells."""
-    lead = 100 * (facts["share_before"] - facts["rival_share"])
-    return f"a lead of {lead:.0f} points, which {'speaks for a backdoor' if lead >= _TELLING else 'proves nothing'}"
+    lead = round(100 * (facts["share_before"] - facts["rival_share"]))
+    return (
+        f"a lead of {lead} points, which {'speaks for a backdoor' if lead >= _TELLING else 'proves nothing'}"
+    )
 
 
 def _most_reached(answers: Labels, clean: Labels) -> int | None:
