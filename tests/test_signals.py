@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,19 +16,22 @@ from jaxunlearn.metrics import Count
 from tests.shop import environment
 
 
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """Shells let their background jobs ignore interruptions, and so these tests if they are one."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
+
+
 @pytest.mark.parametrize("module", ["jaxunlearn.ibau", "converters"])
 def test_a_program_that_still_imports_ends_with_a_sentence(module: str) -> None:
-    # Shells let their background jobs ignore it, and so these tests if they are one.
-    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-X", "importtime", "-m", module, "--help"],
-            env=environment(),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    finally:
-        signal.signal(signal.SIGINT, inherited)
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", module, "--help"],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     with process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -42,8 +46,6 @@ def test_what_ignores_an_interruption_does_not_lose_it() -> None:
     display = make_display(quiet=True)
     before = signal.getsignal(signal.SIGINT)
     with _signals.interruptible():
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-            pytest.skip("this process ignores interruptions, as background jobs do")
         display.advance(0.5)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
@@ -66,8 +68,6 @@ def test_an_interruption_of_a_callback_is_sent_again(capsys: pytest.CaptureFixtu
             time.sleep(0.01)
 
     with _signals.interruptible():
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-            pytest.skip("this process ignores interruptions, as background jobs do")
         del_me = Callback()
         with pytest.raises(KeyboardInterrupt):
             del del_me
