@@ -34,6 +34,7 @@ from jaxunlearn._checkpointing import STATE_FILE
 from jaxunlearn._files import write_whole
 from jaxunlearn._loop import NonFiniteError
 from jaxunlearn._runtime import keep_compilations
+from jaxunlearn._signals import interruptible
 from jaxunlearn._tree import named_leaves
 from jaxunlearn.attacks import RECIPES
 from jaxunlearn.data import keep_apart, load, read_arrays
@@ -87,7 +88,8 @@ def main(argv: list[str] | None = None) -> int:
     out = flags.out or work / f"{name}.jsonl"
     arch, seeds = flags.arch or campaign.arch, tuple(dict.fromkeys(flags.seeds or campaign.seeds))
     try:
-        failed = run(campaign, flags.shared.resolve(), work / name, out, arch=arch, seeds=seeds)
+        with interruptible():
+            failed = run(campaign, flags.shared.resolve(), work / name, out, arch=arch, seeds=seeds)
     except InputError as error:
         of_runs = any(flag in str(error) for flag in ("--force", "--resume"))
         advice = " (Of a campaign: remove that folder, or give another --work.)" if of_runs else ""

@@ -27,6 +27,7 @@ from jaxunlearn import _checkpointing, _loop, cli, report
 from jaxunlearn._check import InputError
 from jaxunlearn._files import write_whole
 from jaxunlearn._runtime import keep_compilations
+from jaxunlearn._signals import interruptible
 from jaxunlearn.attacks import Attack, Trigger, parse_trigger
 from jaxunlearn.data import load
 from jaxunlearn.evaluate import Evaluation, evaluate
@@ -211,7 +212,8 @@ def main(study: Study, description: str) -> int:
     flags.out = flags.out or results_file
     flags.checkpoints = flags.checkpoints or list(CHECKPOINTS)[: 1 if flags.quick else None]
     try:
-        return _compare(study, flags)
+        with interruptible():
+            return _compare(study, flags)
     except InputError as error:
         parser.error(str(error))
     except _loop.NonFiniteError as error:

@@ -1,10 +1,15 @@
 """PyTorch definitions of networks that torchvision does not have, from the papers and the names in their files."""
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from converters import convert
+from jaxunlearn.models import ModelSpec
 
 
 def conv(inputs: int, outputs: int, window: int, stride: int = 1) -> nn.Conv2d:
@@ -214,3 +219,16 @@ def calibrate(network: nn.Module, side: int) -> nn.Module:
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return network.eval()
+
+
+def without_dropout(model: nn.Module) -> tuple[ModelSpec, Any]:
+    """The twin of a small VGG and its variables, both without dropout from now on."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    spec, variables = convert.from_torch(
+        {key: value.numpy().copy() for key, value in model.state_dict().items()}
+    )
+    twin: Any = spec.module
+    twin = dataclasses.replace(twin, dropout=(0.0,) * len(twin.dropout))
+    return dataclasses.replace(spec, module=twin), variables

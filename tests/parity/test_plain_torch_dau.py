@@ -1,6 +1,5 @@
 """DAU's discriminator and its unlearning against the same steps in plain PyTorch, in double precision."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ import torch
 from converters import convert
 from experiments import torch_dau, torch_ibau
 from jaxunlearn import _loop, dau
+from tests.torch_models import without_dropout
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -51,11 +51,7 @@ def test_an_epoch_of_unlearning_equals_plain_pytorch(monkeypatch: pytest.MonkeyP
     torch.manual_seed(0)
     model = torch_ibau.SmallVGG(CLASSES, side=SIDE, widths=(3, 4, 5)).double()
     torch_dau.with_clean_statistics(model.features)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    spec, variables = convert.from_torch({k: v.numpy().copy() for k, v in model.state_dict().items()})
-    spec = dataclasses.replace(spec, module=dataclasses.replace(spec.module, dropout=(0.0, 0.0, 0.0)))
+    spec, variables = without_dropout(model)
     rng = np.random.default_rng(0)
     images, labels = rng.random((COUNT, SIDE, SIDE, 3)), rng.integers(0, CLASSES, COUNT)
     poisoned = np.arange(COUNT) < 6

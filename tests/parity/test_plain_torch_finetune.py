@@ -1,7 +1,5 @@
 """Fine-tuning, plain and sharpness-aware, against the same steps in plain PyTorch, in double precision."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ import torch
 from converters import convert
 from experiments.torch_ibau import SmallVGG
 from jaxunlearn import finetune
+from tests.torch_models import without_dropout
 
 CLASSES, SIDE, COUNT = 4, 8, 24
 
@@ -63,11 +62,7 @@ def torch_epoch(
 def test_an_epoch_equals_plain_pytorch(changes: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model = SmallVGG(CLASSES, side=SIDE, widths=(3, 4, 5)).double().train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    spec, variables = convert.from_torch({k: v.numpy().copy() for k, v in model.state_dict().items()})
-    spec = dataclasses.replace(spec, module=dataclasses.replace(spec.module, dropout=(0.0, 0.0, 0.0)))
+    spec, variables = without_dropout(model)
     rng = np.random.default_rng(0)
     images, labels = rng.random((COUNT, SIDE, SIDE, 3)), rng.integers(0, CLASSES, COUNT)
     config = finetune.Config(rounds=1, batch_size=8, learning_rate=0.05, **changes)

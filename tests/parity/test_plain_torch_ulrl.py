@@ -1,6 +1,5 @@
 """Steps of ULRL against the same steps in plain PyTorch, in float64, on generated data, without dropout."""
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ from converters import convert
 from experiments import torch_ibau, torch_ulrl
 from jaxunlearn import ulrl
 from jaxunlearn._tree import partition, trainable_mask
+from tests.torch_models import without_dropout
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -54,12 +54,7 @@ class Both(NamedTuple):
 def both() -> Both:
     torch.manual_seed(0)
     model = torch_ibau.SmallVGG(CLASSES, channels=1, side=8, widths=(4, 6, 8)).double()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    arrays = {key: value.numpy().copy() for key, value in model.state_dict().items()}
-    spec, variables = convert.from_torch(arrays)
-    spec = dataclasses.replace(spec, module=dataclasses.replace(spec.module, dropout=(0.0, 0.0, 0.0)))
+    spec, variables = without_dropout(model)
     rng = np.random.default_rng(0)
     batches, torch_batches = [], []
     for _ in range(STEPS):
