@@ -8,7 +8,7 @@ import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -112,6 +112,13 @@ class Request:
     early: Path | None = None
 
 
+class Early(NamedTuple):
+    """What a checkpoint from early in the model's training holds: its hash, and the variables."""
+
+    sha256: str
+    variables: Variables
+
+
 @dataclasses.dataclass(frozen=True)
 class Inputs:
     """Everything read and checked.
@@ -128,7 +135,7 @@ class Inputs:
       notices: what the user should know about the inputs.
       warnings: what makes the results doubtful.
       division: the given part of every image to unlearn with; None where it is not given.
-      early: a checkpoint of the model from early in its training, where one is given.
+      early: the model early in its training, where a checkpoint of that is given.
     """
 
     checkpoint: Checkpoint
@@ -142,7 +149,7 @@ class Inputs:
     notices: list[str]
     warnings: list[str]
     division: list[str] | None = None
-    early: Checkpoint | None = None
+    early: Early | None = None
 
     @property
     def apply_fn(self) -> ApplyFn:
@@ -283,7 +290,7 @@ def read(request: Request) -> Inputs:
     return inputs
 
 
-def _read_early(path: Path, key: str | None, spec: ModelSpec) -> Checkpoint:
+def _read_early(path: Path, key: str | None, spec: ModelSpec) -> Early:
     """A checkpoint from early in the training of the network that ``spec`` describes.
 
     Raises:
@@ -297,7 +304,7 @@ def _read_early(path: Path, key: str | None, spec: ModelSpec) -> Checkpoint:
             f"{path} holds a {early.spec.name} of {early.spec.classes} classes, and the model is a {spec.name} of "
             f"{spec.classes}; give a checkpoint of the same training."
         )
-    return checkpoint
+    return Early(checkpoint.sha256, early.variables)
 
 
 def check_enough(clean: LabelledImages, test: LabelledImages) -> None:

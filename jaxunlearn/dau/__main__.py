@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from converters.convert import from_torch
 from jaxunlearn import cli, report
 from jaxunlearn._loop import Execution, Method
 from jaxunlearn._signals import leave
@@ -157,7 +156,7 @@ def _method(inputs: Inputs, execution: Execution) -> Method:
         execution,
         head=inputs.model.spec.head,
         fresh=inputs.model.spec.init,
-        early=None if inputs.early is None else from_torch(inputs.early.arrays).variables,
+        early=None if inputs.early is None else inputs.early.variables,
         parts=None if given is None else Parts(*(jnp.asarray(given == part) for part in PARTS[:2])),
     )
 
