@@ -93,19 +93,22 @@ def check_output(
 def only_writer(folder: Path) -> Iterator[None]:
     """Makes a folder of results and keeps other runs out of it until the end of the context.
 
-    The lock goes with the process, however that ends; Windows has none.
+    The lock goes with the process, however that ends; Windows has none. A folder that was made for nothing goes, too.
 
     Raises:
       InputError: if it cannot be made, or another run holds it.
     """
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(folder, error.strerror) from None
-    if sys.platform == "win32":
-        yield
-        return
     with contextlib.ExitStack() as stack:
+        if is_new:
+            stack.callback(_remove_empty, folder)
+        if sys.platform == "win32":
+            yield
+            return
         # Folders that cannot be read, and file systems without locks, go without.
         with contextlib.suppress(OSError):
             descriptor = os.open(folder, os.O_RDONLY)
@@ -117,6 +120,11 @@ def only_writer(folder: Path) -> Iterator[None]:
                     f"Another run is writing into {folder}; wait for its end, or give another --out."
                 ) from None
         yield
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # which says that it holds something
+        folder.rmdir()
 
 
 def _writable(folder: Path) -> bool:

@@ -173,6 +173,18 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
         pass
 
 
+def test_a_folder_that_was_made_for_nothing_goes(tmp_path: Path) -> None:
+    for name, was_there, written in (("new", False, False), ("used", False, True), ("old", True, False)):
+        folder = tmp_path / name
+        if was_there:
+            folder.mkdir()
+        with pytest.raises(FloatingPointError), only_writer(folder):
+            if written:
+                (folder / STATE_FILE).touch()
+            raise FloatingPointError
+        assert folder.exists() == (was_there or written), name
+
+
 def test_crops_that_may_miss_an_image_are_said_in_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
