@@ -23,6 +23,7 @@ _START = 0.002  # root mean square over pixels at which a growing ball starts, h
 _GROWTH = 1.1  # per step
 _MEMORY = 0.9  # weight of earlier images in a running share of hits, per image
 _UNSUSPECTED = 0.1  # share of the images that go on trying every class once some are suspected
+_SUSPECT = 0.25  # as much suspected as the most suspected class makes a suspect
 _FEWEST = 3  # images that a share of hits is over at least
 
 
@@ -139,6 +140,17 @@ def suspect(ascent: Ascent, focus: Number) -> Float[Array, " kinds"]:
         return jnp.ones_like(success)
     lead = jnp.maximum(success[-1] - jnp.max(success[:-1]), 0)
     return jax.nn.softmax(focus * jnp.log(success.at[-1].set(lead) + 1e-3))
+
+
+def suspects(suspicion: Float[Array, " kinds"]) -> Bool[Array, " classes"]:
+    """The classes that are suspected at least a quarter as much as the most suspected one; none where no class is.
+
+    Example:
+      >>> suspects(jnp.array([0.02, 0.1, 0.28, 0.6])).tolist()  # the last kind leads away, and is no class
+      [False, True, True]
+    """
+    of_classes = suspicion[:-1]
+    return of_classes >= _SUSPECT * jnp.max(of_classes) if len(of_classes) else jnp.zeros(1, bool)
 
 
 def trial_shares(suspicion: Float[Array, " kinds"]) -> Float[Array, " kinds"]:

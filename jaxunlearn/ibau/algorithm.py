@@ -31,7 +31,16 @@ from jaxunlearn._loop import Batch, Data, Execution, Method, Pass, Rows
 from jaxunlearn._optimizers import direction, learning_rates
 from jaxunlearn._training import begin
 from jaxunlearn._tree import combine, partition, trainable_mask
-from jaxunlearn._typing import AnyImages, ApplyFn, Labels, PRNGKey, Round, Scalar, Variables
+from jaxunlearn._typing import (
+    AnyImages,
+    ApplyFn,
+    Labels,
+    PRNGKey,
+    Probabilities,
+    Round,
+    Scalar,
+    Variables,
+)
 from jaxunlearn._universal import Ascent, Kinds, Perturbations
 from jaxunlearn.ibau import perturbations
 from jaxunlearn.ibau.config import Config
@@ -298,7 +307,7 @@ def _round(
     inner_rows = _inner_rows(rows, keys[:, 0], count, config)
     rates = learning_rates(config.schedule, config.learning_rate, now, config.rounds, batches)
     (params, optimizer), (outer_losses, direct_norms, implicit_norms) = descend(
-        (state.frozen, state.given, found, weights, shares, now, config),
+        (state.frozen, state.given, found, weights, shares, suspicion, now, config),
         (state.params, state.optimizer),
         (rows, inner_rows, keys[:, 1], rates),
         data,
@@ -340,14 +349,18 @@ def _ascend(
 def _descend(
     apply_fn: ApplyFn, consts: PyTree, carry: PyTree, x: tuple[Batch, Batch, PRNGKey, Scalar]
 ) -> tuple[PyTree, tuple[Scalar, Scalar, Scalar]]:
-    frozen, given, found, weights, shares, now, config = consts
+    frozen, given, found, weights, shares, suspicion, now, config = consts
     params, optimizer = carry
     outer, inner, key, rate = x
     carried_key, kinds_key, outer_key, inner_key, mixing_key = jax.random.split(key, 5)
     outer, inner = _augmented(outer, outer_key, config), _augmented(inner, inner_key, config)
     carried = _carry(carried_key, outer, weights, config)
     if config.distillation:
-        outer = _distilled(apply_fn, combine(given, frozen), outer, carried.scale == 0, mixing_key)
+        withheld = _universal.suspects(suspicion) if config.withhold else False
+        mixed = mixtures(
+            apply_fn, combine(given, frozen), outer.images, outer.labels, mixing_key, withheld=withheld
+        )
+        outer = _distilled(outer, mixed, carried.scale == 0)
     # Earlier perturbations are constants; only the current ones are functions of the parameters.
     current = carried.round == now
     constant = jnp.where(current, 0, carried.scale)[:, None, None, None] * found[carried.round, carried.kind]
@@ -385,14 +398,12 @@ def _carry(key: PRNGKey, batch: Batch, weights: Float[Array, "rounds kinds"], co
     return Carried(scale * ((rank < most) & batch.mask), which // kinds, which % kinds)
 
 
-def _distilled(
-    apply_fn: ApplyFn, given: Variables, batch: Batch, bare: Bool[Array, " n"], key: PRNGKey
-) -> Batch:
+def _distilled(batch: Batch, mixed: tuple[jax.Array, Probabilities], bare: Bool[Array, " n"]) -> Batch:
     """The batch with mixtures and the given model's answers where images carry nothing."""
-    mixed, answers = mixtures(apply_fn, given, batch.images, key)
+    images, answers = mixed
     true = jax.nn.one_hot(as_integers(batch.labels), answers.shape[1], dtype=answers.dtype)
     return batch._replace(
-        images=jnp.where(bare[:, None, None, None], mixed, batch.images),
+        images=jnp.where(bare[:, None, None, None], images, batch.images),
         labels=jnp.where(bare[:, None], answers, true),
     )
 

@@ -35,6 +35,8 @@ class Config:
       perturbed_share: share of a batch that descent perturbs, rounded down; always at least one image.
       distillation: whether the rest of a batch are mixtures of two images each, labelled by what the given model
         answers to them, in place of images with their true classes: few images then cost less of what it knew.
+      withhold: whether suspected classes are left out of those answers where neither image is of them, since there it
+        may be the backdoor that answers.
       scale_low: a perturbed image gets a random multiple of the perturbation, drawn uniformly from here
       scale_high: to here.
       inner_batch: whose inner loss defines the fixed point: ``first`` (the first batch, always) or
@@ -71,6 +73,7 @@ class Config:
     scale_low: Number = 1.0
     scale_high: Number = 1.0
     distillation: bool = False
+    withhold: bool = True
     inner_batch: str = "first"
     fixed_point_step: Number = 0.1
     solver: str = "neumann"

@@ -396,7 +396,12 @@ def _descend(
         return (gradient, losses, jnp.sum(otherwise.astype(logits.dtype))), moved
 
     if config.distillation:
-        mixed, wanted = mixtures(apply_fn, reference, batch.images, mixing_key)
+        withheld: Bool[Array, " classes"] | bool = False
+        if config.withhold and ascent is not None:
+            withheld = _universal.suspects(_universal.suspect(ascent, config.focus))
+        mixed, wanted = mixtures(
+            apply_fn, reference, batch.images, batch.labels, mixing_key, withheld=withheld
+        )
         batch = batch._replace(images=mixed, labels=wanted)
     shown = (_weighted(batch), examples._replace(batch=_weighted(examples.batch)))
     if config.train_mode:  # the statistics are those of the whole batch

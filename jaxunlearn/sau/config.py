@@ -40,6 +40,8 @@ class Config:
       distillation: whether the clean images of unlearning are mixtures of two images each, labelled by what the
         backdoored model answers to them, in place of images with their true classes: few images then cost less of what
         it knew.
+      withhold: whether suspected classes are left out of those answers where neither image is of them, since there it
+        may be the backdoor that answers.
       adversarial_weight: of the cross-entropy of perturbed images.
       shared_weight: of not answering like the backdoored model where a perturbation fools that.
       clamps: whether probabilities are clamped as in the official code, which ends the shared term's
@@ -76,6 +78,7 @@ class Config:
     clip_pixels: bool = False
     clean_weight: Number = 1.0
     distillation: bool = False
+    withhold: bool = True
     adversarial_weight: Number = 0.0
     shared_weight: Number = 1.0
     clamps: bool = True
