@@ -67,16 +67,24 @@ def table(lines_of: Mapping[str, Sequence[Line]]) -> list[list[str]]:
 
 
 def draw(lines_of: Mapping[str, Sequence[Line]]) -> bytes:
-    """A PNG of the same runs one by one: what is left of the ASR over the change of ACC."""
+    """A PNG of the same runs one by one: what is left of the ASR over the change of ACC.
+
+    Where a method's default was not run, what was run in its place.
+    """
     figure, panels = report.new_figure(10, 4.2, columns=len(_TITLES))
     for axes, (data, title) in zip(panels, _TITLES.items(), strict=True):
-        formed = [line for key, name in GRIDS.items() if key[0] == data for line in _formed(lines_of[name])]
+        formed = [
+            line
+            for key, name in GRIDS.items()
+            if key[0] == data
+            for line in _nearest_to_defaults(_formed(lines_of[name]))
+        ]
         for method, (label, colour) in _METHODS.items():
             for share in (*_SHARES.values(), "training set"):
                 runs = [
                     (100 * (line["after"]["acc"] - line["before"]["acc"]), 100 * line["after"]["asr"])
                     for line in formed
-                    if _kind(line) == Kind(share, method, "")
+                    if _kind(line)[:2] == (share, method)
                 ]
                 hollow = share == _SHARES[100]
                 axes.scatter(
@@ -109,6 +117,12 @@ def draw(lines_of: Mapping[str, Sequence[Line]]) -> bytes:
 
 def _formed(lines: Sequence[Line]) -> list[Line]:
     return [line for line in lines if line["before"]["asr"] >= FORMED]
+
+
+def _nearest_to_defaults(lines: Sequence[Line]) -> list[Line]:
+    """One line of every attack, method and number of clean images: that of the default, if there is one."""
+    ordered = sorted(lines, key=lambda line: len(line["settings"]), reverse=True)
+    return list({(line["attack"], line["seed"], *_kind(line)[:2]): line for line in ordered}.values())
 
 
 def _attacks(lines: Sequence[Line]) -> list[Line]:

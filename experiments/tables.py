@@ -73,11 +73,19 @@ ROWS = (
     ),
     Row("`ibau --preset reference`", "ibau", ("reference images=5000 rounds=3",), 5000),
     Row("`ibau`", "ibau", ("default images=5000 rounds=3",), 5000),
+    Row("`ibau --set withhold=false`", "ibau", ("default images=5000 rounds=3 withhold=false",), 5000),
     Row("`ibau`, no distillation", "ibau", ("default images=5000 rounds=3 distillation=false",), 5000),
     Row("`sau --preset reference`", "sau", ("reference images=2500 rounds=100",), 2500),
     Row("`sau`", "sau", ("default images=2500 rounds=4",), 2500),
+    Row("`sau --set withhold=false`", "sau", ("default images=2500 rounds=4 withhold=false",), 2500),
     Row("`sau`, no distillation", "sau", ("default images=2500 rounds=4 distillation=false",), 2500),
     Row("`sau --preset fast`", "sau", ("fast images=2500 rounds=1",), 2500),
+    Row(
+        "`sau --preset fast --set withhold=false`",
+        "sau",
+        ("fast images=2500 rounds=1 withhold=false",),
+        2500,
+    ),
     Row(
         "`sau --preset fast`, no distillation", "sau", ("fast images=2500 rounds=1 distillation=false",), 2500
     ),

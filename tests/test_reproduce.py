@@ -102,7 +102,8 @@ def test_the_committed_lines_are_of_their_campaign(name: str) -> None:
     lines = lines_of(CAMPAIGNS[name])
     asked = {reproduce._key(line) for line in lines}
     asked |= {  # the defaults of before, until those models are cleaned anew
-        reproduce._key({**line, "settings": ["distillation=false"]})
+        reproduce._key({**line, "settings": [setting]})
+        for setting in ("distillation=false", "withhold=false")
         for line in lines
         if (line["method"], line["preset"]) in (("ibau", "default"), ("sau", "default"))
     }

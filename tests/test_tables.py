@@ -266,11 +266,17 @@ def test_the_summary_is_of_backdoors_that_had_formed() -> None:
 def test_the_summary_has_a_picture_of_single_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(tables.report, "to_png", lambda figure: seen.append(figure) or b"")
-    lines = [line("ibau", 0, 0.1, train_images=6000), line("dau", 0, 0.02, preset="quick", clean=0)]
+    lines = [
+        line("ibau", 0, 0.1, train_images=6000),
+        line("ibau", 0, 0.3, train_images=6000, settings=["distillation=false"]),  # beside the default
+        line("dau", 0, 0.02, preset="quick", clean=0),
+        line("sau", 0, 0.2, train_images=6000, settings=["withhold=false"]),  # in its place
+    ]
     summary.draw(summarised(gtsrb_10=lines))
     gtsrb, cifar = seen[0].axes
     points = {dots.get_label(): dots.get_offsets().tolist() for dots in gtsrb.collections}
     assert points["I-BAU, 5 %"] == [[pytest.approx(-10), pytest.approx(10)]]
     assert points["DAU, training set"] == [[pytest.approx(-10), pytest.approx(2)]]
-    assert sum(map(len, points.values())) == 2
+    assert points["SAU, 5 %"] == [[pytest.approx(-10), pytest.approx(20)]]
+    assert sum(map(len, points.values())) == 3
     assert not any(len(dots.get_offsets()) for dots in cifar.collections)
