@@ -21,8 +21,8 @@ def mixtures(
 
     lambda_i x_i + (1 - lambda_i) x_j(i) with lambda_i uniform in [0, 1] and j a random permutation, and the softmax of
     the model's logits: another model that learns these learns what the first one does between and around the images.
-    Mixtures of clean images show no trigger, but some look like one, a warp say, and are answered with its class. So a
-    class may be withheld: its logit is left out where neither image is of it.
+    Mixtures of clean images show no trigger, but some are answered with its class all the same. So a class may be
+    withheld: its logit is left out where neither image is of it.
 
     Args:
       apply_fn: the network.

@@ -9,7 +9,8 @@ which some carry it, along the total derivative of that loss with delta a functi
 
 The network runs in evaluation mode throughout: running statistics stay as they are. That there may be
 several kinds of perturbations is this package's addition, see ``jaxunlearn.ibau.perturbations``, and so is
-distillation: images without a perturbation may be random mixtures of two, with y_i what the given model answers.
+distillation: images without a perturbation may be random mixtures of two, with y_i what the given model answers, but
+that a suspected class is left out where neither image is of it.
 
 Source: Zeng et al., "Adversarial unlearning of backdoors via implicit hypergradient", ICLR 2022,
 arXiv:2110.03735; official code github.com/YiZeng623/I-BAU, defense.py and hypergrad.py.

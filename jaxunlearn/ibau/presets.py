@@ -5,7 +5,7 @@ notebook's ball, which perturbations are projected to after every step and there
 batch drawn anew as the paper's algorithm has it. ``backdoorbench``: that benchmark's defence, with its
 optimizer, batch size and augmentation for CIFAR-10, and ``backdoorbench-gtsrb``, whose signs are not mirrored; here
 augmentation is drawn anew for the descent, and perturbations are of pixels, not of normalised inputs. ``default``:
-ours, with perturbations towards every class, and distillation.
+ours, with perturbations towards every class, and distillation that withholds suspects.
 """
 
 import dataclasses

@@ -10,7 +10,8 @@ with means over the batch, and over that part of it that is shown perturbed,
 
 where y_i' is what f_0 answers to x_i + d_i, and P are the images that it is fooled on: y_i' is neither the
 true class nor its answer to the clean image. With distillation, which is this package's addition, the x of the first
-term are random mixtures of two images, and y what f_0 answers to them.
+term are random mixtures of two images, and y what f_0 answers to them, but that a suspected class is left out where
+neither image is of it.
 
 Source: Wei et al., "Shared adversarial unlearning: backdoor mitigation by unlearning shared adversarial
 examples", NeurIPS 2023, arXiv:2307.10562; official code in github.com/SCLBD/BackdoorBench.
