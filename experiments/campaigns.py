@@ -602,7 +602,7 @@ CAMPAIGNS = {
     ),
     "withholding": Campaign(
         "What it is worth that suspected classes are left out of the given model's answers to mixtures (distillation) "
-        "where no image is of them: WaNet, to whose warp mixtures look alike, at 10 % on GTSRB.",
+        "where no image is of them: WaNet, whose class some mixtures get, at 10 % on GTSRB.",
         "two busy CPU cores, three quarters of an hour on one of them, two thirds of it the training",
         "most of the backdoor left by distillation alone, and a tenth of it once suspects are withheld, at the same "
         "accuracy",

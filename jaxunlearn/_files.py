@@ -105,7 +105,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         raise unwritable(folder, error.strerror) from None
     with contextlib.ExitStack() as stack:
         if is_new:
-            stack.callback(_remove_empty, folder)
+            stack.callback(remove_empty, folder)
         if sys.platform == "win32":
             yield
             return
@@ -122,8 +122,9 @@ def only_writer(folder: Path) -> Iterator[None]:
         yield
 
 
-def _remove_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # which says that it holds something
+def remove_empty(folder: Path) -> None:
+    """Removes a folder, unless it holds something."""
+    with contextlib.suppress(OSError):
         folder.rmdir()
 
 

@@ -1,7 +1,6 @@
 """The command line that all methods share."""
 
 import argparse
-import contextlib
 import dataclasses
 import os
 import re
@@ -13,7 +12,7 @@ from typing import Any
 
 from jaxunlearn._check import InputError
 from jaxunlearn._checkpointing import STATE_FILE
-from jaxunlearn._files import print_any_name
+from jaxunlearn._files import print_any_name, remove_empty
 from jaxunlearn._signals import INTERRUPTED, ignore, interruptible
 
 SUBTASKS = ("anti-learning", "unlearning", "test")
@@ -584,6 +583,5 @@ def _demo(
         if not goes_on and subtask != "test":
             for name in made:
                 (out / name).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # it was there before, with other files
-                out.rmdir()
+            remove_empty(out)
         raise
